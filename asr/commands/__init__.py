@@ -1,0 +1,45 @@
+"""The command line: one file per verb, and no logic in any of them.
+
+Nothing here may import torch, numpy or anything that does: `asr --help` answers at once. A verb imports what
+it needs inside its function.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from asr.commands.info import info
+from asr.commands.prepare import prepare
+from asr.commands.score import score
+from asr.commands.train import train
+from asr.commands.transcribe import transcribe
+from asr.errors import AsrError
+
+app = typer.Typer(
+    name="asr",
+    help="Speech recognition from end to end: prepare a corpus, train a model, transcribe audio, score it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for verb in (transcribe, score, train, prepare, info):
+    app.command(context_settings={"max_content_width": 100})(verb)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line on stderr and status 1."""
+    try:
+        app()
+    except AsrError as error:
+        print(f"asr: error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is wrong
+        sys.stderr.close()
+        sys.exit(141)
+    except KeyboardInterrupt:
+        print("asr: interrupted", file=sys.stderr)
+        sys.exit(130)

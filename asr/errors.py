@@ -1,0 +1,12 @@
+"""The one exception a user is meant to read."""
+
+from __future__ import annotations
+
+
+class AsrError(Exception):
+    """Something the user can put right: bad audio, a broken manifest, an impossible setting.
+
+    The message is one line that says what is wrong, where (file, and line where there is one) and what to
+    do. The command line prints it without a traceback and exits with status 1. Everything else that is
+    raised is a defect of this package and keeps its traceback.
+    """
