@@ -1,0 +1,59 @@
+"""A corpus on disk into manifests: one reader per kind of corpus, the rest is the same for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr.datasets.fsdd import read_fsdd, write_strings
+from asr.datasets.manifest import Utterance, write_manifest
+from asr.datasets.measure import measure
+from asr.errors import AsrError
+
+Reader = Callable[[Path], dict[str, list[Utterance]]]
+
+READERS: dict[str, Reader] = {
+    "fsdd": read_fsdd,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_corpus` wrote, by split, and one line for each utterance that it left out."""
+
+    splits: dict[str, list[Utterance]]
+    bad: list[str]
+
+
+def prepare_corpus(kind: str, source: Path, out: Path) -> Prepared:
+    """Read the corpus at `source` and write OUT/<split>.jsonl; audio stays where it is.
+
+    Utterances whose audio cannot be read are left out and reported in `bad`. Raises AsrError when `source` is
+    not a corpus of this kind, ids are not unique within a split, or nothing is left.
+    """
+    if not source.exists():
+        raise AsrError(f"{source}: no such file or folder; check the path of the corpus")
+    splits, bad = measure(READERS[kind](source))
+    splits = {name: group for name, group in splits.items() if group}
+    if not splits:
+        reason = f"; the first problem: {bad[0]}" if bad else f"; check that it is a corpus of kind {kind!r}"
+        raise AsrError(f"{source}: no usable utterance ({len(bad)} left out){reason}")
+    if kind == "fsdd":
+        splits |= write_strings(splits, out)
+    for name, group in splits.items():
+        _check(source, name, group)
+    for name, group in splits.items():
+        write_manifest(out / f"{name}.jsonl", group)
+    return Prepared(splits, bad)
+
+
+def _check(source: Path, split: str, group: list[Utterance]) -> None:
+    if not re.fullmatch(r"[\w-][\w.-]*", split):
+        raise AsrError(f"{source}: split {split!r} cannot name a file; use letters, digits, - and _")
+    seen: set[str] = set()
+    for utterance in group:
+        if utterance.id in seen:
+            raise AsrError(f"{source}: id {utterance.id!r} stands twice in split {split!r}; rename one")
+        seen.add(utterance.id)
