@@ -1,0 +1,7 @@
+"""Scoring: word and character error rates, matched by utterance id, with alignments and a report."""
+
+from asr.scoring.formats import read_texts
+from asr.scoring.report import summary
+from asr.scoring.wer import Counts, Score, UtteranceScore, score
+
+__all__ = ["Counts", "Score", "UtteranceScore", "read_texts", "score", "summary"]
