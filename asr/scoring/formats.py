@@ -79,7 +79,7 @@ def _tsv(content: str, path: Path) -> _Rows:
         fields = line.split("\t")
         if len(fields) != len(names):  # one field too many is a tab inside a text: half of it would be lost
             raise AsrError(
-                f"{path}, line {number}: number of fields is {len(fields)}, but {len(names)} in the first line; "
+                f"{path}, line {number}: number of fields is {len(fields)}, the first line has {len(names)}; "
                 "separate fields by one tab, and have no tab inside a text"
             )
         yield number, fields[names.index("id")], fields[names.index("text")]

@@ -54,7 +54,7 @@ def test_what_is_written_is_read(texts, tmp_path_factory):
         ("name\ttext\na\tb\n", "line 1: the columns 'id' and 'text'"),
         ("id\ttext\ttext\na\tb\tc\n", "line 1: the columns"),
         ("a seven\nb eight\n", "line 1: the columns"),
-        ("id\ttext\na\tb\nc\n", "line 3: number of fields is 1, but 2 in the first line"),
+        ("id\ttext\na\tb\nc\n", "line 3: number of fields is 1, the first line has 2"),
         ("id\ttext\na\tb\tc\n", "line 2: number of fields is 3"),
         ("id\ttext\n\tb\n", "line 2: the id is empty"),
         ("id\ttext\na\tb\n\na\tc\n", "line 4: id 'a' stands already in line 2"),
