@@ -55,7 +55,8 @@ def read(
 
     Channels are mixed by their mean. A `duration` beyond the end gives what there is. Raises AsrError naming
     the file when it is missing, unreadable, empty, not audio, truncated or holds NaN, and for a `start`
-    at or beyond the end. (The length an MP3 claims is an estimate: a short one is no error.)
+    at or beyond the end. An MP3 is as long as its header says, without a check: two of them glued together
+    end after the first.
     """
     _check_rate(sample_rate)
     with _open(Path(path)) as file:
@@ -250,10 +251,12 @@ def _mono(
 
 
 def _skip(file: soundfile.SoundFile, frames: int) -> None:
-    """Go to a frame. MP3 frames lean on those before them, and a stream cannot jump: those are decoded."""
-    if file.seekable() and file.format != "MP3":
-        file.seek(frames)
-        return
+    """Go to a frame, by decoding where one cannot jump: in a stream, and just before the frame in an MP3."""
+    if file.seekable():
+        # The bits of an MP3 frame may begin 511 bytes before it: many frames, where each has few bytes.
+        jump = max(0, frames - 32 * 1152) if file.format == "MP3" else frames
+        file.seek(jump)
+        frames -= jump
     while frames > 0 and (passed := len(file.read(min(frames, _BLOCK), dtype="float32", always_2d=True))):
         frames -= passed
 

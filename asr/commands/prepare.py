@@ -12,6 +12,11 @@ import typer
 class Kind(StrEnum):
     """The layouts that can be read; asr.datasets.prepare has a reader for each."""
 
+    folder = "folder"
+    tsv = "tsv"
+    kaldi = "kaldi"
+    lhotse = "lhotse"
+    manifest = "manifest"
     fsdd = "fsdd"
 
 
@@ -21,6 +26,10 @@ def prepare(
     out: Annotated[Path, typer.Argument(help="Folder for the manifests.")],
 ) -> None:
     """Read a corpus and write OUT/<split>.jsonl, a manifest for each split. Audio stays where it is.
+
+    folder: audio files, each beside a .txt of the same name. tsv: columns path and text or sentence, as in
+    Common Voice. kaldi: wav.scp, text, and where given utt2spk and segments. lhotse: a cut set. manifest:
+    JSON lines with a key "split". fsdd: the Free Spoken Digit Dataset; strings of its digits are added.
 
     Utterances whose audio cannot be read are listed and left out, and the exit status is then 1.
     """

@@ -27,11 +27,11 @@ _PAUSE = (0.1, 0.5)  # seconds between two digits
 _NOISE = 10 ** (-70 / 20)  # RMS of a pause: recordings are never digital zero
 
 
-def read_fsdd(source: Path) -> dict[str, list[Utterance]]:
+def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
     """Splits train, dev and test of the corpus; durations are left at 0, to be measured.
 
     `source` holds `recordings/` (the original distribution) or `audio/` (a prepared copy). Raises AsrError
-    where neither has a file named {digit}_{speaker}_{index}.wav, .flac or .ogg.
+    where neither has a file named {digit}_{speaker}_{index}.wav, .flac or .ogg; nothing is added to `bad`.
     """
     found = []
     for folder in (source / "recordings", source / "audio"):
@@ -49,9 +49,7 @@ def read_fsdd(source: Path) -> dict[str, list[Utterance]]:
     return splits
 
 
-def write_strings(
-    splits: dict[str, list[Utterance]], out: Path, seed: int = 0
-) -> dict[str, list[Utterance]]:
+def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) -> dict[str, list[Utterance]]:
     """Digit strings of the test and dev recordings as OUT/audio/*.flac; gives test_strings and dev_strings.
 
     A string joins 3 to 10 recordings of one speaker with pauses of 0.1 to 0.5 s of noise at -70 dBFS. The

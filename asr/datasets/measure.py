@@ -1,4 +1,4 @@
-"""Durations of a corpus from the headers of its audio, and a list of what cannot be used."""
+"""Where the audio of a corpus is, how long it is, and a list of what cannot be used."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from asr.errors import AsrError
 
 # Seconds by which a segment may end after its audio: annotators round, and MP3 lengths are estimates.
 _SLOPPY = 0.5
+_LONG = 2000  # files from which on waiting deserves a progress bar
 
 
-def measure(splits: dict[str, list[Utterance]]) -> tuple[dict[str, list[Utterance]], list[str]]:
-    """The same splits with durations filled in (where 0) or cut at the end of the audio, and the problems.
+def find_audio(name: str, near: Path) -> Path:
+    """The file that a corpus at `near` calls `name`, which may be relative to it or to a folder around it."""
+    for folder in (near, *near.absolute().parents[:2]):
+        if (folder / name).exists():
+            return folder / name
+    return Path(name)
 
-    An utterance whose audio cannot be opened, or does not reach that far, is left out and gives one line.
-    Each file is opened once, however many utterances it holds.
+
+def measure(splits: dict[str, list[Utterance]], bad: list[str]) -> dict[str, list[Utterance]]:
+    """The same splits with durations filled in where they are 0, or cut at the end of the audio.
+
+    An utterance whose audio cannot be opened, or does not reach that far, is left out and adds one line to
+    `bad`. Each file is opened once, however many utterances it holds.
     """
     paths = list(dict.fromkeys(utterance.audio for group in splits.values() for utterance in group))
     lengths = dict(zip(paths, _lengths(paths), strict=True))
     good: dict[str, list[Utterance]] = {}
-    bad: list[str] = []
     for split, group in splits.items():
         good[split] = []
         for utterance in group:
@@ -42,11 +50,11 @@ def measure(splits: dict[str, list[Utterance]]) -> tuple[dict[str, list[Utteranc
                 continue
             seconds = min(utterance.duration, rest) if utterance.duration else rest
             good[split].append(replace(utterance, duration=round(seconds, 6)))
-    return good, bad
+    return good
 
 
 def _lengths(paths: list[Path]) -> list[float | AsrError]:
-    """Seconds of each file, or what is wrong with it; a bar on a terminal's stderr when it takes long."""
+    """Seconds of each file, or what is wrong with it."""
     from rich.console import Console
     from rich.progress import track
 
@@ -57,7 +65,7 @@ def _lengths(paths: list[Path]) -> list[float | AsrError]:
             return error
 
     console = Console(stderr=True)
-    quiet = len(paths) < 2000 or not console.is_terminal
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:  # they wait for the disk, not the CPU
+    quiet = len(paths) < _LONG or not console.is_terminal
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # twice: threads wait for the disk, too
         results = pool.map(length, paths)
-        return list(track(results, "Reading audio", len(paths), console=console, transient=True, disable=quiet))
+        return list(track(results, "Reading audio", len(paths), console=console, disable=quiet))

@@ -7,14 +7,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr.datasets.folder import read_folder
 from asr.datasets.fsdd import read_fsdd, write_strings
-from asr.datasets.manifest import Utterance, write_manifest
+from asr.datasets.kaldi import read_kaldi
+from asr.datasets.lhotse import read_lhotse
+from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.datasets.measure import measure
+from asr.datasets.tsv import read_tsv
 from asr.errors import AsrError
 
-Reader = Callable[[Path], dict[str, list[Utterance]]]
+# (source, bad) -> split: utterances. Durations may be 0 (to be measured). What cannot be used but need not
+# stop the rest is added to `bad` as one line; what makes the whole unusable is raised as AsrError.
+Reader = Callable[[Path, list[str]], dict[str, list[Utterance]]]
+
+
+def read_splits(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
+    """A manifest, or the manifest.jsonl of a folder, by the `split` of its lines; "all" without one."""
+    splits: dict[str, list[Utterance]] = {}
+    for utterance in read_manifest(source / "manifest.jsonl" if source.is_dir() else source):
+        splits.setdefault(str(utterance.extra.get("split", "all")), []).append(utterance)
+    return splits
+
 
 READERS: dict[str, Reader] = {
+    "folder": read_folder,
+    "tsv": read_tsv,
+    "kaldi": read_kaldi,
+    "lhotse": read_lhotse,
+    "manifest": read_splits,
     "fsdd": read_fsdd,
 }
 
@@ -35,7 +55,8 @@ def prepare_corpus(kind: str, source: Path, out: Path) -> Prepared:
     """
     if not source.exists():
         raise AsrError(f"{source}: no such file or folder; check the path of the corpus")
-    splits, bad = measure(READERS[kind](source))
+    bad: list[str] = []
+    splits = measure(READERS[kind](source, bad), bad)
     splits = {name: group for name, group in splits.items() if group}
     if not splits:
         reason = f"; the first problem: {bad[0]}" if bad else f"; check that it is a corpus of kind {kind!r}"
