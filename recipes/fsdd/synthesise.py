@@ -57,14 +57,15 @@ class Voice:
         return f"{self.synthesiser.removesuffix('-ng')}-{self.name}"
 
 
-# espeak-ng: an accent, alone or crossed with a variant that changes the throat (no whisper, no robots).
+# espeak-ng: an accent, alone or crossed with a variant that changes the throat; no whispers, no
+# robots, none whose formants no throat could have.
 ACCENTS = {
-    "en-us": "m1 m3 f2 f4 Alicia Andy Michael",
+    "en-us": "m1 m3 f2 f4 antonio Gene pedro",
     "en-gb": "m2 m7 f1 f5 Alex Andrea edward",
-    "en-gb-scotland": "m4 m8 f3 f2 Lee belinda john",
+    "en-gb-scotland": "m4 m8 f3 f2 belinda Denis john",
     "en-gb-x-rp": "m5 f4 f1 Annie david pablo steph2",
-    "en-029": "m6 f5 f3 Marco max anika paul",
-    "en-us-nyc": "m1 m7 f2 Jacky Mike quincy steph3",
+    "en-029": "m6 f5 f3 anika max paul robert",
+    "en-us-nyc": "m1 m7 f2 benjamin Mike quincy steph3",
 }
 VOICES = [Voice("flite", name) for name in ("kal", "kal16", "awb", "rms", "slt")] + [
     Voice("espeak-ng", accent + variant)
@@ -98,7 +99,7 @@ SAMPLES = [
     Sample("lottery", "one one two three five eight", Voice("espeak-ng", "en-gb-x-gbclan+Hugo"), 16_000),
     Sample("phone_number", "two zero seven nine four six zero one five eight", Voice("flite", "awb"), 8_000),
     Sample("pi", "three one four one five nine two six", Voice("flite", "slt"), 16_000),
-    Sample("pin", "four zero seven two", Voice("espeak-ng", "en-gb-x-gbcwmd+linda"), 16_000),
+    Sample("pin", "four zero seven two", Voice("espeak-ng", "en-gb-x-gbcwmd+grandma"), 16_000),
     Sample("year", "one nine six nine", Voice("espeak-ng", "en-gb-scotland+f3"), 8_000),
     Sample("zip_code", "nine zero two one zero", Voice("flite", "rms"), 16_000),
 ]
@@ -244,7 +245,7 @@ def make_sample(sample: Sample, folder: Path) -> Utterance:
         id=sample.name,
         audio=path,
         text=sample.text,
-        duration=round(len(audio) / sample.sample_rate, 4),
+        duration=round(len(audio) / sample.sample_rate, 6),
         speaker=sample.voice.id,
         lang="en",
         extra={"synthesiser": sample.voice.synthesiser, "unseen_voice": sample.unseen},
@@ -256,7 +257,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def main(
-    data: Annotated[Path, typer.Option(help="The folder to write both sets into.")] = DATA,
+    data: Annotated[Path, typer.Option(help="Where to write both sets.", show_default="data")] = DATA,
     seed: Annotated[int, typer.Option(help="Seed of speeds, pitches, levels and strings.")] = 0,
 ) -> None:
     """Synthesise the spoken digits of data/synthetic_digits and data/samples."""
