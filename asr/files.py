@@ -29,6 +29,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
             os.fsync(out.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise AsrError(f"{path}: cannot be written ({error.strerror or error}); check room and permissions") from error
+        raise AsrError(
+            f"{path}: cannot be written ({error.strerror or error}); check room and permissions"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Training: the loop, its losses, schedules, checkpoints and what it shows."""

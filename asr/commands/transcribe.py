@@ -1,0 +1,19 @@
+"""`asr transcribe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def transcribe(
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder; the model that ships if not given.")
+    ] = None,
+) -> None:
+    """Show versions, devices, and what a model is: sizes, vocabulary, what it was trained to."""
+    from asr.describe import describe
+
+    typer.echo(describe(model))

@@ -1,0 +1,51 @@
+"""Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention whose keys and values can be computed once and kept.
+
+    `forward` is self-attention; `project` and `attend` are its two halves, which cross-attention and
+    step-by-step decoding use apart: keys and values go into a cache, only the query is new.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.dropout = dropout
+        self.query = nn.Linear(d_model, d_model)
+        self.key_value = nn.Linear(d_model, 2 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Self-attention of x (B, T, d_model); `mask` is true where a key may be seen, (B, 1, 1, T)."""
+        keys, values = self.project(x)
+        return self.attend(x, keys, values, mask, causal)
+
+    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a source (B, S, d_model), each (B, n_heads, S, d_head)."""
+        keys, values = self.key_value(source).chunk(2, dim=-1)  # (B, S, d_model) each
+        return self._split(keys), self._split(values)
+
+    def attend(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """What the queries of x (B, T, d_model) find among keys and values (B, n_heads, S, d_head)."""
+        found = scaled_dot_product_attention(
+            self._split(self.query(x)),
+            keys,
+            values,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=causal,
+        )  # (B, n_heads, T, d_head)
+        return self.out(found.transpose(1, 2).flatten(2))  # (B, T, d_model)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(
+            1, 2
+        )  # (B, T, d_model) -> (B, n_heads, T, d_head)

@@ -1,0 +1,113 @@
+"""The Transformer decoder: masked self-attention and cross-attention, all positions at once or one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from asr.config import ModelConfig
+from asr.model.attention import MultiHeadAttention
+from asr.model.blocks import Residual, SinusoidalPositions, feed_forward, final_norm
+
+
+@dataclass
+class DecoderState:
+    """Keys and values of every block, allocated once; what a step writes and the next one reads.
+
+    `keys`, `values` (n_layers, B, n_heads, capacity, d_head) hold the positions decoded so far;
+    `memory_keys`, `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states;
+    `memory_mask` (B, 1, 1, S) is true where a state is valid.
+    """
+
+    keys: Tensor
+    values: Tensor
+    memory_keys: Tensor
+    memory_values: Tensor
+    memory_mask: Tensor
+    position: int = 0
+
+    def select(self, rows: Tensor) -> DecoderState:
+        """The state of the given rows (indices, in any order, repeated or left out)."""
+        keys, values, memory_keys, memory_values = (
+            cache.index_select(1, rows)
+            for cache in (self.keys, self.values, self.memory_keys, self.memory_values)
+        )
+        mask = self.memory_mask.index_select(0, rows)
+        return DecoderState(keys, values, memory_keys, memory_values, mask, self.position)
+
+
+class DecoderBlock(nn.Module):
+    """Masked self-attention, cross-attention, feed-forward, each with its residual connection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.cross_attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.feed_forward = feed_forward(config)
+        self.around_self_attention = Residual(config)
+        self.around_cross_attention = Residual(config)
+        self.around_feed_forward = Residual(config)
+
+    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """Teacher forcing: x (B, U, d_model), memory (B, S, d_model) -> (B, U, d_model)."""
+        x = self.around_self_attention(x, lambda y: self.self_attention(y, causal=True))
+        keys, values = self.cross_attention.project(memory)
+        x = self.around_cross_attention(
+            x, lambda y: self.cross_attention.attend(y, keys, values, memory_mask)
+        )
+        return self.around_feed_forward(x, self.feed_forward)
+
+    def step(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
+        """One position x (B, 1, d_model); its key and value are written into the state's caches."""
+        seen = state.position + 1
+
+        def self_attention(y: Tensor) -> Tensor:
+            keys, values = state.keys[layer], state.values[layer]
+            keys[:, :, seen - 1 : seen], values[:, :, seen - 1 : seen] = self.self_attention.project(y)
+            return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen])
+
+        def cross_attention(y: Tensor) -> Tensor:
+            keys, values = state.memory_keys[layer], state.memory_values[layer]
+            return self.cross_attention.attend(y, keys, values, state.memory_mask)
+
+        x = self.around_self_attention(x, self_attention)
+        x = self.around_cross_attention(x, cross_attention)
+        return self.around_feed_forward(x, self.feed_forward)
+
+
+class Decoder(nn.Module):
+    """Tokens and encoder states to logits of the next token."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, config.d_model)
+        nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)  # unit size after the positions' scaling
+        self.positions = SinusoidalPositions(config.d_model, config.dropout)
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
+        self.norm = final_norm(config)
+        self.out = nn.Linear(config.d_model, vocabulary)
+
+    def forward(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+        """tokens (B, U), each row from BEGIN on -> logits (B, U, V) of the token that follows each."""
+        x = self.positions(self.embed(tokens))
+        for block in self.blocks:
+            x = block(x, memory, memory_mask)
+        return self.out(self.norm(x))
+
+    def start(self, memory: Tensor, memory_mask: Tensor, capacity: int) -> DecoderState:
+        """An empty state for up to `capacity` positions."""
+        projected = [block.cross_attention.project(memory) for block in self.blocks]  # type: ignore[operator, union-attr]
+        memory_keys, memory_values = (torch.stack(each) for each in zip(*projected, strict=True))
+        layers, batch, heads, _, d_head = memory_keys.shape
+        cache = memory_keys.new_zeros(2, layers, batch, heads, capacity, d_head)
+        return DecoderState(cache[0], cache[1], memory_keys, memory_values, memory_mask)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """tokens (B,) at the state's position -> logits (B, V); the state moves on by one position."""
+        x = self.positions(self.embed(tokens).unsqueeze(1), state.position)
+        for layer, block in enumerate(self.blocks):
+            x = block.step(x, state, layer)  # type: ignore[operator]
+        state.position += 1
+        return self.out(self.norm(x)).squeeze(1)

@@ -1,0 +1,52 @@
+"""What every model offers, whatever it is made of. Trainer, decoders and aligner use nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the encoder makes of a batch: states (B, S, d_model) and lengths (B,), in states."""
+
+    states: Tensor
+    lengths: Tensor
+
+    def select(self, rows: Tensor) -> Memory:
+        """The memory of the given rows (indices)."""
+        return Memory(self.states.index_select(0, rows), self.lengths.index_select(0, rows))
+
+
+class State(Protocol):
+    """Where a decoder stands after a number of steps: the caches of every row."""
+
+    def select(self, rows: Tensor) -> Self:
+        """The state of the given rows (indices): reordered, repeated or dropped."""
+        ...
+
+
+class Network(Protocol):
+    """The operations of a model."""
+
+    def encode(self, features: Tensor, lengths: Tensor) -> Memory:
+        """features (B, T, n_mels), lengths (B,) in frames -> memory."""
+        ...
+
+    def decode(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing: tokens (B, U) from BEGIN on -> logits (B, U, V), all positions at once."""
+        ...
+
+    def start(self, memory: Memory, capacity: int) -> State:
+        """A state with caches for `capacity` positions; what depends on the memory alone is computed once."""
+        ...
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """One position for every row: tokens (B,) -> log-probabilities (B, V); the state is updated."""
+        ...
+
+    def ctc(self, memory: Memory) -> Tensor | None:
+        """Log-probabilities (B, S, V) with the blank at PAD's place, or None without a CTC head."""
+        ...

@@ -1,0 +1,64 @@
+"""The training loss: label-smoothed cross-entropy of the decoder and CTC of the encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, ctc_loss, pad
+
+from asr.config import TrainConfig
+from asr.model.seams import Network
+from asr.tokenizer import BEGIN, END, PAD
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Sums over a batch, as scalars that can be added up and divided by the tokens of many batches."""
+
+    total: Tensor  # (1 - ctc_weight) * attention + ctc_weight * ctc
+    attention: Tensor
+    ctc: Tensor
+    tokens: int  # END of every utterance included
+
+
+def joint_loss(
+    network: Network,
+    features: Tensor,
+    lengths: Tensor,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    config: TrainConfig,
+) -> Losses:
+    """Joint CTC/attention loss (Watanabe et al. 2017) of features (B, T, n_mels) and tokens (B, U).
+
+    `tokens` are padded with PAD and have neither BEGIN nor END. Where a text has more tokens than CTC can
+    place in its encoder states, its CTC loss is infinite and counts as zero; the attention loss remains.
+    """
+    memory = network.encode(features, lengths)
+    given = pad(tokens, (1, 0), value=BEGIN)  # (B, U + 1)
+    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), END)  # (B, U + 1)
+    logits = network.decode(given, memory).float()  # (B, U + 1, V)
+    attention = cross_entropy(
+        logits.flatten(0, 1),
+        wanted.flatten(),
+        ignore_index=PAD,
+        label_smoothing=config.label_smoothing,
+        reduction="sum",
+    )
+    ctc = logits.new_zeros(())
+    if config.ctc_weight > 0:
+        log_probs = network.ctc(memory)
+        assert log_probs is not None, "the configuration refuses a CTC weight without a CTC head"
+        ctc = ctc_loss(
+            log_probs.transpose(0, 1),
+            tokens,
+            memory.lengths,
+            token_lengths,
+            PAD,
+            reduction="sum",
+            zero_infinity=True,
+        )
+    total = torch.lerp(attention, ctc, config.ctc_weight) if config.ctc_weight else attention
+    return Losses(total, attention.detach(), ctc.detach(), int(token_lengths.sum()) + len(tokens))

@@ -1,0 +1,25 @@
+"""Learning rate schedules: factors of the peak, by optimiser step."""
+
+from __future__ import annotations
+
+import math
+
+from asr.config import OptimConfig
+
+
+def learning_rate(step: int, total: int, config: OptimConfig) -> float:
+    """The learning rate of a step counted from 0, out of `total`.
+
+    All schedules rise linearly over `warmup_steps` to `lr`. Then `inverse_sqrt` falls with the root of the
+    step, which is the schedule of Vaswani et al. 2017 with `lr` = (d_model * warmup_steps) ** -0.5; `cosine`
+    falls along half a cosine to zero at `total`; `constant` stays.
+    """
+    step, warmup = step + 1, max(1, config.warmup_steps)
+    if step < warmup:
+        return config.lr * step / warmup
+    if config.schedule == "inverse_sqrt":
+        return config.lr * math.sqrt(warmup / step)
+    if config.schedule == "cosine":
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr
