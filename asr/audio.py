@@ -130,7 +130,7 @@ def duration(path: str | os.PathLike[str]) -> float:
 
 
 def write(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write floats (samples,) or (samples, channels) atomically; beyond [-1, 1] is clipped.
+    """Write floats (samples,) or (samples, channels) atomically; PCM clips what is beyond [-1, 1].
 
     The ending chooses the format: .wav and .flac hold 16-bit PCM, .ogg and .opus hold Opus (which knows
     8, 12, 16, 24 and 48 kHz only). Raises AsrError for another ending or rate, NaN, or a file that cannot be
@@ -156,7 +156,10 @@ def write(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int = 
 
 
 class _Stream(soundfile.SoundFile):
-    """A file read from front to back only: soundfile seeks after each read, which fails without a length."""
+    """A file read from front to back without soundfile's own seek after each read.
+
+    That seek spoils the next 0.2 s of an MP3 and fails in a FLAC that does not know its length.
+    """
 
     def seekable(self) -> bool:
         return False
@@ -178,11 +181,9 @@ def _open(path: Path) -> soundfile.SoundFile:
     if not head:
         raise AsrError(f"{path}: empty file (0 bytes); copy or record it again")
     try:
-        file = soundfile.SoundFile(os.fsencode(path))
-        if file.frames > _UNKNOWN:
-            file = _Stream(os.fsencode(path))
-        elif file.frames == 0 and head[:4] == b"RIFF" and (image := _unsized_wav(path)):
-            file = soundfile.SoundFile(image)
+        file = _Stream(os.fsencode(path))
+        if file.frames == 0 and head[:4] == b"RIFF" and (image := _unsized_wav(path)):
+            file = _Stream(image)
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: raw samples without a header
         for name, (at, magic) in _FOREIGN.items():
             if head[at:].startswith(magic):
@@ -206,7 +207,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _unsized_wav(path: Path) -> mmap.mmap | None:
-    """A wav whose writer streamed it and left 0 as the size of its data, with "unknown" in that place.
+    """A wav whose writer streamed it and left 0 as the size of its data, with the size that it has.
 
     None for a wav that is empty indeed. The change is in memory only, page by page (copy on write).
     """
@@ -215,7 +216,7 @@ def _unsized_wav(path: Path) -> mmap.mmap | None:
     at = image.find(b"data", 12, 4096)
     if at < 0 or at + 8 >= len(image) or int.from_bytes(image[4:8], "little") + 8 >= len(image):
         return None
-    image[at + 4 : at + 8] = b"\xff" * 4
+    image[at + 4 : at + 8] = min(len(image) - at - 8, 0xFFFFFFFF).to_bytes(4, "little")
     return image
 
 
@@ -252,7 +253,7 @@ def _mono(
 
 def _skip(file: soundfile.SoundFile, frames: int) -> None:
     """Go to a frame, by decoding where one cannot jump: in a stream, and just before the frame in an MP3."""
-    if file.seekable():
+    if file.frames < _UNKNOWN:
         # The bits of an MP3 frame may begin 511 bytes before it: many frames, where each has few bytes.
         jump = max(0, frames - 32 * 1152) if file.format == "MP3" else frames
         file.seek(jump)
@@ -265,7 +266,10 @@ def _mix(samples: np.ndarray) -> np.ndarray:
     """(samples,) or (samples, channels) -> (samples,), contiguous."""
     if samples.ndim == 1:
         return np.ascontiguousarray(samples)
-    return samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0].copy()
+    if samples.shape[1] == 1:
+        return samples[:, 0].copy()
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities get their own message from the caller
+        return samples.mean(axis=1, dtype=np.float32)
 
 
 def _check_finite(samples: np.ndarray, name: str, at: int, rate: int) -> None:
