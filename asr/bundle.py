@@ -38,7 +38,7 @@ class Bundle:
     tokenizer: Tokenizer
     features: LogMel
     network: Transformer
-    metadata: dict[str, str]  # what the weights file says of itself: step, scores
+    metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of audio trained on
 
     @classmethod
     def build(cls, config: Config, tokenizer: Tokenizer) -> Bundle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asr import audio
 from asr.config import AugmentConfig, Config
-from asr.datasets.batching import Example
+from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.manifest import Utterance
 from asr.tokenizer import PAD, Tokenizer
 
@@ -48,15 +48,12 @@ class Loader:
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def batches(
-        self, plan: Sequence[list[Example]], start: int = 0, stop: int | None = None
-    ) -> Iterator[Batch]:
-        """Batches `start` to `stop` of a plan, in its order, each decoded while earlier ones are in use."""
+    def batches(self, plan: EpochPlan, start: int = 0) -> Generator[Batch, None, None]:
+        """Batches of a plan from `start` on, in its order, each decoded while earlier ones are in use."""
         with ThreadPoolExecutor(self.workers, thread_name_prefix="audio") as pool:
             ahead: deque[Future[Batch]] = deque()
-            stop = len(plan) if stop is None else stop
             try:
-                for index in range(start, stop):
+                for index in range(start, len(plan)):
                     ahead.append(pool.submit(lambda i: self.load(plan[i]), index))
                     if len(ahead) > 2 * self.workers:
                         yield ahead.popleft().result()

@@ -75,7 +75,7 @@ def iter_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically; audio below the manifest's folder is stored relative to it."""
     path = Path(path)
-    folder = path.parent.resolve()
+    folder = _absolute(path.parent)
     with atomic_write(path) as out:
         for utterance in utterances:
             out.write(json.dumps(_record(utterance, folder), ensure_ascii=False) + "\n")
@@ -86,17 +86,25 @@ def _parse(line: str, path: Path, number: int) -> Utterance:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise AsrError(f"{where}: not JSON ({error.msg}, column {error.colno}); mend or delete the line") from None
+        raise AsrError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}); mend or delete the line"
+        ) from None
     if not isinstance(record, dict):
-        raise AsrError(f"{where}: a JSON object is needed, not {type(record).__name__}; mend or delete the line")
+        raise AsrError(
+            f"{where}: a JSON object is needed, not {type(record).__name__}; mend or delete the line"
+        )
     for key, kind in _REQUIRED.items():
         if key not in record:
             raise AsrError(f"{where}: no {key!r}; each line needs id, audio, text and duration")
         if not isinstance(record[key], kind) or isinstance(record[key], bool):  # type: ignore[arg-type]
-            raise AsrError(f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value")
+            raise AsrError(
+                f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
+            )
     for key, kind in _OPTIONAL.items():
         if record.get(key) is not None and not isinstance(record[key], kind):  # type: ignore[arg-type]
-            raise AsrError(f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value")
+            raise AsrError(
+                f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
+            )
     duration, start = float(record["duration"]), float(record.get("start") or 0.0)
     if not (math.isfinite(duration) and duration > 0 and math.isfinite(start) and start >= 0):
         raise AsrError(f"{where}: duration {duration} or start {start} is not a possible time in seconds")
@@ -114,7 +122,7 @@ def _parse(line: str, path: Path, number: int) -> Utterance:
 
 
 def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:
-    audio = Path(os.path.abspath(utterance.audio))  # not resolve(): a link stays the name the user gave it
+    audio = _absolute(utterance.audio)
     record: dict[str, Any] = {
         "id": utterance.id,
         "audio": str(audio.relative_to(folder)) if audio.is_relative_to(folder) else str(audio),
@@ -128,3 +136,7 @@ def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:
     if utterance.start:
         record["start"] = utterance.start
     return record | utterance.extra
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, and part the two

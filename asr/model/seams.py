@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -43,8 +43,11 @@ class Network(Protocol):
         """A state with caches for `capacity` positions; what depends on the memory alone is computed once."""
         ...
 
-    def step(self, tokens: Tensor, state: State) -> Tensor:
-        """One position for every row: tokens (B,) -> log-probabilities (B, V); the state is updated."""
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        """One position for every row: tokens (B,) -> log-probabilities (B, V).
+
+        `state` is one that this network's `start` made; it is updated.
+        """
         ...
 
     def ctc(self, memory: Memory) -> Tensor | None:

@@ -203,7 +203,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        signal.signal(number, self._before[number])
+        signal.signal(number, self._before[signal.Signals(number)])
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

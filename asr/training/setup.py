@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from asr.bundle import Bundle
@@ -48,9 +49,9 @@ def set_up(config: Config, say: Callable[[str], None]) -> Setup:
         Loader(dev, tokenizer, config, train=False),
         EpochPlan(dev, config.data, AugmentConfig(specaugment=None), seed=0, epoch=0),
     )
-    _fit_features(
-        bundle.features, setup.train, EpochPlan(train, config.data, config.augment, config.train.seed, 0)
-    )
+    plan = EpochPlan(train, config.data, config.augment, config.train.seed, epoch=0)
+    bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"
+    _fit_features(bundle.features, setup.train, plan)
     return setup
 
 

@@ -1,0 +1,90 @@
+"""What `asr transcribe` does with its inputs and its results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asr.decoding import DecodingOptions
+from asr.errors import AsrError
+from asr.files import atomic_write
+from asr.inputs import find_inputs, output_paths
+from asr.recognizer import Recognizer
+from asr.transcript import FORMATS, Transcript
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where transcripts go; to the terminal when neither a file nor a folder is named."""
+
+    file: Path | None = None  # one JSON line per input
+    folder: Path | None = None  # one file per input
+    format: str | None = None  # of the files in the folder
+    skip_existing: bool = False
+
+    def check(self) -> None:
+        """Refuse options that would do nothing."""
+        if self.file and self.folder:
+            raise AsrError("--output and --output-dir: give one of them")
+        if not self.folder and (self.format or self.skip_existing):
+            name = "--format" if self.format else "--skip-existing"
+            raise AsrError(f"{name} is for files in a folder; add --output-dir DIR")
+
+
+def transcribe_inputs(
+    arguments: Iterable[str],
+    output: Output,
+    model: Path | None,
+    device: str,
+    batch_seconds: float,
+    max_tokens: int | None,
+) -> int:
+    """Transcribe everything the arguments name; errors go to stderr. Returns how many inputs failed."""
+    output.check()
+    inputs = find_inputs(arguments)
+    ending = output.format or "txt"
+    targets: list[Path | None] = [None] * len(inputs)
+    if output.folder:
+        targets = list(output_paths(inputs, output.folder, ending))
+        if output.skip_existing:
+            todo = [(i, t) for i, t in zip(inputs, targets, strict=True) if t and not t.exists()]
+            inputs, targets = [i for i, _ in todo], [t for _, t in todo]
+    recognizer = Recognizer(model, device, batch_seconds, DecodingOptions(max_tokens))
+
+    failed, heard, began = 0, 0.0, time.monotonic()
+    with ExitStack() as stack:
+        bar = stack.enter_context(_progress())
+        task = bar.add_task("transcribing", total=len(inputs))
+        lines = stack.enter_context(atomic_write(output.file)) if output.file else None
+        results = recognizer.transcribe_all(inputs)
+        for input, target, result in zip(inputs, targets, results, strict=True):
+            if isinstance(result, AsrError):
+                failed += 1
+                print(f"asr: error: {result}", file=sys.stderr)
+            elif target:
+                with atomic_write(target) as out:
+                    out.write(FORMATS[ending](result))
+            elif lines:
+                lines.write(result.to_json() + "\n")
+            else:
+                print(f"{input.id}\t{result.text}", flush=True)
+            heard += result.duration if isinstance(result, Transcript) else 0.0
+            speed = heard / (time.monotonic() - began)
+            bar.update(task, advance=1, description=f"transcribing, {speed:.0f} x real time")
+    if failed:
+        print(f"asr: {failed} of {len(inputs)} inputs could not be transcribed", file=sys.stderr)
+    return failed
+
+
+def _progress() -> Progress:
+    """A bar on stderr, where someone is looking."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

@@ -1,0 +1,40 @@
+"""What was said: text with segments and times, and the formats it is written in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of audio that was decoded at once. Times in seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float  # geometric mean of the token probabilities, 0 to 1
+    truncated: bool = False  # a bound on the length cut the text off
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one recording."""
+
+    id: str  # of the manifest, or the path as it was given
+    audio: str  # the path, or "" for an array
+    text: str
+    duration: float  # seconds
+    segments: tuple[Segment, ...]
+
+    def to_json(self, indent: int | None = None) -> str:
+        """As a JSON object; `asr score` reads a file of such lines."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=indent)
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "txt": lambda transcript: transcript.text + "\n",
+    "json": lambda transcript: transcript.to_json(indent=2) + "\n",
+}
+"""Ending of an output file -> what is written into it."""
