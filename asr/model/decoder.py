@@ -82,8 +82,9 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
+        # The paper draws embeddings of variance 1 / d_model and scales them by sqrt(d_model) where they meet
+        # the positions: drawing them of unit variance, as nn.Embedding does, is the same with one step less.
         self.embed = nn.Embedding(vocabulary, config.d_model)
-        nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)  # unit size after the positions' scaling
         self.positions = SinusoidalPositions(config.d_model, config.dropout)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
         self.norm = final_norm(config)

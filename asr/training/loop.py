@@ -173,6 +173,8 @@ def use_bf16(config: Config, device: torch.device) -> bool:
 def _checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | None:
     found = newest(run)
     if found is None:
+        if resume:
+            raise AsrError(f"{run}: nothing to resume, there is no checkpoint; leave out --resume")
         return None
     if not resume:
         raise AsrError(

@@ -1,0 +1,182 @@
+"""Whole runs on synthesised speech: learning by heart, stopping and resuming, what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.bundle import load_model, load_tensors
+from asr.config import Config
+from asr.datasets.manifest import read_manifest, write_manifest
+from asr.errors import AsrError
+from asr.recognizer import Recognizer
+from asr.training import checkpoints
+from asr.training.loop import train
+from asr.training.monitor import Monitor
+
+DATA = Path(__file__).parents[2] / "data"
+SAMPLES = DATA / "samples" / "manifest.jsonl"
+
+
+def settings(**train_settings) -> Config:
+    """A very small model on the samples, with everything random switched on."""
+    return Config.model_validate(
+        {
+            "model": dict(
+                d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4
+            ),
+            "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 8},
+            "augment": {
+                "speeds": [0.9, 1.0, 1.1],
+                "gain_db": 6,
+                "noise_db": [-60, -40],
+                "edge_silence": 0.2,
+                "silence": 1,
+                "join": {"per_epoch": 4, "min_items": 2, "max_items": 2},
+            },
+            "optim": {"accumulate": 2, "warmup_steps": 5},
+            "train": {"steps": 12, "validate_every": 5, "checkpoint_every": 4, "average": 2} | train_settings,
+        }
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(checkpoints.newest(run) / "model.safetensors")[0]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, wanted: int, number: signal.Signals) -> None:
+    """Send this process a signal in the middle of a step."""
+    original = Monitor.step
+
+    def step(self, step, *rest):
+        original(self, step, *rest)
+        if step == wanted:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Monitor, "step", step)
+
+
+@pytest.mark.parametrize("stop", [1, 7])
+def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch, stop):
+    assert train(settings(), tmp_path / "alone", device="cpu") == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, stop, signal.SIGTERM)
+        assert train(settings(), tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
+    assert checkpoints.newest(tmp_path / "stopped").name == f"step-{stop:08d}"
+    torch.rand(3)  # the state of the global generator must not matter
+    assert train(settings(), tmp_path / "stopped", resume=True, device="cpu") == 0
+
+    alone, stopped = weights(tmp_path / "alone"), weights(tmp_path / "stopped")
+    assert alone.keys() == stopped.keys()
+    assert all(torch.equal(alone[name], stopped[name]) for name in alone)
+    for run in ("alone", "stopped"):
+        assert (tmp_path / run / "model.safetensors").is_file()
+    final = [load_tensors(tmp_path / run / "model.safetensors")[0] for run in ("alone", "stopped")]
+    assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
+
+
+def test_other_seeds_give_other_weights(tmp_path):
+    for seed in (0, 1):
+        train(settings(seed=seed, steps=2), tmp_path / str(seed), device="cpu")
+    a, b = weights(tmp_path / "0"), weights(tmp_path / "1")
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_ctrl_c_saves_and_leaves(tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 3, signal.SIGINT)
+    assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
+    assert checkpoints.newest(tmp_path / "run").name == "step-00000003"
+
+
+def test_every_checkpoint_is_a_model_folder_and_old_ones_go(tmp_path):
+    train(settings(), tmp_path / "run", device="cpu")
+    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert len(folders) <= 3  # the newest and the two best
+    assert [(f / "optimizer.safetensors").exists() for f in folders] == [False] * (len(folders) - 1) + [True]
+    for folder in [*folders, tmp_path / "run"]:
+        assert load_model(folder, "cpu").parameters() > 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
+    """A process that dies while it writes leaves the previous checkpoint in force."""
+    run = tmp_path / "run"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, signal.SIGTERM)
+        train(settings(), run, device="cpu")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "_moments", die)
+        train(settings(), run, resume=True, device="cpu")
+    assert checkpoints.newest(run).name == "step-00000004"
+    assert train(settings(), run, resume=True, device="cpu") == 0
+
+
+def test_overfitting_eight_utterances_reaches_wer_0(tmp_path):
+    config = Config.model_validate(
+        {
+            "model": dict(
+                d_model=96, n_heads=4, d_ffn=192, encoder_layers=2, decoder_layers=1, conv_channels=16
+            ),
+            "data": {"train": [SAMPLES]},
+        }
+    ).overfit(8)
+    assert train(config, tmp_path / "run", device="cpu") == 0
+    recognizer = Recognizer(tmp_path / "run", device="cpu")
+    for utterance in read_manifest(SAMPLES)[:8]:
+        assert recognizer.transcribe(utterance.audio).text == utterance.text
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
+    train(settings(steps=1), tmp_path / "run", device="cpu")
+    with pytest.raises(AsrError, match="--resume"):
+        train(settings(steps=1), tmp_path / "run", device="cpu")
+
+
+def test_a_run_of_another_configuration_is_refused(tmp_path):
+    train(settings(steps=1), tmp_path / "run", device="cpu")
+    with pytest.raises(AsrError, match="another configuration"):
+        train(settings(steps=2), tmp_path / "run", resume=True, device="cpu")
+
+
+def test_resume_without_a_run_is_refused(tmp_path):
+    with pytest.raises(AsrError, match="nothing to resume"):
+        train(settings(steps=1), tmp_path / "run", resume=True, device="cpu")
+
+
+def test_what_cannot_be_trained_is_known_before_the_first_step(tmp_path):
+    missing = settings().model_copy(
+        update={"data": settings().data.model_copy(update={"train": (Path("no.jsonl"),)})}
+    )
+    with pytest.raises(AsrError, match=r"no\.jsonl"):
+        train(missing, tmp_path / "run", device="cpu")
+
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    nothing = settings().model_copy(update={"data": settings().data.model_copy(update={"train": (empty,)})})
+    with pytest.raises(AsrError, match="no utterance left"):
+        train(nothing, tmp_path / "run", device="cpu")
+
+
+def test_a_character_never_trained_on_is_named(tmp_path):
+    utterances = read_manifest(SAMPLES)
+    strange = tmp_path / "dev.jsonl"
+    write_manifest(strange, [utterances[0].__class__(**{**vars(utterances[0]), "text": "naïve"})])
+    config = settings().model_copy(update={"data": settings().data.model_copy(update={"dev": (strange,)})})
+    with pytest.raises(AsrError, match=r"dev\.jsonl.*has 'a'|dev\.jsonl.*'ï'"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_the_gpu_learns_by_heart(tmp_path):
+    config = Config.model_validate({"model": {"preset": "tiny"}, "data": {"train": [SAMPLES]}}).overfit(8)
+    assert train(config, tmp_path / "run", device="cuda") == 0
+    assert Recognizer(tmp_path / "run", device="cuda").transcribe(read_manifest(SAMPLES)[0].audio).text

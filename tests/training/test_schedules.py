@@ -1,0 +1,39 @@
+"""Learning rates."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr.config import OptimConfig
+from asr.training.schedules import learning_rate
+
+
+def test_inverse_sqrt_is_the_schedule_of_the_2017_paper():
+    d_model, warmup = 512, 4000
+    config = OptimConfig(lr=(d_model * warmup) ** -0.5, schedule="inverse_sqrt", warmup_steps=warmup)
+    for step in (1, 10, 3999, 4000, 4001, 100000):
+        paper = d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert learning_rate(step - 1, 10**6, config) == pytest.approx(paper)
+
+
+def test_cosine_ends_at_zero_and_is_half_way_down_half_way():
+    config = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=100)
+    assert learning_rate(99, 1100, config) == 1.0
+    assert learning_rate(599, 1100, config) == pytest.approx(0.5)
+    assert learning_rate(1099, 1100, config) == pytest.approx(0.0)
+
+
+@given(
+    st.sampled_from(["inverse_sqrt", "cosine", "constant"]),
+    st.integers(0, 50),
+    st.integers(1, 500),
+    st.integers(0, 600),
+)
+def test_every_schedule_stays_between_zero_and_its_peak(schedule, warmup, total, step):
+    config = OptimConfig(lr=0.5, schedule=schedule, warmup_steps=warmup)
+    rate = learning_rate(step, total, config)
+    assert 0.0 <= rate <= 0.5
+    if 0 < step < warmup:
+        assert rate > learning_rate(step - 1, total, config)
