@@ -59,6 +59,8 @@ class FeatureConfig(_Section):
             raise ValueError(
                 f"window_ms gives {self.win_length} samples, more than n_fft {self.n_fft}; raise n_fft"
             )
+        if self.hop_length < 1:
+            raise ValueError(f"hop_ms {self.hop_ms} is less than a sample; 10 is usual")
         return self
 
 
@@ -80,8 +82,9 @@ class ModelConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("preset") in PRESETS:
-            return PRESETS[values["preset"]] | values
+        preset = values.get("preset") if isinstance(values, dict) else None
+        if isinstance(preset, str) and preset in PRESETS:
+            return PRESETS[preset] | values
         return values
 
     @model_validator(mode="after")
@@ -140,6 +143,13 @@ class AugmentConfig(_Section):
         if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds must be a list of factors between 0.5 and 2.0")
         return speeds
+
+    @field_validator("noise_db")
+    @classmethod
+    def _ordered_noise(cls, noise_db: tuple[float, float] | None) -> tuple[float, float] | None:
+        if noise_db is not None and noise_db[0] > noise_db[1]:
+            raise ValueError("noise_db must be [low, high], the lower level first")
+        return noise_db
 
 
 class DataConfig(_Section):
@@ -249,7 +259,7 @@ def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise AsrError(_explain(error, path, tree)) from None
+        raise AsrError(_explain(error, path, tree, overrides)) from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -267,13 +277,16 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise AsrError(f"{override!r}: the value is not YAML") from None
 
 
-def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
-    """The first error as one line: file, line, key, what is wrong, what would be right."""
+def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, overrides: tuple[str, ...]) -> str:
+    """The first error as one line: file and line, or override; key; what is wrong, what would be right."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     where = str(path)
     if (line := _line_of(tree, keys)) is not None:
         where += f", line {line}"
+    for override in overrides:  # the last one of a key wins
+        if f"{'.'.join(keys)}.".startswith(f"{override.partition('=')[0].strip()}."):
+            where = repr(override)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         section: Any = Config
