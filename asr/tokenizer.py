@@ -79,7 +79,8 @@ class Tokenizer:
             raise AsrError(
                 f"{path}: not a tokenizer; copy the file that was written with the model"
             ) from None
-        if special != _SPECIAL or len(set(characters)) != len(characters):
+        one_each = all(isinstance(c, str) and len(c) == 1 for c in characters)
+        if special != _SPECIAL or not one_each or len(set(characters)) != len(characters):
             raise AsrError(
                 f"{path}: not a character tokenizer; copy the file that was written with the model"
             )
