@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from asr.errors import AsrError
+
 
 @dataclass(frozen=True)
 class DecodingOptions:
     """How to decode. The same for every decoder."""
 
     max_tokens: int | None = None  # characters per utterance at most; None: a bound from its length
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise AsrError(f"max_tokens {self.max_tokens}: nothing can be decoded; give 1 or more")
 
 
 @dataclass(frozen=True)
