@@ -52,7 +52,9 @@ class EpochPlan:
         self.seconds = np.concatenate([longest, self._silences])  # (n_examples,), an upper bound
 
         bucket = np.ceil(np.log(self.seconds) / np.log(BUCKET))
-        self._order = np.argsort(-(bucket + random.random(len(bucket)) * 0.999))
+        place = bucket + random.random(len(bucket)) * 0.999
+        place[self.seconds.argsort()[-1:]] = np.inf  # the longest of all comes first
+        self._order = np.argsort(-place)
         bound = np.minimum(BUCKET ** bucket[self._order], self.seconds.max(initial=0.0))  # falling
         starts = [0]
         while starts[-1] < len(bound):
@@ -60,7 +62,7 @@ class EpochPlan:
             starts.append(min(len(bound), starts[-1] + max(1, min(data.max_batch, fit))))
         self._starts = np.array(starts)
         self._batches = 1 + random.permutation(max(0, len(starts) - 2))
-        if len(starts) > 1:  # the sort put the longest examples into batch 0
+        if len(starts) > 1:  # the sort put the longest example into batch 0
             self._batches = np.concatenate([[0], self._batches])
         self._singles, self._edge, self._join = len(singles), augment.edge_silence, augment.join
 
