@@ -82,9 +82,8 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
-        # The paper draws embeddings of variance 1 / d_model and scales them by sqrt(d_model) where they meet
-        # the positions: drawing them of unit variance, as nn.Embedding does, is the same with one step less.
         self.embed = nn.Embedding(vocabulary, config.d_model)
+        nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)  # unit size after the positions' scaling
         self.positions = SinusoidalPositions(config.d_model, config.dropout)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
         self.norm = final_norm(config)
@@ -107,6 +106,8 @@ class Decoder(nn.Module):
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """tokens (B,) at the state's position -> logits (B, V); the state moves on by one position."""
+        if state.position >= state.keys.size(3):  # a write beyond the cache would be lost without a word
+            raise IndexError(f"the state has room for {state.keys.size(3)} positions, and they are taken")
         x = self.positions(self.embed(tokens).unsqueeze(1), state.position)
         for layer, block in enumerate(self.blocks):
             x = block.step(x, state, layer)  # type: ignore[operator]

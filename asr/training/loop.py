@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import torch
-
-from asr.bundle import CONFIG, Bundle, pick_device
-from asr.config import Config, OptimConfig, load_config
-from asr.datasets.batching import EpochPlan
-from asr.datasets.loader import Batch
+from asr.bundle import CONFIG, pick_device
+from asr.config import Config, load_config
 from asr.errors import AsrError
-from asr.features import spec_augment
 from asr.training.checkpoints import (
     Progress,
     average,
@@ -24,10 +17,9 @@ from asr.training.checkpoints import (
     newest,
     save_checkpoint,
 )
-from asr.training.losses import joint_loss
 from asr.training.monitor import Monitor
-from asr.training.schedules import learning_rate
 from asr.training.setup import Setup, set_up
+from asr.training.steps import build_optimizer, steps
 from asr.training.validate import validate
 
 
@@ -50,8 +42,9 @@ def train(config: Config, run: Path, resume: bool = False, device: str = "auto")
             monitor.say(f"{bundle.parameters():,} parameters, {len(bundle.tokenizer)} tokens, on {target}")
             if checkpoint:
                 monitor.say(f"resumed from {checkpoint}")
-            for _ in _steps(setup, optimizer, progress, monitor):
-                due = progress.step % config.train.validate_every == 0 or progress.step == config.train.steps
+            for step in steps(setup, optimizer, progress):
+                monitor.step(step)
+                due = step.number % config.train.validate_every == 0 or step.number == config.train.steps
                 if due:
                     _validate(run, setup, progress, monitor)
                 if due or interruption.signal or progress.step % config.train.checkpoint_every == 0:
@@ -67,64 +60,6 @@ def train(config: Config, run: Path, resume: bool = False, device: str = "auto")
                     break
             _finish(run, setup, progress, monitor)
     return 0
-
-
-def _steps(
-    setup: Setup, optimizer: torch.optim.Optimizer, progress: Progress, monitor: Monitor
-) -> Iterator[None]:
-    """Do optimiser steps until `train.steps`, yielding after each; `progress` moves along."""
-    bundle, config = setup.bundle, setup.bundle.config
-    autocast = torch.autocast(bundle.device.type, torch.bfloat16, enabled=use_bf16(config, bundle.device))
-    while progress.step < config.train.steps:
-        plan = EpochPlan(
-            setup.train.utterances, config.data, config.augment, config.train.seed, progress.epoch
-        )
-        batches = setup.train.batches(plan, progress.position)
-        while progress.position < len(plan) and progress.step < config.train.steps:
-            began = time.monotonic()
-            count = min(config.optim.accumulate, len(plan) - progress.position)
-            group = [next(batches) for _ in range(count)]
-            wait = time.monotonic() - began
-
-            torch.manual_seed(_mix(config.train.seed, progress.step))
-            bundle.module.train()
-            tokens = sum(int(b.token_lengths.sum()) + len(b.ids) for b in group)
-            loss = torch.zeros((), device=bundle.device)
-            for batch in group:
-                with autocast:
-                    part = _loss(bundle, batch) / tokens  # so that accumulation equals the larger batch
-                part.backward()
-                loss += part.detach()
-
-            rate = learning_rate(progress.step, config.train.steps, config.optim)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            norm = torch.nn.utils.clip_grad_norm_(bundle.network.parameters(), config.optim.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-            progress.step += 1
-            progress.position += count
-            progress.seconds += time.monotonic() - began
-            audio = sum(batch.seconds for batch in group)
-            monitor.step(progress.step, progress.epoch, float(loss), float(norm), rate, audio, wait)
-            if progress.position == len(plan):
-                progress.epoch, progress.position = progress.epoch + 1, 0
-                yield
-                break
-            yield
-        batches.close()
-
-
-def _loss(bundle: Bundle, batch: Batch) -> torch.Tensor:
-    """The summed loss of a batch, its features computed and masked on the device."""
-    device, config = bundle.device, bundle.config
-    with torch.no_grad():
-        features, lengths = bundle.features(batch.waveforms.to(device), batch.lengths.to(device))
-        if config.augment.specaugment is not None:
-            features = spec_augment(features, lengths, config.augment.specaugment)
-    tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
-    return joint_loss(bundle.network, features, lengths, tokens, token_lengths, config.train).total
 
 
 def _validate(run: Path, setup: Setup, progress: Progress, monitor: Monitor) -> None:
@@ -152,24 +87,6 @@ def _finish(run: Path, setup: Setup, progress: Progress, monitor: Monitor) -> No
     monitor.say(f"{progress.seconds / 60:.1f} minutes of training steps; the model is in {run}")
 
 
-def build_optimizer(bundle: Bundle, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed."""
-    matrices = [p for p in bundle.network.parameters() if p.dim() > 1]
-    vectors = [p for p in bundle.network.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def use_bf16(config: Config, device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or on a GPU that has it."""
-    if config.train.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return config.train.precision == "bf16"
-
-
 def _checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | None:
     found = newest(run)
     if found is None:
@@ -185,11 +102,6 @@ def _checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | Non
             f"{run}: was trained with another configuration ({run / CONFIG}); choose another folder"
         )
     return found
-
-
-def _mix(seed: int, step: int) -> int:
-    """One number for a generator, different for every step of every seed."""
-    return (seed << 32) + step
 
 
 class Interruption:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from asr.training.steps import Step
 from asr.training.validate import Validation
 
 LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
@@ -47,26 +48,25 @@ class Monitor:
         """One line, above the bar."""
         self.console.print(line, markup=False)
 
-    def step(
-        self, step: int, epoch: int, loss: float, norm: float, rate: float, audio: float, wait: float
-    ) -> None:
-        """One optimiser step: loss per token, gradient norm, learning rate, seconds of audio, of waiting."""
-        self._audio += audio
-        self._wait += wait
-        self._losses.append(loss)
-        for name, value in (("loss", loss), ("gradient_norm", norm), ("learning_rate", rate)):
-            self.board.add_scalar(f"train/{name}", value, step)
+    def step(self, step: Step) -> None:
+        """Count one optimiser step."""
+        self._audio += step.audio
+        self._wait += step.wait
+        self._losses.append(step.loss)
+        for name in ("loss", "gradient_norm", "learning_rate"):
+            self.board.add_scalar(f"train/{name}", getattr(step, name), step.number)
         elapsed = time.monotonic() - self._since
         speed, share = self._audio / elapsed, self._wait / elapsed
         mean = sum(self._losses) / len(self._losses)
-        line = f"epoch {epoch}  loss {mean:.3f}  {speed:.0f} s audio/s  data wait {share:.0%}"
-        self.bar.update(self.task, completed=step, description=line)
+        line = f"epoch {step.epoch}  loss {mean:.3f}  {speed:.0f} s audio/s  data wait {share:.0%}"
+        self.bar.update(self.task, completed=step.number, description=line)
         if elapsed >= LINE_EVERY:
-            self.board.add_scalar("speed/audio_seconds_per_second", speed, step)
-            self.board.add_scalar("speed/data_wait_share", share, step)
+            self.board.add_scalar("speed/audio_seconds_per_second", speed, step.number)
+            self.board.add_scalar("speed/data_wait_share", share, step.number)
             if not self.console.is_terminal:
-                left = (time.monotonic() - self._started) / (step - self._first) * (self.steps - step)
-                self.say(f"step {step}/{self.steps}  {line}  {left / 60:.0f} min left")
+                done = step.number - self._first
+                left = (time.monotonic() - self._started) / done * (self.steps - step.number)
+                self.say(f"step {step.number}/{self.steps}  {line}  {left / 60:.0f} min left")
             self._reset()
 
     def validation(self, step: int, found: Validation, show: int) -> None:

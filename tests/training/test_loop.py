@@ -52,9 +52,9 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, wanted: int, number: signal.Si
     """Send this process a signal in the middle of a step."""
     original = Monitor.step
 
-    def step(self, step, *rest):
-        original(self, step, *rest)
-        if step == wanted:
+    def step(self, done):
+        original(self, done)
+        if done.number == wanted:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Monitor, "step", step)

@@ -1,0 +1,98 @@
+"""How fast this machine transcribes and trains, with the model and data given.
+
+    python benchmarks/speed.py transcribe AUDIO... [--model DIR] [--device cpu] [--copies N]
+    python benchmarks/speed.py train CONFIG [--steps N] [--device cpu] [key=value ...]
+
+`transcribe` prints seconds of audio per second of wall time (RTFx) and its inverse, the real-time factor;
+`train` prints utterances and seconds of audio per second and the share of time spent waiting for data.
+Loading the model and the first batch, in which memory is allocated, are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from asr.bundle import pick_device
+from asr.config import load_config
+from asr.errors import AsrError
+from asr.inputs import find_inputs
+from asr.recognizer import Recognizer
+from asr.training.checkpoints import Progress
+from asr.training.setup import set_up
+from asr.training.steps import Step, build_optimizer, steps
+from asr.transcript import Transcript
+
+
+def transcribe(options: argparse.Namespace) -> None:
+    """Time the transcription of all inputs, one batch having gone before."""
+    recognizer = Recognizer(options.model, options.device)
+    inputs = find_inputs(options.audio) * options.copies
+    list(recognizer.transcribe_all(inputs[:8]))
+    began = time.perf_counter()
+    results = list(recognizer.transcribe_all(inputs))
+    wall = time.perf_counter() - began
+    found = [r for r in results if isinstance(r, Transcript)]
+    audio = sum(t.duration for t in found)
+    print(f"{len(found)} files, {audio:.1f} s of audio in {wall:.2f} s on {recognizer.bundle.device}")
+    rates = f"RTFx {audio / wall:.1f}   real-time factor {wall / audio:.5f}"
+    print(f"{rates}   {len(found) / wall:.1f} utterances/s")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Time optimiser steps after a few that are not counted."""
+    config = load_config(options.config, tuple(options.overrides))
+    setup = set_up(config, lambda line: print(line, file=sys.stderr))
+    setup.bundle.to(pick_device(options.device))
+    optimizer = build_optimizer(setup.bundle, config.optim)
+    done: list[Step] = []
+    began = 0.0
+    for step in steps(setup, optimizer, Progress()):
+        if step.number == options.warmup:
+            began = time.perf_counter()
+        elif step.number > options.warmup:
+            done.append(step)
+        if len(done) == options.steps:
+            break
+    if setup.bundle.device.type == "cuda":
+        torch.cuda.synchronize()
+    wall = time.perf_counter() - began
+    utterances, audio, wait = (
+        sum(getattr(s, name) for s in done) for name in ("utterances", "audio", "wait")
+    )
+    print(f"{len(done)} steps, {audio:.1f} s of audio in {wall:.2f} s on {setup.bundle.device}")
+    rates = f"{utterances / wall:.1f} utterances/s   {audio / wall:.1f} s of audio/s"
+    print(f"{rates}   data wait {wait / wall:.2%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("transcribe")
+    one.add_argument("audio", nargs="+")
+    one.add_argument("--model", type=Path)
+    one.add_argument("--copies", type=int, default=1)
+    one.set_defaults(run=transcribe)
+    two = verbs.add_parser("train")
+    two.add_argument("config", type=Path)
+    two.add_argument("overrides", nargs="*")
+    two.add_argument("--steps", type=int, default=60)
+    two.add_argument("--warmup", type=int, default=10)
+    two.set_defaults(run=train)
+    for verb in (one, two):
+        verb.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    try:
+        options.run(options)
+    except AsrError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
