@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,8 @@ class Recognizer:
         batch_seconds: float = 120.0,
         options: DecodingOptions | None = None,
     ) -> None:
+        if not (math.isfinite(batch_seconds) and batch_seconds >= 1):
+            raise AsrError(f"batch_seconds {batch_seconds}: give the audio of one batch in seconds, at least 1")
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         self.sample_rate = self.bundle.config.features.sample_rate
         self.batch_seconds = batch_seconds
@@ -92,19 +95,24 @@ class Recognizer:
 
         Memory holds a window of audio, however many files there are and however long they are.
         """
-        waiting: deque[_Job] = deque()
+        waiting: deque[_Job] = deque()  # read to their end
         window: list[_Piece] = []
+        room = full = round(WINDOW * self.batch_seconds * self.sample_rate)  # samples
         for job, pieces in self._read_ahead(inputs):
-            waiting.append(job)
             try:
                 for piece in pieces:
                     window.append(piece)
-                    if self._heard(window) >= WINDOW * self.batch_seconds:
+                    room -= len(piece.samples)
+                    if room <= 0:
                         self._recognise(window)
-                        window = []
+                        window, room = [], full
+                        yield from map(self._result, waiting)
+                        waiting.clear()
             except AsrError as error:
                 job.error = error
                 window = [piece for piece in window if piece.job is not job]
+                room = full - sum(len(piece.samples) for piece in window)
+            waiting.append(job)
             if not window:
                 yield from map(self._result, waiting)
                 waiting.clear()
@@ -140,11 +148,10 @@ class Recognizer:
         return list(self._pieces(job, [samples]))
 
     def _read_long(self, job: _Job) -> Iterator[_Piece]:
-        source = job.input
+        source, blocks = job.input, audio.blocks(job.input.audio, self.sample_rate)
         if source.start or source.duration is not None:
-            samples = audio.read(source.audio, self.sample_rate, source.start, source.duration)
-            return self._pieces(job, [samples])
-        return self._pieces(job, audio.blocks(source.audio, self.sample_rate))
+            blocks = iter([audio.read(source.audio, self.sample_rate, source.start, source.duration)])
+        yield from self._pieces(job, blocks)
 
     def _pieces(self, job: _Job, blocks: Iterable[np.ndarray]) -> Iterator[_Piece]:
         def measured() -> Iterator[np.ndarray]:
@@ -154,9 +161,6 @@ class Recognizer:
 
         for start, samples in segments(measured(), self.sample_rate, self.longest):
             yield _Piece(job, start, samples)
-
-    def _heard(self, pieces: list[_Piece]) -> float:
-        return sum(len(piece.samples) for piece in pieces) / self.sample_rate
 
     def _recognise(self, pieces: list[_Piece]) -> None:
         """Decode pieces in batches of similar length; their segments go to their jobs."""

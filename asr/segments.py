@@ -47,7 +47,8 @@ def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tupl
     if len(loud):
         margin = round(QUIET / FRAME)
         first = max(0, loud[0] - margin) * frame
-        yield (start + first) / sample_rate, samples[first : (loud[-1] + 1 + margin) * frame]
+        # A copy: one second that sounds must not keep five silent minutes in memory.
+        yield (start + first) / sample_rate, samples[first : (loud[-1] + 1 + margin) * frame].copy()
 
 
 def _energy(samples: np.ndarray, frame: int) -> np.ndarray:
