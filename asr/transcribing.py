@@ -84,7 +84,13 @@ def transcribe_inputs(
 
 
 def _progress() -> Progress:
-    """A bar on stderr, where someone is looking."""
+    """A bar on stderr, where someone is looking; lines for a terminal go above it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return Progress(
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # rich would send what goes to a file or a pipe to stderr too
+    )
