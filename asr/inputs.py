@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
     inputs: list[Input] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  Path's fails where the name is too long for the system
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
             if not found:
                 raise AsrError(f"{path}: no audio in this folder (looked for {' '.join(EXTENSIONS)})")
@@ -43,10 +44,10 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
                 Input(u.id, u.audio, Path(u.id.replace("/", "_")), u.start, u.duration)
                 for u in read_manifest(path)
             ]
-        elif glob.has_magic(argument) and not path.exists():
+        elif glob.has_magic(argument) and not os.path.exists(path):  # noqa: PTH110
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  absolute patterns too
             if not matches:
-                raise AsrError(f"{argument}: no file matches this pattern")
+                raise AsrError(f"{argument}: no file matches this pattern; check it, and the folder")
             inputs += find_inputs(matches)
         else:
             inputs.append(Input(argument, path, Path(path.stem)))

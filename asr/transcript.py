@@ -30,7 +30,9 @@ class Transcript:
 
     def to_json(self, indent: int | None = None) -> str:
         """As a JSON object; `asr score` reads a file of such lines."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=indent)
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=indent)
+        # The bytes of a path that is not UTF-8 are lone surrogates here: JSON has an escape for them.
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {

@@ -7,6 +7,7 @@ it needs inside its function.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -31,15 +32,15 @@ for verb in (transcribe, score, train, prepare, info):
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line on stderr and status 1."""
+    """Run the command line; a user's mistake ends in one line on stderr and status 1.
+
+    Ctrl-C, and a reader of the output that has gone (`| head`), typer ends quietly, with status 130 and 1.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Whatever the locale, text goes out as UTF-8, and a file name that is not UTF-8 as it came in.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         app()
     except AsrError as error:
         print(f"asr: error: {error}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is wrong
-        sys.stderr.close()
-        sys.exit(141)
-    except KeyboardInterrupt:
-        print("asr: interrupted", file=sys.stderr)
-        sys.exit(130)
