@@ -111,6 +111,7 @@ class JoinConfig(_Section):
     per_epoch: int = Field(0, ge=0, description="joined strings in each epoch, beside every single utterance")
     min_items: Positive = 3
     max_items: Positive = 10
+    max_seconds: float = Field(20.0, gt=0, description="of recordings; what would go beyond is left off")
     min_pause: float = Field(0.05, ge=0, description="seconds")
     max_pause: float = Field(0.6, ge=0, description="seconds")
     separator: str = " "  # between the texts; empty for scripts written without spaces
@@ -284,8 +285,10 @@ def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, overrid
     where = str(path)
     if (line := _line_of(tree, keys)) is not None:
         where += f", line {line}"
+    wrong = ".".join(keys) + "."
     for override in overrides:  # the last one of a key wins
-        if f"{'.'.join(keys)}.".startswith(f"{override.partition('=')[0].strip()}."):
+        given = override.partition("=")[0].strip() + "."
+        if wrong.startswith(given) or (line is None and given.startswith(wrong)):
             where = repr(override)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
