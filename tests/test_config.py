@@ -1,0 +1,241 @@
+"""One experiment, one YAML file; whatever is wrong in it is named with file, line and key."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from asr.config import Config, FeatureConfig, ModelConfig, load_config
+from asr.errors import AsrError
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("**/*.yaml"))
+
+FULL = """
+features: {n_mels: 40, hop_ms: 12.5}
+model:
+  preset: small
+  norm: post
+  ctc: false
+augment:
+  specaugment: null
+  speeds: [0.9, 1.1]
+  noise_db: [-60, -30]
+  join: {per_epoch: 7, min_items: 2, max_items: 4, separator: ""}
+data:
+  train: [a.jsonl, 数据/b.jsonl]
+  exclude_speakers: [theo]
+  first: 8
+optim: {lr: 1e-3, betas: [0.9, 0.999], schedule: cosine}
+train:
+  ctc_weight: 0
+  stop_wer: 0.5
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a configuration from its text."""
+
+    def load(text, *overrides):
+        path = tmp_path / "some.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, overrides)
+
+    return load
+
+
+@pytest.fixture
+def complaint(load):
+    """The one line that a text, and overrides, are refused with."""
+
+    def complaint(text, *overrides):
+        with pytest.raises(AsrError) as caught:
+            load(text, *overrides)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return complaint
+
+
+# ------------------------------------------------------------------------------------------ what is accepted
+
+
+def test_the_base_preset_is_the_paper_s_base_model():
+    base = ModelConfig(preset="base")
+    assert (base.d_model, base.n_heads, base.d_ffn) == (512, 8, 2048)
+    assert (base.encoder_layers, base.decoder_layers) == (6, 6)
+    assert base.d_model // base.n_heads == 64
+
+
+def test_what_is_given_beside_a_preset_wins(load):
+    model = load("model: {d_ffn: 100, preset: small, dropout: 0.2}").model
+    assert (model.d_model, model.d_ffn, model.encoder_layers, model.dropout) == (256, 100, 12, 0.2)
+    assert ModelConfig(preset="small").d_ffn == 2048
+
+
+def test_an_empty_file_is_the_defaults(load):
+    assert load("") == load("# nothing but a comment") == Config()
+
+
+def test_a_file_says_only_what_differs(load):
+    config = load(FULL)
+    assert config.features.n_mels == 40 and config.features.n_fft == Config().features.n_fft
+    assert config.features.hop_length == 200 and config.features.win_length == 400
+    assert config.augment.specaugment is None and config.augment.speeds == (0.9, 1.1)
+    assert config.data.train == (Path("a.jsonl"), Path("数据/b.jsonl"))
+    assert config.optim.lr == 0.001  # which YAML takes for a string
+    assert config.train.steps == Config().train.steps
+
+
+def test_frames_of_25_ms_every_10_ms():
+    assert (FeatureConfig().win_length, FeatureConfig().hop_length) == (400, 160)
+
+
+def test_overrides(load):
+    text = "train: {steps: 5}\nmodel: {preset: tiny}\n"
+    config = load(
+        text,
+        "train.steps=7",
+        "train.seed=3",
+        "data.train=[x.jsonl, y.jsonl]",
+        "augment.join.per_epoch=9",
+        "augment.specaugment=null",
+        "model.d_ffn=64",
+        "train.steps=8",
+    )
+    assert (config.train.steps, config.train.seed) == (8, 3)  # the last one wins
+    assert config.data.train == (Path("x.jsonl"), Path("y.jsonl"))
+    assert config.augment.join.per_epoch == 9 and config.augment.specaugment is None
+    assert (config.model.d_model, config.model.d_ffn) == (144, 64)
+
+
+@pytest.mark.parametrize("text", ["", FULL])
+def test_saved_and_loaded_it_is_the_same(load, tmp_path, text):
+    config = load(text)
+    config.save(tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_recipe_loads(path, tmp_path):
+    config = load_config(path)
+    assert config.data.train and config.data.dev
+    config.save(tmp_path / "config.json")
+    assert load_config(tmp_path / "config.json") == config
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+def test_overfitting_keeps_the_model_and_switches_off_what_hinders(load):
+    config = load(FULL + "  label_smoothing: 0.2\n", "data.first=100", "train.seed=5")
+    over = config.overfit(8)
+    sizes = ("d_model", "n_heads", "d_ffn", "encoder_layers", "decoder_layers", "norm", "ctc")
+    assert all(getattr(over.model, name) == getattr(config.model, name) for name in sizes)
+    assert over.features == config.features
+    assert over.model.dropout == over.model.attention_dropout == over.train.label_smoothing == 0
+    assert over.augment.specaugment is None and over.augment.speeds == (1.0,)
+    assert over.augment.noise_db is None and over.augment.join.per_epoch == 0
+    assert over.data.dev == over.data.train == config.data.train and over.data.first == 8
+    assert over.train.stop_wer == 0 and over.train.seed == 5
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Config().train.steps = 1
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "message"),
+    [
+        ("train:\n  steps: 5\n  step: 5\n", 3, "train.step", "unknown key; .*steps"),
+        ("model:\n  preset: tiny\nmodle:\n  d_model: 4\n", 3, "modle", "unknown key; .*model"),
+        ("augment:\n  join:\n    min: 1\n", 3, "augment.join.min", "unknown key; .*min_items"),
+        ("augment:\n  specaugment:\n    mask: 1\n", 3, "augment.specaugment.mask", "unknown .*time_masks"),
+        ("\n\ntrain:\n  steps: many\n", 4, "train.steps", "integer"),
+        ("train:\n  steps: 0\n", 2, "train.steps", "greater than 0"),
+        ("train:\n  ctc_weight: 1.5\n", 2, "train.ctc_weight", "less than or equal to 1"),
+        ("model:\n  norm: middle\n", 2, "model.norm", "'pre' or 'post'"),
+        ("model:\n  preset: huge\n", 2, "model.preset", "'tiny', 'small' or 'base'"),
+        ("model:\n  preset: [tiny]\n", 2, "model.preset", "'tiny', 'small' or 'base'"),
+        ("data:\n  train: [1]\n", 2, "data.train.0", "path"),
+        ("data:\n  train: a.jsonl\n", 2, "data.train", "tuple"),
+        ("data: 5\n", 1, "data", "dictionary"),
+        ("train:\n", 1, "train", "dictionary"),
+        ("5: x\n", 1, "5", "strings"),
+        ("optim: {lr: -1}\n", 1, "optim.lr", "greater than 0"),
+        ("optim: {lr: .nan}\n", 1, "optim.lr", "greater than 0"),
+        # contradictions
+        ("train: {}\nmodel: {d_model: 64, n_heads: 3}\n", 2, "model", "3 does not divide d_model 64"),
+        ("model: {preset: tiny, n_heads: 5}\n", 1, "model", "n_heads 5 does not divide d_model 144"),
+        ("model: {d_model: 15, n_heads: 5}\n", 1, "model", "15 is odd"),
+        ("features: {n_fft: 256}\n", 1, "features", "400 samples, more than n_fft 256"),
+        ("features: {hop_ms: 0.01}\n", 1, "features", "hop_ms 0.01"),
+        ("augment:\n  join: {min_items: 5, max_items: 4}\n", 2, "augment.join", "min_items"),
+        ("augment:\n  join: {min_pause: 5, max_pause: 4}\n", 2, "augment.join", "min_pause"),
+        ("augment:\n  speeds: [1.0, 3.0]\n", 2, "augment.speeds", "between 0.5 and 2"),
+        ("augment:\n  speeds: []\n", 2, "augment.speeds", "between 0.5 and 2"),
+        ("augment:\n  noise_db: [-30, -60]\n", 2, "augment.noise_db", "low, high"),
+    ],
+)
+def test_file_line_and_key_are_named(complaint, text, line, key, message):
+    said = complaint(text)
+    assert re.search(rf"some\.yaml, line {line}: {re.escape(key)}: .*{message}", said), said
+
+
+def test_a_ctc_weight_needs_a_ctc_head(complaint, load):
+    said = complaint("model: {ctc: false}\n")
+    assert "train.ctc_weight" in said and "model.ctc" in said and "some.yaml" in said
+    assert not load("model: {ctc: false}\ntrain: {ctc_weight: 0}\n").model.ctc
+
+
+@pytest.mark.parametrize(
+    "text", ["- 1\n", "text\n", "7\n", "a: [\n", "a: b: c\n", "? [a]\n: 1\n", "a: *b", "\0"]
+)
+def test_what_is_not_a_mapping_in_yaml(complaint, text):
+    assert re.search(r"some\.yaml: (not YAML|the configuration must be a mapping)", complaint(text))
+
+
+def test_yaml_cannot_run_code(complaint, tmp_path):
+    said = complaint(f"train: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
+    assert "not YAML" in said and not (tmp_path / "made").exists()
+
+
+def test_a_missing_file_and_bytes(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xfa")
+    for name in ("none.yaml", "bytes.yaml"):
+        with pytest.raises(AsrError, match=name) as caught:
+            load_config(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_more_errors_are_counted(complaint):
+    assert complaint("train: {steps: 0, seed: -1, averages: 3}\n").endswith("(and 2 more)")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps", "'steps': .*section.key=value"),
+        ("=1", "'=1': .*section.key=value"),
+        ("train.steps=[", "'train.steps=\\[': .*not YAML"),
+        ("train.steps.x=1", "'train.steps.x=1': 'steps' is not a section"),
+        ("train.stepz=1", "'train.stepz=1': train.stepz: unknown key; .*steps"),
+        ("trian.steps=1", "'trian.steps=1': trian: unknown key; .*train"),
+        ("train.steps=abc", "'train.steps=abc': train.steps: .*integer"),
+        ("data.train=[1]", "'data.train=\\[1\\]': data.train.0: .*path"),
+    ],
+)
+def test_an_override_that_is_wrong_is_named_and_not_the_file_s_line(complaint, override, message):
+    said = complaint("train:\n  steps: 5\n", "train.seed=1", override)
+    assert re.search(message, said), said
+    assert "line" not in said
+
+
+def test_an_override_does_not_hide_an_error_in_the_file(complaint):
+    assert "some.yaml, line 2: train.stepz" in complaint("train:\n  stepz: 5\n", "train.steps=1")
