@@ -59,7 +59,7 @@ class Recognizer:
         options: DecodingOptions | None = None,
     ) -> None:
         if not (math.isfinite(batch_seconds) and batch_seconds >= 1):
-            raise AsrError(f"batch_seconds {batch_seconds}: give the audio of one batch in seconds, at least 1")
+            raise AsrError(f"batch_seconds {batch_seconds}: impossible; give 1 second of audio or more")
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         self.sample_rate = self.bundle.config.features.sample_rate
         self.batch_seconds = batch_seconds
