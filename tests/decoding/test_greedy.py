@@ -1,0 +1,271 @@
+"""Greedy decoding equals the naive kind, alone and in any company, and always ends."""
+
+import functools
+import importlib
+import itertools
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.config import ModelConfig
+from asr.decoding import DecodingOptions, Hypothesis, greedy
+from asr.decoding.bounds import ctc_lengths, max_tokens
+from asr.errors import AsrError
+from asr.model import Memory, Transformer
+from asr.tokenizer import BEGIN, END, PAD, UNK
+
+MELS, VOCABULARY = 12, 9
+LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
+PLAIN = DecodingOptions()
+
+
+def batch(lengths=LENGTHS, padding=0):
+    """Features (B, T, MELS), zero beyond the lengths, with their lengths."""
+    features = torch.zeros(len(lengths), max(lengths) + padding, MELS)
+    for row, length in zip(features, lengths, strict=True):
+        row[:length] = torch.randn(length, MELS, generator=torch.Generator().manual_seed(length))
+    return features, torch.tensor(lengths)
+
+
+def network(seed, **sizes):
+    """A small network that has strong opinions, though no sense."""
+    torch.manual_seed(seed)
+    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    model = Transformer(ModelConfig.model_validate(small | sizes), MELS, VOCABULARY)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 1.5
+        else:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    model.decoder.out.weight.data *= 3
+    return model.eval()
+
+
+def found_alone(model, lengths=LENGTHS):
+    return [greedy(model, model.encode(*batch([length])), PLAIN)[0] for length in lengths]
+
+
+@functools.cache
+def talkative(norm):
+    """Networks that say texts of many lengths to the 16 utterances, and do not always come to an end."""
+    chosen = []
+    for seed in itertools.count():
+        model = network(seed, norm=norm)
+        found = found_alone(model)
+        different = len({h.tokens for h in found}) >= 8
+        if different and 3 <= sum(h.finished for h in found) <= 13:
+            chosen.append(model)
+        if len(chosen) == 2:
+            return chosen
+        assert seed < 200, "no network says anything of interest: scale the weights in network() anew"
+
+
+def same(found, expected):
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    assert [h.finished for h in found] == [h.finished for h in expected]
+    assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in expected], abs=1e-4)
+
+
+@torch.no_grad()
+def naive(model, features, lengths, bounds):
+    """No cache, no batch: every prefix is decoded anew."""
+    hypotheses = []
+    for row, bound in enumerate(bounds):
+        memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
+        said, total, finished = [], 0.0, False
+        while True:
+            log_probs = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].float().log_softmax(-1)
+            log_probs[[PAD, BEGIN]] = -math.inf
+            best = int(log_probs.argmax())
+            if best != END and len(said) == bound:
+                break
+            total += float(log_probs[best])
+            if best == END:
+                finished = True
+                break
+            said.append(best)
+        hypotheses.append(Hypothesis(tuple(said), total, finished))
+    return hypotheses
+
+
+# ------------------------------------------------------------------------------- real networks in any company
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_with_caches_equals_the_naive_kind(norm):
+    for model in talkative(norm):
+        features, lengths = batch()
+        memory = model.encode(features, lengths)
+        found = greedy(model, memory, PLAIN)
+        same(found, naive(model, features, lengths, max_tokens(model, memory, PLAIN).tolist()))
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 10**6), st.integers(1, 12))
+def test_with_caches_equals_the_naive_kind_whatever_the_network(lengths, seed, bound):
+    model = network(seed, ctc=False).double()  # so that no two tokens are equally probable by rounding
+    features, frames = batch(lengths)
+    features = features.double()
+    found = greedy(model, model.encode(features, frames), DecodingOptions(max_tokens=bound))
+    same(found, naive(model, features, frames, [min(bound, -(-n // 4) + 8) for n in lengths]))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(norm):
+    for model in talkative(norm):
+        alone = found_alone(model)
+        same(greedy(model, model.encode(*batch()), PLAIN), alone)
+        same(greedy(model, model.encode(*batch(padding=101)), PLAIN), alone)
+        same(greedy(model, model.encode(*batch(LENGTHS[::-1])), PLAIN), alone[::-1])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_when_finished_rows_leave_makes_no_difference(monkeypatch, share):
+    for model in talkative("pre"):
+        expected = found_alone(model)
+        monkeypatch.setattr(importlib.import_module("asr.decoding.greedy"), "COMPACT_BELOW", share)
+        same(greedy(model, model.encode(*batch()), PLAIN), expected)
+        monkeypatch.undo()
+
+
+def test_decoding_changes_neither_the_memory_nor_what_is_decoded_next():
+    model = talkative("pre")[0]
+    memory = model.encode(*batch())
+    states = memory.states.clone()
+    first = greedy(model, memory, PLAIN)
+    assert torch.equal(memory.states, states)
+    assert greedy(model, memory, PLAIN) == first
+
+
+# ------------------------------------------------------------------------ a network that says what is written
+
+HALF = math.log(0.5)
+
+
+@dataclass
+class ScriptedState:
+    rows: torch.Tensor
+    position: int = 0
+
+    def select(self, rows):
+        return ScriptedState(self.rows[rows], self.position)
+
+
+class Scripted:
+    """Says each row's script with probability 1/2 a token, and then END for ever; `held` counts its rows.
+
+    It has the seams and nothing else, so decoders need nothing else.
+    """
+
+    def __init__(self, *scripts, ctc=None):
+        self.scripts, self.log_probs, self.held = scripts, ctc, []
+
+    def memory(self, *lengths):
+        states = torch.zeros(len(lengths), max(lengths), 1)
+        states[:, 0, 0] = torch.arange(len(lengths))
+        return Memory(states, torch.tensor(lengths))
+
+    def start(self, memory, capacity):
+        return ScriptedState(memory.states[:, 0, 0].long())
+
+    def step(self, tokens, state):
+        self.held.append(len(state.rows))
+        log_probs = torch.full((len(state.rows), VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
+        for row, index in enumerate(state.rows.tolist()):
+            line = (BEGIN, *self.scripts[index], END)
+            fed, said = (line[min(at, len(line) - 1)] for at in (state.position, state.position + 1))
+            assert int(tokens[row]) == fed
+            log_probs[row, said] = HALF
+        state.position += 1
+        return log_probs
+
+    def ctc(self, memory):
+        return self.log_probs
+
+
+ENDLESS = (7,) * 1000
+
+
+def test_tokens_scores_and_ends():
+    model = Scripted((5, 6, 7), (), ENDLESS, (8,) * 12)
+    found = greedy(model, model.memory(20, 9, 4, 4), PLAIN)
+    assert [h.tokens for h in found] == [(5, 6, 7), (), (7,) * 12, (8,) * 12]
+    assert [h.finished for h in found] == [True, True, False, True]  # END right at the bound of 4 + 8 counts
+    assert [h.log_prob for h in found] == pytest.approx([4 * HALF, HALF, 12 * HALF, 13 * HALF])
+    assert [h.confidence for h in found] == pytest.approx([0.5] * 4)
+
+
+def test_an_option_bounds_the_tokens():
+    model = Scripted((5, 6, 7), ENDLESS, (5,) * 4)
+    found = greedy(model, model.memory(90, 90, 90), DecodingOptions(max_tokens=3))
+    assert [len(h.tokens) for h in found] == [3, 3, 3]
+    assert [h.finished for h in found] == [True, False, False]
+    assert [h.log_prob for h in found] == pytest.approx([4 * HALF, 3 * HALF, 3 * HALF])
+    assert len(model.held) == 4
+    for wrong in (0, -1):
+        with pytest.raises(AsrError, match="max_tokens"):
+            DecodingOptions(max_tokens=wrong)
+
+
+def paths(*rows):
+    """CTC log-probabilities (B, S, V) with these best paths."""
+    size = max(map(len, rows))
+    best = torch.tensor([[*row, *[5] * (size - len(row))] for row in rows])  # padding that is not blank
+    return torch.nn.functional.one_hot(best, VOCABULARY).float().log_softmax(-1)
+
+
+def test_the_ctc_path_bounds_the_tokens_too():
+    blank, a, b = PAD, 5, 6
+    rows = [[blank] * 50, [a] * 50, [a, b] * 10 + [blank] * 30, [a, blank, a] + [blank] * 47]
+    model = Scripted(*[ENDLESS] * 4, ctc=paths(*rows))
+    found = greedy(model, model.memory(50, 50, 50, 50), PLAIN)
+    assert [len(h.tokens) for h in found] == [8, 2 + 8, 40 + 8, 4 + 8]
+    assert not any(h.finished for h in found)
+    found = greedy(model, model.memory(50, 50, 50, 50), DecodingOptions(max_tokens=11))
+    assert [len(h.tokens) for h in found] == [8, 10, 11, 11]
+
+
+@given(st.lists(st.lists(st.sampled_from([PAD, 5, 6]), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_the_length_of_a_ctc_path(rows):
+    expected = [sum(token != PAD for token, _ in itertools.groupby(row)) for row in rows]
+    assert ctc_lengths(paths(*rows), torch.tensor([len(row) for row in rows])).tolist() == expected
+
+
+def test_pad_and_begin_are_never_said_but_unk_may_be():
+    model = Scripted((8,), (8,), (UNK,))
+    original = model.step
+
+    def step(tokens, state):
+        log_probs = original(tokens, state)
+        log_probs[0, PAD] = log_probs[1, BEGIN] = math.log(0.9)
+        return log_probs
+
+    model.step = step
+    found = greedy(model, model.memory(9, 9, 9), PLAIN)
+    assert [h.tokens for h in found] == [(8,), (8,), (UNK,)]
+    assert [h.log_prob for h in found] == pytest.approx([2 * HALF] * 3)
+
+
+def test_finished_rows_leave_the_batch_and_the_last_one_ends_it():
+    scripts = [(5 + i % 3,) * i for i in range(16)]
+    model = Scripted(*scripts)
+    found = greedy(model, model.memory(*[20] * 16), PLAIN)
+    assert [h.tokens for h in found] == scripts and all(h.finished for h in found)
+    assert len(model.held) == 16  # 15 tokens and END
+    speaking = [sum(len(script) >= position for script in scripts) for position in range(16)]
+    assert model.held[0] == 16 and model.held == sorted(model.held, reverse=True)
+    assert all(live <= held <= live / 0.75 + 1 for live, held in zip(speaking, model.held, strict=True))
+
+
+def test_an_empty_batch_needs_no_network():
+    assert greedy(None, Memory(torch.zeros(0, 5, 16), torch.zeros(0, dtype=torch.long)), PLAIN) == []
+
+
+def test_confidence_of_nothing_said_and_nothing_finished():
+    assert Hypothesis((), 0.0, finished=False).confidence == 1.0
+    assert Hypothesis((5, 6), 3 * HALF, finished=True).confidence == pytest.approx(0.5)
+    assert Hypothesis((5, 6), 2 * HALF, finished=False).confidence == pytest.approx(0.5)
