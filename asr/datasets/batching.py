@@ -87,15 +87,22 @@ class EpochPlan:
 def _draw_strings(
     utterances: Sequence[Utterance], augment: AugmentConfig, random: np.random.Generator
 ) -> list[tuple[int, ...]]:
-    """Strings of recordings of one speaker each; speakers as often as they have recordings."""
+    """Strings of recordings of one speaker each; speakers as often as they have recordings.
+
+    Each count of parts gets the same share of the audio: alignment is learnt on the short strings first.
+    """
     if not augment.join.per_epoch:
         return []
     of_speaker: dict[str | None, list[int]] = {}
     for index, utterance in enumerate(utterances):
         of_speaker.setdefault(utterance.speaker, []).append(index)
+    counts = np.arange(augment.join.min_items, augment.join.max_items + 1)
+    share = (1 / counts) / (1 / counts).sum()
+    drawn = random.choice(counts, augment.join.per_epoch, p=share)
     strings = []
-    for first in random.integers(len(utterances), size=augment.join.per_epoch):
+    for first, count in zip(random.integers(len(utterances), size=len(drawn)), drawn, strict=True):
         pool = of_speaker[utterances[first].speaker]
-        count = random.integers(augment.join.min_items, augment.join.max_items + 1)
-        strings.append(tuple(int(i) for i in random.choice(pool, count)))
+        parts = [int(i) for i in random.choice(pool, count)]
+        total = np.cumsum([utterances[i].duration for i in parts])
+        strings.append(tuple(parts[: max(1, int((total <= augment.join.max_seconds).sum()))]))
     return strings
