@@ -5,8 +5,36 @@ import os
 # Tensors of tests are small: a second thread only waits for the first. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("asr", deadline=None)
 settings.load_profile("asr")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A model folder with random weights: its texts are nonsense, but other nonsense for every other sound.
+
+    Recordings are cut into pieces of two seconds at most.
+    """
+    import torch
+
+    from asr.bundle import Bundle
+    from asr.config import Config
+    from asr.tokenizer import END, Tokenizer
+
+    sizes = dict(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    torch.manual_seed(4)
+    bundle = Bundle.build(Config.model_validate({"model": sizes}), Tokenizer.learn(["efghinor stuvwxz"]))
+    with torch.no_grad():
+        for name, weights in bundle.network.named_parameters():
+            if "cross_attention" in name and weights.dim() > 1:
+                weights *= 8  # so that the text depends on what is heard
+        bundle.network.decoder.out.bias[END] += 1.0  # so that some texts end by themselves
+        bundle.features.mean.fill_(-8.0)
+        bundle.features.std.fill_(3.0)
+    folder = tmp_path_factory.mktemp("model")
+    bundle.save(folder, longest_seconds=2.0)
+    return folder
