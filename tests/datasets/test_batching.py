@@ -1,0 +1,205 @@
+"""The plan of an epoch: everything once, bounded batches, the heaviest first, and nothing left to chance."""
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.config import AugmentConfig, DataConfig, JoinConfig
+from asr.datasets.batching import SILENCE_SECONDS, EpochPlan
+from asr.datasets.manifest import Utterance
+
+
+def utterances(durations, speakers=3):
+    return [
+        Utterance(f"u{i}", Path(f"u{i}.wav"), f"text {i}", duration, speaker=f"s{i % speakers}")
+        for i, duration in enumerate(durations)
+    ]
+
+
+def spread(count, seed=0, longest=8.0):
+    return utterances(np.random.default_rng(seed).uniform(0.2, longest, count).tolist())
+
+
+def examples(plan):
+    return [example for index in range(len(plan)) for example in plan[index]]
+
+
+def seconds(plan, example):
+    """How long the plan takes the example to be, at most."""
+    return plan.seconds[example.seed[-1]]
+
+
+def data(**settings):
+    return DataConfig(**settings)
+
+
+JOIN = JoinConfig(per_epoch=40, min_items=2, max_items=4, min_pause=0.1, max_pause=0.5)
+BUSY = AugmentConfig(speeds=(0.9, 1.0, 1.1), edge_silence=0.3, silence=5, join=JOIN)
+AUGMENTS = st.builds(
+    AugmentConfig,
+    speeds=st.sampled_from([(1.0,), (0.8, 1.0, 1.25)]),
+    edge_silence=st.sampled_from([0.0, 0.5]),
+    silence=st.integers(0, 4),
+    join=st.builds(JoinConfig, per_epoch=st.integers(0, 20), max_seconds=st.sampled_from([3.0, 20.0, 1e3])),
+)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.floats(0.05, 30), min_size=1, max_size=40),
+    st.builds(DataConfig, batch_seconds=st.floats(0.5, 100), max_batch=st.integers(1, 20)),
+    AUGMENTS,
+    st.integers(0, 2**40),
+    st.integers(0, 1000),
+)
+def test_everything_once_in_bounded_batches_the_longest_first(durations, limits, augment, seed, epoch):
+    spoken = utterances(durations)
+    plan = EpochPlan(spoken, limits, augment, seed, epoch)
+    everything = examples(plan)
+    assert all(plan[i] for i in range(len(plan)))
+
+    singles = [e.parts[0] for e in everything if len(e.parts) == 1 and e.seed[-1] < len(spoken)]
+    assert sorted(singles) == list(range(len(spoken)))
+    assert sum(not e.parts for e in everything) == augment.silence
+    assert len(everything) == len(spoken) + augment.join.per_epoch + augment.silence == len(plan.seconds)
+    assert len({e.seed for e in everything}) == len(everything)
+
+    for index in range(len(plan)):
+        lengths = [seconds(plan, e) for e in plan[index]]
+        assert len(lengths) <= limits.max_batch
+        assert len(lengths) == 1 or len(lengths) * max(lengths) <= limits.batch_seconds * (1 + 1e-9)
+    assert max(seconds(plan, e) for e in plan[0]) == max(plan.seconds)
+
+
+def test_the_longest_is_in_the_first_batch_even_where_many_are_nearly_as_long():
+    spoken = utterances([3.0] * 100 + [3.05] + [3.0] * 100)
+    for seed in range(20):
+        plan = EpochPlan(spoken, data(batch_seconds=13), AugmentConfig(), seed, epoch=0)
+        assert 100 in [e.parts[0] for e in plan[0]]
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch():
+    spoken = spread(60)
+
+    def plan(seed, epoch):
+        return [EpochPlan(spoken, data(batch_seconds=20), BUSY, seed, epoch)[i] for i in range(10)]
+
+    first = plan(3, 5)
+    np.random.default_rng().random(7)
+    np.random.seed(1)
+    assert plan(3, 5) == first
+    for other in (plan(3, 6), plan(4, 5), plan(5, 3)):
+        assert other != first
+        assert [[e.parts for e in batch] for batch in other] != [[e.parts for e in batch] for batch in first]
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for():
+    plan = EpochPlan(spread(50), data(batch_seconds=20), BUSY, 1, 2)
+    forwards = [plan[i] for i in range(len(plan))]
+    assert [plan[i] for i in reversed(range(len(plan)))] == forwards[::-1]
+
+
+def test_neighbours_and_order_change_from_epoch_to_epoch():
+    spoken = spread(400)
+    batches, longest = [], []
+    for epoch in (0, 1):
+        plan = EpochPlan(spoken, data(batch_seconds=30), AugmentConfig(), 0, epoch)
+        batches.append([frozenset(e.parts[0] for e in plan[i]) for i in range(len(plan))])
+        longest.append([max(seconds(plan, e) for e in plan[i]) for i in range(1, len(plan))])
+    assert len(set(batches[0]) & set(batches[1])) < len(batches[0]) / 4
+    for lengths in longest:  # after the first batch, long and short ones come as it happens
+        falls = sum(a > b for a, b in itertools.pairwise(lengths)) / len(lengths)
+        assert 0.3 < falls < 0.7
+
+
+def test_little_is_padded():
+    plan = EpochPlan(spread(3000, longest=15), data(batch_seconds=120), AugmentConfig(), 0, 0)
+    lengths = [[seconds(plan, e) for e in plan[i]] for i in range(len(plan))]
+    padded = sum(len(batch) * max(batch) for batch in lengths)
+    assert padded < 1.08 * sum(map(sum, lengths))
+    assert np.mean([len(batch) * max(batch) for batch in lengths]) > 0.85 * 120  # and batches are full
+
+
+def test_strings_are_of_one_speaker_with_the_counts_and_pauses_asked_for():
+    spoken = spread(90)
+    augment = AugmentConfig(edge_silence=0.2, join=JOIN.model_copy(update={"per_epoch": 600}))
+    strings = [
+        e
+        for e in examples(EpochPlan(spoken, data(), augment, 0, 0))
+        if e.seed[-1] >= len(spoken)  # after the single ones
+    ]
+    assert len(strings) == 600
+    for string in strings:
+        assert len({spoken[i].speaker for i in string.parts}) == 1
+        assert len(string.pauses) == len(string.parts) + 1
+        assert all(0 <= pause <= 0.2 for pause in (string.pauses[0], string.pauses[-1]))
+        assert all(0.1 <= pause <= 0.5 for pause in string.pauses[1:-1])
+    counts = Counter(len(string.parts) for string in strings)
+    assert set(counts) == {2, 3, 4} and min(counts.values()) > 60
+    assert len({string.parts for string in strings}) > 550
+    assert {i for string in strings for i in string.parts} == set(range(90))
+    middle = [pause for string in strings for pause in string.pauses[1:-1]]
+    assert min(middle) < 0.12 and max(middle) > 0.48
+
+
+def test_strings_stop_before_their_recordings_grow_too_long():
+    spoken = utterances([1.0] * 30 + [9.0] * 3, speakers=1)
+    join = JoinConfig(per_epoch=300, min_items=3, max_items=6, max_seconds=5.0)
+    plan = EpochPlan(spoken, data(), AugmentConfig(join=join), 0, 0)
+    strings = [e.parts for e in examples(plan) if e.seed[-1] >= len(spoken)]
+    totals = [sum(spoken[i].duration for i in parts) for parts in strings]
+    assert all(total <= 5 or len(parts) == 1 for total, parts in zip(totals, strings, strict=True))
+    assert {len(parts) for parts in strings} == {1, 2, 3, 4, 5}
+
+
+def test_a_speaker_is_joined_as_often_as_there_are_recordings_of_him():
+    spoken = [
+        Utterance(f"u{i}", Path("a.wav"), "a", 1.0, speaker="often" if i < 30 else "seldom")
+        for i in range(40)
+    ]
+    augment = AugmentConfig(join=JoinConfig(per_epoch=2000))
+    strings = [e.parts for e in examples(EpochPlan(spoken, data(), augment, 0, 0)) if e.seed[-1] >= 40]
+    assert sum(parts[0] < 30 for parts in strings) / 2000 == pytest.approx(0.75, abs=0.05)
+
+
+def test_speeds_are_drawn_anew_and_count_in_the_seconds():
+    spoken = utterances([2.0] * 300)
+    augment = AugmentConfig(speeds=(0.8, 1.25))
+    drawn = []
+    for epoch in (0, 1):
+        plan = EpochPlan(spoken, data(), augment, 0, epoch)
+        assert all(seconds(plan, e) == pytest.approx(2.0 / e.speed) for e in examples(plan))
+        drawn.append({e.parts[0]: e.speed for e in examples(plan)})
+        assert sum(speed == 0.8 for speed in drawn[-1].values()) == pytest.approx(150, abs=45)
+    assert drawn[0] != drawn[1]
+
+
+def test_the_seconds_bound_what_the_example_asks_for():
+    spoken = spread(40)
+    plan = EpochPlan(spoken, data(), BUSY, 0, 0)
+    for example in examples(plan):
+        asked = sum(spoken[i].duration for i in example.parts) / example.speed + sum(example.pauses)
+        assert asked <= seconds(plan, example) + 1e-9
+
+
+def test_silence_has_no_parts():
+    plan = EpochPlan(spread(3), data(), AugmentConfig(silence=200), 0, 0)
+    silences = [e for e in examples(plan) if not e.parts]
+    low, high = SILENCE_SECONDS
+    assert len(silences) == 200 and all(low <= e.pauses[0] <= high and len(e.pauses) == 1 for e in silences)
+    assert len({e.pauses for e in silences}) == 200
+
+
+def test_nothing_to_do_is_no_batch():
+    plan = EpochPlan([], data(), AugmentConfig(), 0, 0)
+    assert len(plan) == 0
+
+
+def test_without_augmentation_an_example_is_its_recording():
+    plan = EpochPlan(spread(20), data(), AugmentConfig(), 0, 0)
+    assert all(e.pauses == (0.0, 0.0) and e.speed == 1.0 for e in examples(plan))
