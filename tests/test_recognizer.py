@@ -79,7 +79,7 @@ def alone(recognizer, mixed):
     return transcripts
 
 
-# -------------------------------------------------------------------------------------- order and company
+# ------------------------------------------------------------------------------------- order and company
 
 
 @pytest.mark.parametrize("batch_seconds", [2.5, 8.0, 120.0])
@@ -120,7 +120,7 @@ def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
     assert [result.id for result in results] == [file.id for file in files[1:]]
 
 
-# ------------------------------------------------------------------------------------------ arrays and files
+# ----------------------------------------------------------------------------------------- arrays and files
 
 
 def test_an_array_is_heard_as_its_file(recognizer, tmp_path):
@@ -156,7 +156,7 @@ def test_a_part_of_a_file(recognizer, tmp_path):
     assert part.duration == 0.8 and part.text
 
 
-# --------------------------------------------------------------------------------------------- long recordings
+# -------------------------------------------------------------------------------------------- long recordings
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_silence_never_reaches_the_model(recognizer, monkeypatch):
     assert recognizer.transcribe(noise, RATE) == Transcript("", "", "", 600.0, ())
 
 
-# -------------------------------------------------------------------------------------------------- bad files
+# ------------------------------------------------------------------------------------------------- bad files
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
     same(last, alone[1])
 
 
-# -------------------------------------------------------------------------------------------------- hypotheses
+# ------------------------------------------------------------------------------------------------- hypotheses
 
 
 def test_segments_say_what_the_decoder_found(recognizer, monkeypatch):

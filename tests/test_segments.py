@@ -68,7 +68,7 @@ def test_the_cut_is_in_the_pause(data, rate, longest):
     """Two sounds too long for one piece, the pause between them in the second half of what one may hold."""
     pause = data.draw(st.floats(QUIET + 2 * FRAME, longest / 2))
     first = data.draw(st.floats(longest / 2, longest - pause))
-    second = data.draw(st.floats(longest - first, longest - pause / 2 - QUIET))
+    second = data.draw(st.floats(longest - first, longest - pause))  # what is left of them is one piece
     hiss = data.draw(st.sampled_from([0.0, 0.001, 0.02]))  # in the pause
     sizes = [round(seconds * rate) for seconds in (first, pause, second)]
     samples = recording(zip((0.3, hiss, 0.3), sizes, strict=True))
