@@ -89,10 +89,10 @@ def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto")
     folder, or a file in it, is missing or does not fit the others.
     """
     folder = Path(path) if path is not None else PRETRAINED
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112  Path's fails where one may not look
         raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
     for name in (CONFIG, TOKENIZER, WEIGHTS):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # noqa: PTH113
             raise AsrError(
                 f"{folder}: no {name} in this model folder; a model needs {CONFIG}, {TOKENIZER}, {WEIGHTS} "
                 "(a run folder has them after its first validation)"

@@ -34,8 +34,8 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
     inputs: list[Input] = []
     for argument in arguments:
         path = Path(argument)
-        if os.path.isdir(path):  # noqa: PTH112  Path's fails where the name is too long for the system
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+        if _is_folder(path):
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and not _is_folder(p))
             if not found:
                 raise AsrError(f"{path}: no audio in this folder (looked for {' '.join(EXTENSIONS)})")
             inputs += [Input(str(p), p, p.relative_to(path).with_suffix("")) for p in found]
@@ -52,6 +52,11 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
         else:
             inputs.append(Input(argument, path, Path(path.stem)))
     return inputs
+
+
+def _is_folder(path: Path) -> bool:
+    """False, too, where one may not look or the name is impossible: Path.is_dir fails there."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def output_paths(inputs: Sequence[Input], folder: Path, ending: str) -> list[Path]:

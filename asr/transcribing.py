@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -30,12 +31,17 @@ class Output:
     skip_existing: bool = False
 
     def check(self) -> None:
-        """Refuse options that would do nothing."""
+        """Refuse options that would do nothing, and places where nothing can be written."""
         if self.file and self.folder:
             raise AsrError("--output and --output-dir: give one of them")
         if not self.folder and (self.format or self.skip_existing):
             name = "--format" if self.format else "--skip-existing"
             raise AsrError(f"{name} is for files in a folder; add --output-dir DIR")
+        # Not Path's methods: where one may not look they fail, and atomic_write says it better.
+        if self.file and os.path.exists(self.file) and not os.path.isfile(self.file):  # noqa: PTH110, PTH113
+            raise AsrError(f"{self.file}: not a file that can be replaced; give --output another name")
+        if self.folder and os.path.exists(self.folder) and not os.path.isdir(self.folder):  # noqa: PTH110, PTH112
+            raise AsrError(f"{self.folder}: a file; give --output-dir the name of a folder")
 
 
 def transcribe_inputs(
@@ -54,7 +60,7 @@ def transcribe_inputs(
     if output.folder:
         targets = list(output_paths(inputs, output.folder, ending))
         if output.skip_existing:
-            todo = [(i, t) for i, t in zip(inputs, targets, strict=True) if t and not t.exists()]
+            todo = [(i, t) for i, t in zip(inputs, targets, strict=True) if t and not os.path.exists(t)]  # noqa: PTH110
             inputs, targets = [i for i, _ in todo], [t for _, t in todo]
     recognizer = Recognizer(model, device, batch_seconds, DecodingOptions(max_tokens))
 
