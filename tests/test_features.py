@@ -214,7 +214,8 @@ def test_the_default_masks_a_reasonable_share_and_each_row_its_own():
 def test_a_mask_wider_than_all_the_bins_is_possible():
     config = SpecAugmentConfig(frequency_masks=1, frequency_width=27, time_masks=0)
     _, across = masks([9] * 500, config, bins=5)
-    assert set(across.sum(1).tolist()) == {0, 1, 2, 3, 4, 5}
+    counts = np.bincount(across.sum(1))
+    assert len(counts) == 6 and counts.min() > 50  # each width as often, not the whole most of the time
 
 
 def test_the_seed_decides():

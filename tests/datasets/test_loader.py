@@ -32,12 +32,12 @@ BUSY = {
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """Tones of different heights and lengths: 12 utterances of 2 speakers."""
+    """Fading tones of different heights and lengths: 12 utterances of 2 speakers."""
     folder, found = tmp_path_factory.mktemp("tones"), []
     for i in range(12):
         path, duration = folder / f"tone{i}.wav", 0.2 + 0.03 * i
         time = np.arange(round(duration * RATE)) / RATE
-        audio.write(path, 0.4 * np.sin(2 * np.pi * (300 + 100 * i) * time))
+        audio.write(path, (0.4 - 0.3 * time) * np.sin(2 * np.pi * (300 + 100 * i) * time))
         found.append(Utterance(f"tone{i}", path, TEXTS[i % 6], duration, speaker=f"s{i % 2}"))
     return found
 

@@ -90,8 +90,11 @@ def test_where_the_norm_is():
 
 def test_dropout_is_on_the_sublayer_only():
     x = torch.randn(1, 50, 8)
-    residual = Residual(ModelConfig(d_model=8, n_heads=2, dropout=1.0))
-    assert torch.equal(residual(x, lambda y: y + 1), x)
+    pre, post = (
+        Residual(ModelConfig(d_model=8, n_heads=2, dropout=1.0, norm=norm)) for norm in ("pre", "post")
+    )
+    assert torch.equal(pre(x, lambda y: y + 1), x)
+    torch.testing.assert_close(post(x, lambda y: y + 1), torch.nn.functional.layer_norm(x, (8,)))
 
 
 # ----------------------------------------------------------------------------------------------- positions
