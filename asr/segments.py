@@ -33,11 +33,11 @@ def segments(
 
 def _quietest(samples: np.ndarray, sample_rate: int) -> int:
     """The middle of the quietest stretch of QUIET seconds."""
-    frame = int(FRAME * sample_rate)
-    energy = _energy(samples, frame)
-    width = min(len(energy), round(QUIET / FRAME))
-    sums = np.convolve(energy, np.ones(width), mode="valid")
-    return min(len(samples), int((sums.argmin() + width / 2) * frame))
+    from librosa.feature import rms  # takes a second to import, and only long recordings need it
+
+    stretch, frame = min(len(samples), int(QUIET * sample_rate)), int(FRAME * sample_rate)
+    energy = rms(y=samples, frame_length=stretch, hop_length=frame, center=False)[0]
+    return int(energy.argmin()) * frame + stretch // 2
 
 
 def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
