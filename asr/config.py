@@ -21,7 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 # `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": dict(d_model=144, n_heads=4, d_ffn=576, encoder_layers=4, decoder_layers=2, conv_channels=32),
+    "tiny": dict(d_model=144, n_heads=4, d_ffn=576, encoder_layers=4, decoder_layers=4, conv_channels=32),
     "small": dict(d_model=256, n_heads=4, d_ffn=2048, encoder_layers=12, decoder_layers=6, conv_channels=256),
     "base": dict(d_model=512, n_heads=8, d_ffn=2048, encoder_layers=6, decoder_layers=6, conv_channels=256),
 }
@@ -189,6 +189,7 @@ class TrainConfig(_Section):
     steps: Positive = 10000  # optimiser steps in all
     ctc_weight: Fraction = 0.3
     label_smoothing: Fraction = 0.1
+    token_noise: Fraction = 0.0  # share of the decoder's given characters replaced by others
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
     validate_every: Positive = 500  # steps
     checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
@@ -226,7 +227,13 @@ class Config(_Section):
                 "data": self.data.model_dump() | {"dev": self.data.train, "first": count},
                 "optim": OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump(),
                 "train": self.train.model_dump()
-                | {"label_smoothing": 0.0, "steps": 1000, "validate_every": 20, "checkpoint_every": 1000}
+                | {
+                    "label_smoothing": 0.0,
+                    "token_noise": 0.0,
+                    "steps": 1000,
+                    "validate_every": 20,
+                    "checkpoint_every": 1000,
+                }
                 | {"stop_wer": 0.0, "average": 1},
             }
         )

@@ -71,16 +71,15 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, d_model: int, dropout: float, size: int = 1024) -> None:
         super().__init__()
-        self.scale = math.sqrt(d_model)
         self.dropout = Dropout(dropout)
         self.register_buffer("table", _sinusoids(size, d_model), persistent=False)
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
-        """x (B, T, d_model), whose first position is `offset`, scaled by sqrt(d_model), plus positions."""
+        """x (B, T, d_model), whose first position is `offset`, plus the sinusoids of its positions."""
         end = offset + x.size(1)
         if end > self.table.size(0):
             self.table = _sinusoids(2 * end, x.size(2)).to(self.table)
-        return self.dropout(x * self.scale + self.table[offset:end])
+        return self.dropout(x + self.table[offset:end])
 
 
 def _sinusoids(size: int, d_model: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +84,10 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, config.d_model)
-        nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)  # unit size after the positions' scaling
+        # Small weights, scaled up where they are used (section 3.4): they learn fast, and meet the positions
+        # at the same size.
+        nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)
+        self.scale = math.sqrt(config.d_model)
         self.positions = SinusoidalPositions(config.d_model, config.dropout)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
         self.norm = final_norm(config)
@@ -91,7 +95,7 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """tokens (B, U), each row from BEGIN on -> logits (B, U, V) of the token that follows each."""
-        x = self.positions(self.embed(tokens))
+        x = self.positions(self.embed(tokens) * self.scale)
         for block in self.blocks:
             x = block(x, memory, memory_mask)
         return self.out(self.norm(x))
@@ -108,7 +112,7 @@ class Decoder(nn.Module):
         """tokens (B,) at the state's position -> logits (B, V); the state moves on by one position."""
         if state.position >= state.keys.size(3):  # a write beyond the cache would be lost without a word
             raise IndexError(f"the state has room for {state.keys.size(3)} positions, and they are taken")
-        x = self.positions(self.embed(tokens).unsqueeze(1), state.position)
+        x = self.positions(self.embed(tokens).unsqueeze(1) * self.scale, state.position)
         for layer, block in enumerate(self.blocks):
             x = block.step(x, state, layer)  # type: ignore[operator]
         state.position += 1

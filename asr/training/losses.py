@@ -30,14 +30,16 @@ def joint_loss(
     tokens: Tensor,
     token_lengths: Tensor,
     config: TrainConfig,
+    token_noise: float = 0.0,
 ) -> Losses:
     """Joint CTC/attention loss (Watanabe et al. 2017) of features (B, T, n_mels) and tokens (B, U).
 
     `tokens` are padded with PAD and have neither BEGIN nor END. Where a text has more tokens than CTC can
     place in its encoder states, its CTC loss is infinite and counts as zero; the attention loss remains.
+    `token_noise` is the share of the tokens given to the decoder that are replaced by others.
     """
     memory = network.encode(features, lengths)
-    given = pad(tokens, (1, 0), value=BEGIN)  # (B, U + 1)
+    given = pad(_disturbed(tokens, token_noise), (1, 0), value=BEGIN)  # (B, U + 1)
     wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), END)  # (B, U + 1)
     logits = network.decode(given, memory).float()  # (B, U + 1, V)
     attention = cross_entropy(
@@ -62,3 +64,16 @@ def joint_loss(
         )
     total = torch.lerp(attention, ctc, config.ctc_weight) if config.ctc_weight else attention
     return Losses(total, attention.detach(), ctc.detach(), int(token_lengths.sum()) + len(tokens))
+
+
+def _disturbed(tokens: Tensor, share: float) -> Tensor:
+    """Tokens (B, U), some of them replaced by others of the same batch.
+
+    Most characters of a word follow from those before; with some of these wrong the decoder has to listen,
+    so that its attention finds the place in the audio sooner, and its own errors matter less (the word
+    dropout of Bowman et al. 2016, with other characters in place of UNK).
+    """
+    if not share or not tokens.numel():
+        return tokens
+    others = tokens.flatten()[torch.randint(tokens.numel(), tokens.shape, device=tokens.device)]
+    return torch.where(torch.rand(tokens.shape, device=tokens.device) < share, others, tokens)

@@ -87,7 +87,8 @@ def _loss(bundle: Bundle, batch: Batch) -> torch.Tensor:
         if config.augment.specaugment is not None:
             features = spec_augment(features, lengths, config.augment.specaugment)
     tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
-    return joint_loss(bundle.network, features, lengths, tokens, token_lengths, config.train).total
+    noise = config.train.token_noise
+    return joint_loss(bundle.network, features, lengths, tokens, token_lengths, config.train, noise).total
 
 
 def build_optimizer(bundle: Bundle, config: OptimConfig) -> torch.optim.AdamW:

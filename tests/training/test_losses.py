@@ -90,3 +90,28 @@ def test_sum_over_rows_equals_the_batch(network, batch):
     ]
     assert float(sum(p.total for p in parts)) == pytest.approx(float(whole.total), rel=1e-5)
     assert sum(p.tokens for p in parts) == whole.tokens
+
+
+def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
+    """With all given tokens drawn anew the first prediction, from BEGIN alone, keeps its loss."""
+    features, lengths = batch[0][:1], batch[1][:1]
+    torch.manual_seed(3)
+    one = joint_loss(
+        network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), TrainConfig(ctc_weight=0.0)
+    )
+    same = joint_loss(
+        network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), TrainConfig(ctc_weight=0.0), 1.0
+    )
+    assert float(one.total) == float(same.total)  # the only other token there is, is the token itself
+
+    clean = joint_loss(network, *batch, TrainConfig())
+    noisy = joint_loss(network, *batch, TrainConfig(), 0.9)
+    assert float(clean.attention) != float(noisy.attention) and float(clean.ctc) == float(noisy.ctc)
+
+
+def test_token_noise_on_silence_alone(network):
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    found = joint_loss(
+        network, torch.randn(1, 40, 8), torch.tensor([40]), nothing, torch.tensor([0]), TrainConfig(), 0.5
+    )
+    assert torch.isfinite(found.total) and found.tokens == 1
