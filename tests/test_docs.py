@@ -1,0 +1,102 @@
+"""README and docs say what the program does.
+
+`python tests/test_docs.py` writes docs/cli.md anew.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from asr.commands import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "recipes/fsdd/README.md", "CONTRIBUTING.md", "data/samples/README.md"]
+COMMAND = typer.main.get_command(app)
+
+
+def blocks(page: str) -> list[str]:
+    """The indented code blocks of a page, without their indentation."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [re.sub("(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", text)]
+
+
+def command_lines() -> list[tuple[str, str]]:
+    lines = [
+        (page, line)
+        for page in PAGES
+        for block in blocks(page)
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [
+        (page, part.strip())
+        for page, line in lines
+        for part in line.split("&&")
+        if part.strip().startswith("asr ")
+    ]
+
+
+def help_page() -> str:
+    """docs/cli.md as it should be."""
+    page = ["# The command line", "", "Made by `python tests/test_docs.py`; a test fails when it is stale."]
+    for verb in ([], *([name] for name in COMMAND.commands)):
+        result = CliRunner().invoke(app, [*verb, "--help"], prog_name="asr", env={"COLUMNS": "100"})
+        assert result.exit_code == 0
+        shown = "\n".join(("    " + line).rstrip() for line in result.output.strip().splitlines())
+        page += ["", f"## {' '.join(['asr', *verb])}", "", shown]
+    return "\n".join(page) + "\n"
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_every_command_shown_is_one_the_program_takes(page, line):
+    """Parsed by the command line itself: verb, options and their values."""
+    _, verb, *arguments = shlex.split(line, comments=True)
+    COMMAND.commands[verb].make_context(verb, arguments)
+
+
+def test_help_in_the_docs_is_what_the_program_prints():
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == help_page()
+
+
+def test_first_command_of_the_readme_prints_what_the_readme_says():
+    shown = next(block for block in blocks("README.md") if block.startswith("data/samples/"))
+    (line,) = [
+        line
+        for page, line in command_lines()
+        if page == "README.md" and line == "asr transcribe data/samples"
+    ]
+    result = subprocess.run(
+        [sys.executable, "cli.py", *shlex.split(line)[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert [row.split() for row in result.stdout.splitlines()] == [row.split() for row in shown.splitlines()]
+
+
+def test_python_of_the_readme_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == (ROOT / "data" / "samples" / "pi.txt").read_text().strip()
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "docs/cli.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "cli.md").write_text(help_page(), encoding="utf-8")
