@@ -4,52 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import jiwer
 
 from asr.errors import AsrError
-
-Edit = tuple[Literal["equal", "substitute", "delete", "insert"], str | None, str | None]
-"""One step of an alignment: (operation, reference word or None, hypothesis word or None)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a minimal edit distance with unit costs found, in words or in characters. Counts add up."""
-
-    hits: int = 0
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-
-    @property
-    def reference_length(self) -> int:
-        return self.hits + self.substitutions + self.deletions
-
-    @property
-    def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def rate(self) -> float:
-        """Errors by reference length: 0.0 for nothing against nothing, inf for insertions into nothing."""
-        if self.reference_length:
-            return self.errors / self.reference_length
-        return math.inf if self.errors else 0.0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.hits + other.hits,
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-        )
-
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self) | {"reference_length": self.reference_length}
+from asr.scoring.align import Counts, Edit
 
 
 @dataclass(frozen=True)
