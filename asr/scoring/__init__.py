@@ -1,8 +1,26 @@
-"""Scoring: word and character error rates, matched by utterance id, with alignments and a report."""
+"""Scoring: word and character error rates, matched by utterance id, with alignments and reports."""
 
 from asr.scoring.align import Counts
-from asr.scoring.formats import read_texts
+from asr.scoring.breakdown import Confusions, Group, confusions, groups
+from asr.scoring.formats import Texts, read, read_hyp, read_pair, read_texts
 from asr.scoring.report import summary
+from asr.scoring.units import Measure
 from asr.scoring.wer import Score, UtteranceScore, score
 
-__all__ = ["Counts", "Score", "UtteranceScore", "read_texts", "score", "summary"]
+__all__ = [
+    "Confusions",
+    "Counts",
+    "Group",
+    "Measure",
+    "Score",
+    "Texts",
+    "UtteranceScore",
+    "confusions",
+    "groups",
+    "read",
+    "read_hyp",
+    "read_pair",
+    "read_texts",
+    "score",
+    "summary",
+]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from asr.scoring.wer import Counts, Score, UtteranceScore
+from collections.abc import Sequence
+
+from asr.scoring.align import Counts
+from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.wer import Score, UtteranceScore
 
 
 def summary(score: Score, worst: int = 5) -> str:
@@ -14,19 +18,19 @@ def summary(score: Score, worst: int = 5) -> str:
     """
     total = len(score.utterances)
     lines = [
-        f"WER {_rates(score.words, 'words')}",
-        f"CER {_rates(score.chars, 'characters')}",
+        *_headline(score),
         f"SER {score.sentence_error_rate:7.2%}  {score.sentence_errors} of {total} utterances have an error",
+        f"MER {score.mer:7.2%}  WIL {score.wil:.2%}  {described(score)}",
     ]
     if score.missing:
         lines.append(f"without a hypothesis, counted as deletions: {len(score.missing)} of {total}")
     if score.extra:
         lines.append(f"without a reference, not counted: {len(score.extra)}")
     # By errors and not by rate: these are the utterances that move the result. Equals keep their order.
-    wrong = sorted((u for u in score.utterances if u.words.errors), key=lambda u: -u.words.errors)
+    wrong = sorted((u for u in score.utterances if u.tokens.errors), key=lambda u: -u.tokens.errors)
     if shown := wrong[: max(worst, 0)]:
         lines += ["", "Utterances with most errors, (SAID->HEARD):"]
-        lines += [f"{utterance.id} ({utterance.words.errors}): {inline(utterance)}" for utterance in shown]
+        lines += [f"{utterance.id} ({utterance.tokens.errors}): {inline(utterance)}" for utterance in shown]
     return "\n".join(lines)
 
 
@@ -36,6 +40,48 @@ def inline(utterance: UtteranceScore) -> str:
         f"{ref}" if operation == "equal" else f"({ref or '*'}->{hyp or '*'})"
         for operation, ref, hyp in utterance.alignment
     )
+
+
+def described(score: Score) -> str:
+    """How the texts were compared: "normalisation none, unit words, costs 1/1/1"."""
+    how = score.measure
+    costs = "/".join(map(str, how.weights(how.unit)))
+    return f"normalisation {how.normalisation}, unit {how.unit}, costs {costs}"
+
+
+def table(name: str, groups: Sequence[Group]) -> str:
+    """A breakdown as lines of plain text with columns; `name` heads the first."""
+    wide = max(len(name), *(len(group.name) for group in groups))
+    lines = [f"{name:{wide}}  utterances   tokens    error    sub    del    ins    SER"]
+    for group in groups:
+        c = group.counts
+        lines.append(
+            f"{group.name:{wide}}  {group.utterances:10} {c.reference_length:8} {group.rate:8.2%} "
+            f"{c.substitutions:6} {c.deletions:6} {c.insertions:6} "
+            f"{group.sentence_errors / group.utterances:6.1%}"
+        )
+    return "\n".join(lines)
+
+
+def confused(confusions: Confusions, most: int = 10) -> str:
+    """The most frequent errors as lines of plain text."""
+    lines = ["Most frequent errors, (SAID->HEARD):"]
+    lines += [f"{n:6}  ({ref}->{hyp})" for ref, hyp, n in confusions.substitutions[:most]]
+    lines += [f"{n:6}  ({ref}->*)" for ref, n in confusions.deletions[:most]]
+    lines += [f"{n:6}  (*->{hyp})" for hyp, n in confusions.insertions[:most]]
+    return "\n".join(lines)
+
+
+def _headline(score: Score) -> list[str]:
+    """The rate of the unit first."""
+    words = f"WER {_rates(score.words, 'words')}"
+    chars = f"CER {_rates(score.chars, 'characters')}"
+    match score.measure.unit:
+        case "chars":
+            return [chars, words]
+        case "mixed":
+            return [f"MIX {_rates(score.tokens, 'words and characters')}", words, chars]
+    return [words, chars]
 
 
 def _rates(counts: Counts, unit: str) -> str:

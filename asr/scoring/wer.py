@@ -4,57 +4,70 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import jiwer
-
 from asr.errors import AsrError
-from asr.scoring.align import Counts, Edit
+from asr.scoring.align import UNIT, Counts, Edit, align, count
+from asr.scoring.lattice import bare, is_marked
+from asr.scoring.normalise import normaliser
+from asr.scoring.units import Measure, measure
+
+_WORDS = Measure()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UtteranceScore:
-    """One utterance: both texts as they were given, and what sets them apart."""
+    """One utterance: both texts as they were compared (normalised, if so asked), and what sets them apart."""
 
     id: str
     ref: str
     hyp: str
     words: Counts
     chars: Counts
+    mixed: Counts | None = None
+    measure: Measure = _WORDS
 
-    @cached_property
+    @property
+    def tokens(self) -> Counts:
+        """The counts of the unit: `words`, `chars` or `mixed`."""
+        if self.measure.unit == "mixed" and self.mixed is not None:
+            return self.mixed
+        return self.chars if self.measure.unit == "chars" else self.words
+
+    @property
     def alignment(self) -> list[Edit]:
-        """The word alignment that `words` counts, from left to right; found when first asked for."""
-        found = jiwer.process_words(_collapse(self.ref), _collapse(self.hyp))
-        ref, hyp = found.references[0], found.hypotheses[0]
-        edits: list[Edit] = []
-        for chunk in found.alignments[0]:
-            # jiwer's chunks are runs of one operation; a deletion is wide on the reference's side only.
-            ref_words: Sequence[str | None] = ref[chunk.ref_start_idx : chunk.ref_end_idx]
-            hyp_words: Sequence[str | None] = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            width = max(len(ref_words), len(hyp_words))
-            pairs = zip(ref_words or [None] * width, hyp_words or [None] * width, strict=True)
-            edits += [(chunk.type, *pair) for pair in pairs]  # type: ignore[misc]
-        return edits
+        """The alignment that `tokens` counts, from left to right; found anew whenever it is asked for."""
+        how = self.measure
+        return align(how.parse(self.ref), how.parse(self.hyp), how.weights(how.unit)).edits
 
 
 @dataclass(frozen=True)
 class Score:
-    """All utterances in the order of the references; ids without a hypothesis, and without a reference."""
+    """All utterances in the order of the references; ids without a hypothesis, and without a reference.
+
+    `attributes` is what a manifest says of an utterance, by id: speaker, lang, audio and other keys.
+    """
 
     utterances: tuple[UtteranceScore, ...]
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    measure: Measure = _WORDS
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def words(self) -> Counts:
-        return sum((utterance.words for utterance in self.utterances), Counts())
+        return _total([utterance.words for utterance in self.utterances])
 
     @cached_property
     def chars(self) -> Counts:
-        return sum((utterance.chars for utterance in self.utterances), Counts())
+        return _total([utterance.chars for utterance in self.utterances])
+
+    @cached_property
+    def tokens(self) -> Counts:
+        """Counts in the unit of the score."""
+        return _total([utterance.tokens for utterance in self.utterances])
 
     @property
     def wer(self) -> float:
@@ -66,10 +79,23 @@ class Score:
         """The same over characters."""
         return self.chars.rate
 
+    @property
+    def mer(self) -> float:
+        """Match error rate in the unit: errors by hits and errors, 1.0 at most (Morris et al. 2004)."""
+        total = self.tokens.hits + self.tokens.errors
+        return self.tokens.errors / total if total else 0.0
+
+    @property
+    def wil(self) -> float:
+        """Information lost in the unit: 1 - hits^2 / (reference x hypothesis length) (Morris et al. 2004)."""
+        found = self.tokens
+        lengths = found.reference_length * (found.hits + found.substitutions + found.insertions)
+        return 1 - found.hits**2 / lengths if lengths else float(found.errors > 0)
+
     @cached_property
     def sentence_errors(self) -> int:
-        """Utterances with at least one word error."""
-        return sum(utterance.words.errors > 0 for utterance in self.utterances)
+        """Utterances with at least one error in the unit."""
+        return sum(utterance.tokens.errors > 0 for utterance in self.utterances)
 
     @property
     def sentence_error_rate(self) -> float:
@@ -79,11 +105,18 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the alignments, ready for JSON: a rate that is infinite becomes None (null)."""
         return {
+            "normalisation": self.measure.normalisation,
+            "unit": self.measure.unit,
+            "costs": self.measure.costs,
+            "error_rate": _finite(self.tokens.rate),
             "wer": _finite(self.wer),
             "cer": _finite(self.cer),
+            "mer": self.mer,
+            "wil": self.wil,
             "sentence_error_rate": self.sentence_error_rate,
             "words": self.words.to_dict(),
             "chars": self.chars.to_dict(),
+            "tokens": self.tokens.to_dict(),
             "missing": list(self.missing),
             "extra": list(self.extra),
             "utterances": [
@@ -96,24 +129,39 @@ class Score:
                     "words": utterance.words.to_dict(),
                     "chars": utterance.chars.to_dict(),
                 }
+                | ({"mixed": utterance.mixed.to_dict()} if utterance.mixed else {})
                 for utterance in self.utterances
             ],
         }
 
 
-def score(refs: Mapping[str, str] | Sequence[str], hyps: Mapping[str, str] | Sequence[str]) -> Score:
+def score(
+    refs: Mapping[str, str] | Sequence[str],
+    hyps: Mapping[str, str] | Sequence[str],
+    *,
+    unit: str = "auto",
+    normalise: str = "none",
+    costs: str = "unit",
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Score:
     """Score hypotheses against references: both id -> text, or both lists of equal length.
 
     Mappings are matched by id. A missing hypothesis counts as empty, that is as deletions, and its id is
     listed in `missing`; an id without a reference is listed in `extra` and not counted. Lists are matched
     by position, and ids are positions from "0".
 
-    Texts are compared as they are: case, punctuation and Unicode forms count. Words are what stands between
-    white space. Characters are code points of the text with each run of white space made one space and none
-    at its ends; that space counts as a character.
+    Without `normalise` (see `normalise.normaliser`) texts are compared as they are: case, punctuation and
+    Unicode forms count. Words are what stands between white space. Characters are code points of the text
+    with each run of white space made one space and none at its ends; that space counts as a character.
+
+    `unit` is what sentence errors, MER, WIL, alignments and the report are about: "words", "chars", "mixed"
+    (Chinese, Japanese and Thai characters singly, other scripts as words) or "auto": characters where most
+    of the references are of those scripts, else words. In "chars" and "mixed" of those texts spaces do not
+    count. `costs` are of the alignment in that unit: "unit", or "nist" (4, 3, 3), with which alternatives
+    `{ a / b / @ }` and optional words `(uh)` have sclite's meaning.
 
     Raises AsrError for lists of different lengths, a list against a mapping, a string in place of a list,
-    and ids of which none match.
+    ids of which none match, and names that are none.
     """
     refs, hyps = _by_id(refs, hyps)
     extra = tuple(id for id in hyps if id not in refs)
@@ -122,14 +170,37 @@ def score(refs: Mapping[str, str] | Sequence[str], hyps: Mapping[str, str] | Seq
             f"no hypothesis ({len(hyps)} in all) has the id of a reference: the first hypothesis is "
             f"{next(iter(hyps))!r}, the first reference {next(iter(refs))!r}; name utterances alike in both"
         )
+    change = normaliser(normalise)
+    how = measure(unit, costs, normalise, refs.values())
     utterances = []
     for id, ref in refs.items():
         hyp = hyps.get(id, "")
-        pair = _collapse(ref), _collapse(hyp)
-        # One call of jiwer per utterance: a call over all is no faster, and keeps all alignments in memory.
-        words, chars = jiwer.process_words(*pair), jiwer.process_characters(*pair)
-        utterances.append(UtteranceScore(id, ref, hyp, _counts(words), _counts(chars)))
-    return Score(tuple(utterances), missing=tuple(id for id in refs if id not in hyps), extra=extra)
+        if change:
+            if costs == "nist" and normalise != "case" and is_marked(ref):
+                raise AsrError(
+                    f"utterance {id!r} has alternatives or optional words, which normalisation "
+                    f"{normalise!r} would destroy; use none or case with NIST costs"
+                )
+            ref, hyp = change(ref), change(hyp)
+        try:
+            utterances.append(_compare(id, ref, hyp, how))
+        except AsrError as error:
+            raise AsrError(f"utterance {id!r}: {error}") from None
+    missing = tuple(id for id in refs if id not in hyps)
+    return Score(tuple(utterances), missing, extra, how, attributes or {})
+
+
+def _compare(id: str, ref: str, hyp: str, how: Measure) -> UtteranceScore:
+    if how.costs == "nist" and how.unit == "words" and (is_marked(ref) or is_marked(hyp)):
+        found = align(how.parse(ref), how.parse(hyp), how.weights("words"))
+        # Characters are those of the alternatives that were chosen.
+        left = " ".join(bare(r) for _, r, h in found.edits if r and not (h is None and r != bare(r)))
+        right = " ".join(bare(h) for _, r, h in found.edits if h and not (r is None and h != bare(h)))
+        return UtteranceScore(id, ref, hyp, found.counts, count(left, right, UNIT), None, how)
+    words = count(ref.split(), hyp.split(), how.weights("words"))
+    chars = count(how.chars(ref), how.chars(hyp), how.weights("chars"))
+    mixed = count(how.split(ref), how.split(hyp), how.weights("mixed")) if how.unit == "mixed" else None
+    return UtteranceScore(id, ref, hyp, words, chars, mixed, how)
 
 
 def _by_id(
@@ -147,14 +218,14 @@ def _by_id(
     return {str(i): text for i, text in enumerate(refs)}, {str(i): text for i, text in enumerate(hyps)}
 
 
-def _collapse(text: str) -> str:
-    # Not left to jiwer: it splits words at U+0020 alone, so that "a<tab>b" would be one word.
-    return " ".join(text.split())
-
-
-def _counts(found: jiwer.WordOutput | jiwer.CharacterOutput) -> Counts:
-    # Never jiwer's own rate: against an empty reference it returns the number of insertions.
-    return Counts(found.hits, found.substitutions, found.deletions, found.insertions)
+def _total(counts: Sequence[Counts]) -> Counts:
+    # Column by column: adding a million Counts one to another makes a million objects.
+    return Counts(
+        sum(c.hits for c in counts),
+        sum(c.substitutions for c in counts),
+        sum(c.deletions for c in counts),
+        sum(c.insertions for c in counts),
+    )
 
 
 def _finite(rate: float) -> float | None:

@@ -32,7 +32,7 @@ def levenshtein(ref: list[str], hyp: list[str]) -> int:
 
 
 def one(ref: str, hyp: str) -> UtteranceScore:
-    return score([ref], [hyp]).utterances[0]
+    return score([ref], [hyp], unit="words").utterances[0]
 
 
 @given(st.lists(st.tuples(spoken, spoken), min_size=1, max_size=5))
@@ -148,6 +148,7 @@ def test_summary_reads_as_intended():
         "WER  44.44%  4 errors in 9 words: 1 substituted, 2 deleted, 1 inserted",
         "CER  41.38%  12 errors in 29 characters: 1 substituted, 8 deleted, 3 inserted",
         "SER  75.00%  3 of 4 utterances have an error",
+        "MER  40.00%  WIL 50.00%  normalisation none, unit words, costs 1/1/1",
         "without a hypothesis, counted as deletions: 1 of 4",
         "without a reference, not counted: 1",
         "",
