@@ -141,19 +141,20 @@ _DIAGONAL, _INSERT, _DELETE = 0, 1, 2
 def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> list[Edit]:
     """A dynamic programme over the diagonals that an alignment of least cost can reach.
 
-    rapidfuzz knows that cost, though not the alignment. To get to diagonal `hyp - ref = k` and from there to
-    the last
-    one takes insertions and deletions, which bounds k: with few errors the band is narrow.
+    What the alignment with unit costs costs here is an upper bound of that, quickly known. To get to diagonal
+    `hyp - ref = k` and from there to the last one takes insertions and deletions, which bounds k: with few
+    errors the band is narrow.
     """
     sub, ins, dele = costs
-    least = Levenshtein.distance(ref, hyp, weights=(ins, dele, sub))
+    rough = count(ref, hyp)
+    bound = rough.substitutions * sub + rough.insertions * ins + rough.deletions * dele
     final = len(hyp) - len(ref)
     # A detour of one diagonal beyond 0 and `final` costs one insertion and one deletion.
-    slack = max(0, least - (final * ins if final > 0 else -final * dele)) // (ins + dele)
+    slack = max(0, bound - (final * ins if final > 0 else -final * dele)) // (ins + dele)
     low, high = min(0, final) - slack, max(0, final) + slack
     width = high - low + 1
     _check_size((len(ref) + 1) * width)
-    infinite = least + sub + ins + dele + 1
+    infinite = (len(ref) + len(hyp) + 1) * sum(costs)  # more than any path
     # row[d] is the cost of cell (i, i + low + d); one more at either end, always infinite, spares the tests.
     row = [infinite] * (width + 2)
     back: list[bytearray] = []

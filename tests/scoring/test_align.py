@@ -1,0 +1,133 @@
+"""Alignments against jiwer, against counts that sclite gave, and against every alignment there is."""
+
+import json
+import random
+from itertools import product
+from pathlib import Path
+
+import jiwer
+import pytest
+
+from asr.errors import AsrError
+from asr.scoring.align import NIST, UNIT, Costs, Counts, align, count
+from asr.scoring.lattice import lattice
+
+# [reference, hypothesis, hits, substitutions, deletions, insertions]: random words, counted by sclite -D.
+SCLITE = json.loads((Path(__file__).parent / "data" / "sclite.json").read_text())
+
+
+def numbers(counts):
+    return [counts.hits, counts.substitutions, counts.deletions, counts.insertions]
+
+
+def random_pair(draw):
+    words = ["a", "b", "c", "d", "e"][: draw.randint(1, 5)]
+    return [[draw.choice(words) for _ in range(draw.randint(0, 9))] for _ in range(2)]
+
+
+def check_jiwer(pairs):
+    draw = random.Random(1)
+    for _ in range(pairs):
+        ref, hyp = random_pair(draw)
+        found = jiwer.process_words(" ".join(ref), " ".join(hyp))
+        expected = [found.hits, found.substitutions, found.deletions, found.insertions]
+        assert numbers(count(ref, hyp)) == numbers(align(ref, hyp).counts) == expected
+
+
+def test_unit_costs_give_the_counts_of_jiwer():
+    check_jiwer(2_000)
+
+
+@pytest.mark.slow
+def test_unit_costs_give_the_counts_of_jiwer_on_100_000_pairs():
+    check_jiwer(100_000)
+
+
+def test_nist_costs_give_the_counts_of_sclite():
+    for ref, hyp, *expected in SCLITE["plain"]:
+        found = align(ref.split(), hyp.split(), NIST)
+        assert numbers(found.counts) == expected, (ref, hyp)
+        # The lattice is a second, independent way to the same alignment.
+        assert align(lattice(ref), lattice(hyp), NIST).edits == found.edits
+
+
+def test_alternatives_and_optional_words_give_the_counts_of_sclite():
+    for ref, hyp, *expected in SCLITE["marked"]:
+        assert numbers(align(lattice(ref), lattice(hyp), NIST).counts) == expected, (ref, hyp)
+
+
+def least_cost(ref, hyp, costs):
+    if not ref or not hyp:
+        return len(hyp) * costs.insertion + len(ref) * costs.deletion
+    return min(
+        least_cost(ref[1:], hyp[1:], costs) + (ref[0] != hyp[0]) * costs.substitution,
+        least_cost(ref[1:], hyp, costs) + costs.deletion,
+        least_cost(ref, hyp[1:], costs) + costs.insertion,
+    )
+
+
+@pytest.mark.parametrize("costs", [UNIT, NIST, Costs(5, 1, 2), Costs(2, 7, 1)])
+def test_no_alignment_costs_less(costs):
+    draw = random.Random(2)
+    for _ in range(150):
+        ref, hyp = (side[:5] for side in random_pair(draw))
+        found = align(ref, hyp, costs)
+        _, s, d, i = numbers(found.counts)
+        assert s * costs.substitution + d * costs.deletion + i * costs.insertion == least_cost(
+            ref, hyp, costs
+        )
+        assert [r for _, r, _ in found.edits if r is not None] == ref
+        assert [h for _, _, h in found.edits if h is not None] == hyp
+
+
+def test_the_best_alternative_is_the_best_of_all_spelled_out():
+    parts = (["a", "b c", ""], ["c"], ["a a", "d"])
+    text = "{ a / b c / @ } c { a a / d }"
+    draw = random.Random(3)
+    for _ in range(100):
+        hyp = [draw.choice("abcd") for _ in range(draw.randint(0, 6))]
+        found = align(lattice(text), hyp, NIST).counts
+        cost = 4 * found.substitutions + 3 * (found.deletions + found.insertions)
+        assert cost == min(least_cost(" ".join(p).split(), hyp, NIST) for p in product(*parts))
+
+
+def test_an_optional_word_left_out_is_a_hit():
+    edits = align(lattice("so (uh) yes"), ["so", "yes"], NIST).edits
+    assert edits == [("equal", "so", "so"), ("equal", "(uh)", None), ("equal", "yes", "yes")]
+    assert align(lattice("so (uh) yes"), ["so", "uh", "yes"], NIST).counts == Counts(hits=3)
+    assert align(["so", "(uh)", "yes"], ["so", "yes"], NIST).counts == Counts(hits=2, deletions=1)
+
+
+def test_a_slash_outside_of_braces_belongs_to_its_word():
+    assert align(lattice("24/7 {a/b}"), ["24/7", "b"], NIST).counts == Counts(hits=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{ a / b", "without its '}'"),
+        ("{ a", "without its '}'"),
+        ("{", "without its '}'"),
+        ("a } b", "without its '{'"),
+        ("{ a / }", "nothing in it"),
+        ("{ }", "nothing in it"),
+        ("{ a " * 60 + "} " * 60, "nested deeper"),
+    ],
+)
+def test_broken_braces(text, said):
+    with pytest.raises(AsrError, match=said) as error:
+        lattice(text)
+    assert "\n" not in str(error.value)
+
+
+def test_what_cannot_be_aligned():
+    with pytest.raises(AsrError, match="positive"):
+        align(["a"], ["b"], Costs(1, 0, 1))
+    with pytest.raises(AsrError, match="too long"):
+        align(["a"] * 30_000, ["b"] * 30_000, NIST)
+
+
+def test_long_utterances_with_few_errors_are_fast():
+    ref = [str(i) for i in range(20_000)]
+    hyp = [*ref[:500], "new", *ref[500:9_000], *ref[9_001:]]
+    assert align(ref, hyp, NIST).counts == Counts(hits=19_999, deletions=1, insertions=1)
