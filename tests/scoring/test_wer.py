@@ -38,7 +38,7 @@ def one(ref: str, hyp: str) -> UtteranceScore:
 @given(st.lists(st.tuples(spoken, spoken), min_size=1, max_size=5))
 def test_totals_are_those_of_jiwer(pairs):
     refs, hyps = map(list, zip(*pairs, strict=True))
-    result, by_word = score(refs, hyps), jiwer.process_words(refs, hyps)
+    result, by_word = score(refs, hyps, unit="words"), jiwer.process_words(refs, hyps)
     assert result.wer == pytest.approx(by_word.wer)
     assert result.cer == pytest.approx(jiwer.cer(refs, hyps))
     assert result.words == Counts(by_word.hits, by_word.substitutions, by_word.deletions, by_word.insertions)
@@ -68,7 +68,7 @@ def test_alignment_spells_both_texts_and_gives_the_counts(ref, hyp):
 @given(pairs, pairs)
 def test_counts_add_up(some, more):
     def totals(pairs):
-        result = score([r for r, _ in pairs], [h for _, h in pairs])
+        result = score([r for r, _ in pairs], [h for _, h in pairs], unit="words")
         return result.words, result.chars, Counts(hits=result.sentence_errors)
 
     for a, b, both in zip(totals(some), totals(more), totals(some + more), strict=True):

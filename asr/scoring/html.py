@@ -1,0 +1,184 @@
+"""A score as one HTML page that needs nothing else: figures, plots, confusions, every utterance aligned."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from asr.scoring import breakdown
+from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.report import described
+from asr.scoring.wer import Score, UtteranceScore
+
+if TYPE_CHECKING:
+    from asr.scoring.significance import Interval
+
+_MOST_BARS = 40
+_OPERATIONS = {"substitute": "s", "delete": "d", "insert": "i"}
+
+
+class Names(NamedTuple):
+    """Where the texts came from, and where the page will be: links to audio are relative to it."""
+
+    ref: Path
+    hyp: Path
+    page: Path
+
+
+def page(score: Score, names: Names, by: Sequence[str], interval: Interval | None = None) -> Iterator[str]:
+    """The page in pieces. `by` are keys to plot the error rate by; those no utterance has are left out.
+
+    Audio is what the attribute `audio` (NeMo: `audio_filepath`) names, relative to the folder of the
+    references, from `start` (`offset`) for `duration` seconds. Everything from files is escaped.
+    """
+    title = f"{names.hyp.name} against {names.ref.name}"
+    assets = files("asr.scoring")
+    style = (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / "report.js").read_text(encoding="utf-8")
+    yield (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>\n{style}</style></head><body>\n"
+        f"<header><h1>{escape(names.hyp.name)} <span>against {escape(names.ref.name)}</span></h1>"
+        f"<p>{escape(described(score)[0].upper() + described(score)[1:])}.</p></header>\n<main>\n"
+    )
+    yield from _figures(score, interval)
+    plots = [
+        _plot(key, breakdown.groups(score, key), score.tokens.rate)
+        for key in by
+        if key == "length" or any(key in values for values in score.attributes.values())
+    ]
+    yield f'<section class="plots">{"".join(plots)}</section>\n'
+    yield _confusions(breakdown.confusions(score))
+    yield (
+        f"<section><h2>Utterances</h2><p>(SAID&rarr;HEARD); * stands for nothing.</p>"
+        '<p class="tools"><input id="find" type="search" placeholder="Find in id and text" '
+        'aria-label="Find in id and text"> '
+        '<label><input id="wrong" type="checkbox"> with errors only</label> '
+        '<span id="shown"></span></p><div class="scroll"><table id="utterances"><thead><tr>'
+        '<th><button data-key="id">Id</button></th>'
+        '<th class="n" aria-sort="descending"><button data-key="errors">Errors</button></th>'
+        '<th class="n"><button data-key="rate">Rate</button></th>'
+        '<th class="n"><button data-key="length">Length</button></th><th>Alignment</th></tr></thead><tbody>\n'
+    )
+    for utterance in sorted(score.utterances, key=lambda u: -u.tokens.errors):
+        yield _utterance(utterance, score, names)
+    yield f"</tbody></table></div></section>\n</main>\n<script>\n{script}</script></body></html>\n"
+
+
+def _figures(score: Score, interval: Interval | None) -> Iterator[str]:
+    unit = {"words": "Word error rate", "chars": "Character error rate", "mixed": "Mixed error rate"}
+    c = score.tokens
+    span = f", 95% interval {_percent(interval.low)} to {_percent(interval.high)}" if interval else ""
+    yield (
+        f'<section class="figures"><div class="first"><b>{_percent(c.rate)}</b>'
+        f"<span>{unit[score.measure.unit]}{span}<br>normalisation: {escape(score.measure.normalisation)}"
+        "</span></div>"
+    )
+    rates = [("WER", score.wer), ("CER", score.cer), ("MER", score.mer), ("WIL", score.wil)]
+    rates.append(("Sentence error", score.sentence_error_rate))
+    counts = [("Hits", c.hits), ("Substitutions", c.substitutions), ("Deletions", c.deletions)]
+    counts += [("Insertions", c.insertions), ("Utterances", len(score.utterances))]
+    counts += [("No hypothesis", len(score.missing)), ("No reference", len(score.extra))]
+    shown = [(name, _percent(rate)) for name, rate in rates]
+    shown += [(name, f"{n:,}") for name, n in counts if n or name in ("Hits", "Utterances")]
+    for name, value in shown:
+        yield f"<div><b>{value}</b><span>{name}</span></div>"
+    yield "</section>\n"
+
+
+def _plot(key: str, groups: Sequence[Group], overall: float) -> str:
+    """Horizontal bars, the highest rate first unless by length; a line marks the rate over all."""
+    shown = list(groups)
+    if key != "length":
+        shown.sort(key=lambda group: -group.rate)
+    left = f", the {_MOST_BARS} highest of {len(shown)}" if len(shown) > _MOST_BARS else ""
+    shown = shown[:_MOST_BARS]
+    most = max([overall, *(g.rate for g in shown if math.isfinite(g.rate))], default=0) or 1.0
+    most = most if math.isfinite(most) else 1.0
+    height = 24 * len(shown)
+    name = escape("reference length" if key == "length" else key)
+    parts = [
+        f"<figure><figcaption>Error rate by {name}{left}</figcaption>"
+        f'<svg viewBox="0 0 480 {height}" role="img" aria-label="Error rate by {name}">'
+    ]
+    for i, group in enumerate(shown):
+        wide = 250 * min(group.rate / most, 1.0)
+        label = group.name if len(group.name) <= 14 else group.name[:13] + "…"
+        tip = f"{group.name}: {group.counts.errors} errors in {group.counts.reference_length}, "
+        parts.append(
+            f'<g transform="translate(0 {24 * i})"><title>{escape(tip)}{group.utterances} utterances</title>'
+            f'<text x="104" y="16" text-anchor="end">{escape(label)}</text>'
+            f'<rect x="112" y="4" width="{max(wide, 1):.1f}" height="16" rx="2"/>'
+            f'<text x="{118 + wide:.1f}" y="16">{_percent(group.rate)}'
+            f'<tspan class="n"> ({group.utterances})</tspan></text></g>'
+        )
+    if math.isfinite(overall):
+        x = 112 + 250 * overall / most
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
+    return "".join(parts) + "</svg></figure>"
+
+
+def _confusions(found: Confusions) -> str:
+    columns: list[tuple[str, Iterable[tuple[str, int]]]] = [
+        ("Substitutions", [(f"{_mark('s', ref, hyp)}", n) for ref, hyp, n in found.substitutions]),
+        ("Deletions", [(_mark("d", ref, None), n) for ref, n in found.deletions]),
+        ("Insertions", [(_mark("i", None, hyp), n) for hyp, n in found.insertions]),
+    ]
+    tables = []
+    for name, rows in columns:
+        body = "".join(f'<tr><td>{shown}</td><td class="n">{n:,}</td></tr>' for shown, n in rows)
+        empty = '<tr><td colspan="2">none</td></tr>'
+        tables.append(f"<table><caption>{name}</caption><tbody>{body or empty}</tbody></table>")
+    return (
+        f'<section><h2>Most frequent errors</h2><div class="confusions">{"".join(tables)}</div></section>\n'
+    )
+
+
+def _utterance(utterance: UtteranceScore, score: Score, names: Names) -> str:
+    c = utterance.tokens
+    rate = f"{c.rate:.6f}" if math.isfinite(c.rate) else "1e9"
+    joiner = "" if score.measure.unit == "chars" else " "
+    text = joiner.join(
+        escape(ref or hyp or "") if operation == "equal" else _mark(_OPERATIONS[operation], ref, hyp)
+        for operation, ref, hyp in utterance.alignment
+    )
+    play = ""
+    if link := _audio(score.attributes.get(utterance.id, {}), names):
+        play = f' <button class="play" data-audio="{escape(link)}" aria-label="Play">&#9654;</button>'
+    return (
+        f'<tr data-errors="{c.errors}" data-rate="{rate}" data-length="{c.reference_length}">'
+        f'<td class="id">{escape(utterance.id)}{play}</td><td class="n">{c.errors}</td>'
+        f'<td class="n">{_percent(c.rate)}</td><td class="n">{c.reference_length}</td><td>{text}</td></tr>\n'
+    )
+
+
+def _mark(kind: str, ref: str | None, hyp: str | None) -> str:
+    said, heard = (escape("*" if token is None else "␣" if token == " " else token) for token in (ref, hyp))
+    return f'<span class="{kind}">(<del>{said}</del>&rarr;<ins>{heard}</ins>)</span>'
+
+
+def _audio(attributes: object, names: Names) -> str:
+    """Link to an utterance's audio, relative to the page; a media fragment says which part of a file."""
+    values = attributes if isinstance(attributes, dict) else {}
+    audio = values.get("audio", values.get("audio_filepath"))
+    if not isinstance(audio, str) or "://" in audio:
+        return ""  # a page that fetches from elsewhere would not be self-contained
+    folder = os.path.abspath(names.page.parent)  # noqa: PTH100  resolve() would follow links
+    link = quote(Path(os.path.relpath(names.ref.parent / audio, folder)).as_posix(), errors="surrogateescape")
+    start, duration = values.get("start", values.get("offset", 0)), values.get("duration")
+    if isinstance(start, int | float) and start:
+        end = f",{start + duration:.3f}" if isinstance(duration, int | float) else ""
+        link += f"#t={start:.3f}{end}"
+    return link
+
+
+def _percent(rate: float) -> str:
+    return f"{rate:.2%}" if math.isfinite(rate) else "&infin;"

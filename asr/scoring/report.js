@@ -1,0 +1,51 @@
+const body = document.querySelector("#utterances tbody");
+const rows = [...body.rows];
+const value = (row, key) => key === "id" ? row.cells[0].textContent : Number(row.dataset[key]);
+
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th"), key = button.dataset.key;
+    const now = head.getAttribute("aria-sort");
+    const up = now ? now === "descending" : key === "id";  // numbers: the highest first
+    for (const other of document.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const keyed = rows.map(row => [value(row, key), row]);
+    keyed.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1));
+    body.append(...keyed.map(pair => pair[1]));
+  });
+}
+
+const find = document.querySelector("#find"), wrong = document.querySelector("#wrong");
+const filter = () => {
+  const sought = find.value.toLowerCase();
+  let shown = 0;
+  for (const row of rows) {
+    row.hidden = (wrong.checked && row.dataset.errors === "0")
+      || !(row.cells[0].textContent + " " + row.cells[4].textContent).toLowerCase().includes(sought);
+    shown += !row.hidden;
+  }
+  document.querySelector("#shown").textContent = `${shown} of ${rows.length}`;
+};
+find.addEventListener("input", filter);
+wrong.addEventListener("change", filter);
+filter();
+
+const player = new Audio();  // one for all: thousands of players would be slow
+let playing = null;
+const stop = () => { if (playing) playing.textContent = "\u25b6"; playing = null; };
+player.addEventListener("ended", stop);
+player.addEventListener("pause", stop);
+body.addEventListener("click", event => {
+  const button = event.target.closest(".play");
+  if (!button) return;
+  const again = playing === button;
+  player.pause();
+  stop();
+  if (again) return;
+  playing = button;
+  button.textContent = "\u25a0";
+  player.src = button.dataset.audio;
+  player.play().catch(error => {  // pausing it for another is no failure
+    if (error.name !== "AbortError") button.textContent = "\u25b6 cannot be played";
+  });
+});
