@@ -47,7 +47,7 @@ def page(score: Score, names: Names, by: Sequence[str], interval: Interval | Non
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>\n{style}</style></head><body>\n"
         f"<header><h1>{escape(names.hyp.name)} <span>against {escape(names.ref.name)}</span></h1>"
-        f"<p>{escape(described(score)[0].upper() + described(score)[1:])}.</p></header>\n<main>\n"
+        "</header>\n<main>\n"
     )
     yield from _figures(score, interval)
     plots = [
@@ -58,7 +58,7 @@ def page(score: Score, names: Names, by: Sequence[str], interval: Interval | Non
     yield f'<section class="plots">{"".join(plots)}</section>\n'
     yield _confusions(breakdown.confusions(score))
     yield (
-        f"<section><h2>Utterances</h2><p>(SAID&rarr;HEARD); * stands for nothing.</p>"
+        "<section><h2>Utterances</h2><p>(SAID&rarr;HEARD); * stands for nothing.</p>"
         '<p class="tools"><input id="find" type="search" placeholder="Find in id and text" '
         'aria-label="Find in id and text"> '
         '<label><input id="wrong" type="checkbox"> with errors only</label> '
@@ -79,7 +79,7 @@ def _figures(score: Score, interval: Interval | None) -> Iterator[str]:
     span = f", 95% interval {_percent(interval.low)} to {_percent(interval.high)}" if interval else ""
     yield (
         f'<section class="figures"><div class="first"><b>{_percent(c.rate)}</b>'
-        f"<span>{unit[score.measure.unit]}{span}<br>normalisation: {escape(score.measure.normalisation)}"
+        f"<span>{unit[score.measure.unit]}{span}<br>{escape(described(score))}"
         "</span></div>"
     )
     rates = [("WER", score.wer), ("CER", score.cer), ("MER", score.mer), ("WIL", score.wil)]
@@ -117,7 +117,7 @@ def _plot(key: str, groups: Sequence[Group], overall: float) -> str:
             f'<g transform="translate(0 {24 * i})"><title>{escape(tip)}{group.utterances} utterances</title>'
             f'<text x="104" y="16" text-anchor="end">{escape(label)}</text>'
             f'<rect x="112" y="4" width="{max(wide, 1):.1f}" height="16" rx="2"/>'
-            f'<text x="{118 + wide:.1f}" y="16">{_percent(group.rate)}'
+            f'<text x="372" y="16">{_percent(group.rate)}'
             f'<tspan class="n"> ({group.utterances})</tspan></text></g>'
         )
     if math.isfinite(overall):

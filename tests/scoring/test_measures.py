@@ -1,0 +1,121 @@
+"""Units, normalisation, breakdowns and confusions."""
+
+import builtins
+
+import jiwer
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr.errors import AsrError
+from asr.scoring import Counts, confusions, groups, score, summary
+from asr.scoring.normalise import basic, normaliser
+
+lines = st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1, max_size=8).map(" ".join)
+
+
+@given(st.lists(st.tuples(lines, lines), min_size=1, max_size=5))
+def test_mer_and_wil_are_those_of_jiwer(pairs):
+    refs, hyps = map(list, zip(*pairs, strict=True))
+    result, theirs = score(refs, hyps), jiwer.process_words(refs, hyps)
+    assert (result.mer, result.wil) == pytest.approx((theirs.mer, theirs.wil))
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "mer", "wil"), [("", "", 0.0, 0.0), ("", "a", 1.0, 1.0), ("a", "", 1.0, 1.0)]
+)
+def test_mer_and_wil_of_nothing(ref, hyp, mer, wil):
+    result = score([ref], [hyp])
+    assert (result.mer, result.wil) == (mer, wil)
+
+
+@pytest.mark.parametrize("text", ["我 爱 你们", "わたし は 元気", "ผม ชอบ แมว"])
+def test_characters_are_the_unit_of_scripts_without_spaces(text):
+    result = score([text], [text.replace(" ", "")[:-1]])
+    length = len(text.replace(" ", ""))
+    assert result.measure.unit == "chars"
+    assert result.tokens == result.chars == Counts(hits=length - 1, deletions=1)
+    assert summary(result).startswith("CER")
+    assert score([text], [text], unit="words").words.reference_length == len(text.split())
+
+
+def test_mixed_takes_chinese_singly_and_other_words_whole():
+    result = score(["我爱 python 你"], ["我 python 他"], unit="mixed")
+    assert result.tokens == Counts(hits=2, substitutions=1, deletions=1)
+    assert result.utterances[0].alignment[1] == ("delete", "爱", None)
+    assert result.to_dict()["utterances"][0]["mixed"]["reference_length"] == 4
+
+
+def test_alternatives_count_with_nist_costs_only():
+    ref, hyp = "the { colour / color } (uh) was red", "The color was red"
+    assert score([ref], [hyp], costs="nist", normalise="case").words.errors == 0
+    assert score([ref], [hyp]).words.errors > 3
+    with pytest.raises(AsrError, match="utterance '0' has alternatives"):
+        score([ref], [hyp], costs="nist", normalise="basic")
+    with pytest.raises(AsrError, match=r"utterance '0': .*'{' without"):
+        score(["{ a / b"], ["a"], costs="nist")
+
+
+@pytest.mark.parametrize(
+    "options", [{"unit": "letters"}, {"costs": "free"}, {"normalise": "french"}], ids=lambda o: next(iter(o))
+)
+def test_names_that_are_none_are_refused(options):
+    with pytest.raises(AsrError, match="choose one of"):
+        score(["a"], ["a"], **options)
+
+
+def test_basic_normalisation():
+    assert basic("“Don’t,” he  said – zero-based! １２ STRASSE straße") == (
+        "don't he said zero-based 12 strasse strasse"
+    )
+    assert basic("हिन्दी, ไทย! 'quoted' -5") == "हिन्दी ไทย quoted 5"
+    assert normaliser("none") is None
+    assert normaliser("case")("{ A / @ } (Uh)") == "{ a / @ } (uh)"
+
+
+@given(st.text(max_size=30))
+def test_basic_twice_is_basic(text):
+    assert basic(basic(text)) == basic(text)
+
+
+def test_english_normalisation_and_its_absence(monkeypatch):
+    pytest.importorskip("whisper_normalizer")
+    result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalise="english")
+    assert result.wer == 0
+    assert result.to_dict()["normalisation"] == "english"
+    assert "normalisation english" in summary(result)
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.startswith("whisper_normalizer"):
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(AsrError, match=r"pip install 'asr\[normalise\]'"):
+        normaliser("english")
+
+
+def test_breakdowns_add_up():
+    refs = {"a": "x", "b": "x y z q r s", "c": "", "d": "x y"}
+    speakers = {"a": {"speaker": "ann"}, "b": {"speaker": "bob"}, "d": {"speaker": "ann"}}
+    result = score(refs, {"a": "x", "b": "x y z", "c": "um", "d": "x z"}, attributes=speakers)
+    by_length = groups(result, "length")
+    assert [g.name for g in by_length] == ["0", "1-5", "6-10"]
+    by_speaker = groups(result, "speaker")
+    assert [(g.name, g.utterances, g.counts.errors) for g in by_speaker] == [
+        ("-", 1, 1), ("ann", 2, 1), ("bob", 1, 3)
+    ]  # fmt: skip
+    for found in (by_length, by_speaker):
+        assert sum((g.counts for g in found), Counts()) == result.tokens
+        assert sum(g.sentence_errors for g in found) == result.sentence_errors
+    assert groups(result, "length")[0].to_dict()["error_rate"] is None
+    with pytest.raises(AsrError, match=r"no utterance has 'accent'.*length, speaker"):
+        groups(result, "accent")
+
+
+def test_confusions_are_counted_and_ordered():
+    result = score(["a b c", "a b", "a c"], ["x b", "x b y", "y c"])
+    found = confusions(result, most=1)
+    assert found.substitutions == (("a", "x", 2),)
+    assert (found.deletions, found.insertions) == ((("c", 1),), (("y", 1),))
