@@ -123,15 +123,16 @@ def _edit(ref: str | None, hyp: str | None) -> Edit:
 
 def _unit_edits(ref: Sequence[str], hyp: Sequence[str]) -> list[Edit]:
     edits: list[Edit] = []
-    for tag, start, end, hyp_start, hyp_end in Levenshtein.opcodes(ref, hyp).as_list():
-        if tag == "delete":
-            edits += [("delete", token, None) for token in ref[start:end]]
-        elif tag == "insert":
-            edits += [("insert", None, token) for token in hyp[hyp_start:hyp_end]]
+    for run in Levenshtein.opcodes(ref, hyp):
+        refs, hyps = ref[run.src_start : run.src_end], hyp[run.dest_start : run.dest_end]
+        if run.tag == "delete":
+            edits += [("delete", token, None) for token in refs]
+        elif run.tag == "insert":
+            edits += [("insert", None, token) for token in hyps]
+        elif run.tag == "equal":
+            edits += [("equal", r, h) for r, h in zip(refs, hyps, strict=True)]
         else:
-            operation: Literal["equal", "substitute"] = "equal" if tag == "equal" else "substitute"
-            pairs = zip(ref[start:end], hyp[hyp_start:hyp_end], strict=True)
-            edits += [(operation, r, h) for r, h in pairs]
+            edits += [("substitute", r, h) for r, h in zip(refs, hyps, strict=True)]
     return edits
 
 
