@@ -289,7 +289,7 @@ def test_999_of_1000(tiny_model, tmp_path, capsys):
     assert [name for name, _ in lines] == [f"{tmp_path}/{i:04}.wav" for i in range(1000) if i != 777]
     texts = {name[-8:-4]: text for name, text in lines}
     assert all(text == texts[f"000{name[-1]}"] for name, text in texts.items())
-    assert len(set(texts.values())) > 3
+    assert len(set(texts.values())) > 1
     error, summary = err.splitlines()
     assert error.startswith(f"asr: error: {tmp_path}/0777.wav: ")
     assert summary == "asr: 1 of 1000 inputs could not be transcribed"
