@@ -79,7 +79,7 @@ class Bundle:
         said = {
             key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()
         }
-        save_tensors(folder / WEIGHTS, state, said)
+        save_tensors(folder / WEIGHTS, state, self.metadata | said)
 
 
 def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Bundle:

@@ -168,6 +168,12 @@ class DataConfig(_Section):
     workers: int = Field(2, ge=1, description="threads that decode audio")
     cache_mb: int = Field(512, ge=0, description="decoded audio kept in memory between epochs")
 
+    @model_validator(mode="after")
+    def _something_is_left(self) -> DataConfig:
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
+        return self
+
 
 class OptimConfig(_Section):
     """AdamW and its schedule."""
@@ -252,12 +258,13 @@ def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(text)
         tree = yaml.compose(text)
     except OSError as error:
         raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise AsrError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise AsrError(
             f"{path}: the configuration must be a mapping of sections, such as `model:` and `data:`"

@@ -46,7 +46,7 @@ def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tupl
     loud = np.flatnonzero(_energy(samples, frame) > 10 ** (SILENCE_DB / 10))
     if len(loud):
         margin = round(QUIET / FRAME)
-        first = max(0, loud[0] - margin) * frame
+        first = max(0, int(loud[0]) - margin) * frame
         # A copy: one second that sounds must not keep five silent minutes in memory.
         yield (start + first) / sample_rate, samples[first : (loud[-1] + 1 + margin) * frame].copy()
 

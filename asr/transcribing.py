@@ -50,7 +50,7 @@ def transcribe_inputs(
     model: Path | None,
     device: str,
     batch_seconds: float,
-    max_tokens: int | None,
+    options: DecodingOptions,
 ) -> int:
     """Transcribe everything the arguments name; errors go to stderr. Returns how many inputs failed."""
     output.check()
@@ -62,7 +62,7 @@ def transcribe_inputs(
         if output.skip_existing:
             todo = [(i, t) for i, t in zip(inputs, targets, strict=True) if t and not os.path.exists(t)]  # noqa: PTH110
             inputs, targets = [i for i, _ in todo], [t for _, t in todo]
-    recognizer = Recognizer(model, device, batch_seconds, DecodingOptions(max_tokens))
+    recognizer = Recognizer(model, device, batch_seconds, options)
 
     failed, heard, began = 0, 0.0, time.monotonic()
     with ExitStack() as stack:

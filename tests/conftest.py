@@ -26,13 +26,13 @@ def tiny_model(tmp_path_factory):
     from asr.tokenizer import END, Tokenizer
 
     sizes = dict(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
-    torch.manual_seed(4)
+    torch.manual_seed(2)
     bundle = Bundle.build(Config.model_validate({"model": sizes}), Tokenizer.learn(["efghinor stuvwxz"]))
     with torch.no_grad():
         for name, weights in bundle.network.named_parameters():
             if "cross_attention" in name and weights.dim() > 1:
                 weights *= 8  # so that the text depends on what is heard
-        bundle.network.decoder.out.bias[END] += 1.0  # so that some texts end by themselves
+        bundle.network.decoder.out.bias[END] += 0.5  # so that about half of the texts end by themselves
         bundle.features.mean.fill_(-8.0)
         bundle.features.std.fill_(3.0)
     folder = tmp_path_factory.mktemp("model")

@@ -36,6 +36,7 @@ def test_pieces_are_whole_apart_and_short_enough(parts, longest):
     samples = recording(parts)
     at, covered = 0, np.zeros(len(samples), bool)
     for start, piece in segments([samples], RATE, longest):
+        assert type(start) is float  # and not numpy's, which prints as np.float64(...)
         first = round(start * RATE)
         assert first >= at  # in order, and without overlap
         at = first + len(piece)

@@ -24,6 +24,15 @@ def transcribe(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_seconds: Annotated[float, typer.Option(min=1.0, help="Audio in one batch, in seconds.")] = 120.0,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Characters in one segment, at most.")] = None,
+    ctc_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            show_default="0.3",
+            help="Share of CTC in choosing characters; 0: attention alone.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write one JSON line per input; `asr score` reads it.")
     ] = None,
@@ -37,6 +46,7 @@ def transcribe(
 
     Files that cannot be read are reported, the others transcribed; the exit status is then 1.
     """
+    from asr.decoding import DecodingOptions
     from asr.transcribing import Output, transcribe_inputs
 
     failed = transcribe_inputs(
@@ -45,7 +55,7 @@ def transcribe(
         model=model,
         device=device,
         batch_seconds=batch_seconds,
-        max_tokens=max_tokens,
+        options=DecodingOptions(max_tokens, ctc_weight),
     )
     if failed:
         raise typer.Exit(1)

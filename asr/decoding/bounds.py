@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.options import DecodingOptions
-from asr.model.seams import Memory, Network
+from asr.model.seams import Memory
 from asr.tokenizer import PAD
 
 # One encoder state covers about 40 ms, and nobody speaks 25 characters a second for long. CTC collapses
@@ -15,10 +15,12 @@ CTC_FACTOR = 2
 SPARE = 8
 
 
-def max_tokens(network: Network, memory: Memory, options: DecodingOptions) -> Tensor:
-    """The most tokens each row may have: (B,). From the duration, from the CTC length, from the options."""
+def max_tokens(memory: Memory, ctc: Tensor | None, options: DecodingOptions) -> Tensor:
+    """The most tokens each row may have: (B,). From the duration, from the CTC length, from the options.
+
+    `ctc` holds the CTC head's log-probabilities (B, S, V), where there is one.
+    """
     bound = memory.lengths + SPARE
-    ctc = network.ctc(memory)
     if ctc is not None:
         bound = torch.minimum(bound, CTC_FACTOR * ctc_lengths(ctc, memory.lengths) + SPARE)
     if options.max_tokens is not None:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.bundle import WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.bundle import TOKENIZER, WEIGHTS, Bundle, load_tensors, save_tensors
 from asr.errors import AsrError
 from asr.files import atomic_write
+from asr.tokenizer import Tokenizer
 
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 
@@ -64,7 +65,14 @@ def newest(run: Path) -> Path | None:
 
 
 def load_checkpoint(folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put weights and moments back in place; the progress that was stored with them."""
+    """Put weights and moments back in place; the progress that was stored with them.
+
+    Raises AsrError when the weights do not fit, because the training texts have other characters now.
+    """
+    if Tokenizer.load(folder / TOKENIZER) != bundle.tokenizer:
+        raise AsrError(
+            f"{folder}: the training texts have other characters than when this run began; start anew"
+        )
     bundle.module.load_state_dict(load_tensors(folder / WEIGHTS)[0])
     moments, _ = load_tensors(folder / OPTIMIZER)
     for name, parameter in bundle.network.named_parameters():

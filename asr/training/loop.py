@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 
@@ -33,7 +34,7 @@ def train(config: Config, run: Path, resume: bool = False, device: str = "auto")
     target = pick_device(device)
     checkpoint = _checkpoint_to_resume(config, run, resume)
     with Interruption() as interruption:
-        setup = set_up(config, print)
+        setup = set_up(config, lambda line: print(line, file=sys.stderr))
         bundle = setup.bundle.to(target)
         optimizer = build_optimizer(bundle, config.optim)
         progress = load_checkpoint(checkpoint, bundle, optimizer) if checkpoint else Progress()

@@ -103,7 +103,15 @@ def build_optimizer(bundle: Bundle, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def use_bf16(config: Config, device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or on a GPU that has it."""
-    if config.train.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return config.train.precision == "bf16"
+    """Whether autocast to bfloat16 is on: asked for, or "auto" and faster here.
+
+    On a CPU with bfloat16 instructions it more than doubles the speed of a model with d_model 256, and makes
+    one with d_model 144 a little slower, because of the casts (`benchmarks/speed.py train` shows it).
+    """
+    if config.train.precision != "auto":
+        return config.train.precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return device.type == "cpu" and bool(fast) and config.model.d_model >= 256

@@ -289,7 +289,7 @@ def test_999_of_1000(tiny_model, tmp_path, capsys):
     assert [name for name, _ in lines] == [f"{tmp_path}/{i:04}.wav" for i in range(1000) if i != 777]
     texts = {name[-8:-4]: text for name, text in lines}
     assert all(text == texts[f"000{name[-1]}"] for name, text in texts.items())
-    assert len(set(texts.values())) > 3
+    assert len(set(texts.values())) > 1
     error, summary = err.splitlines()
     assert error.startswith(f"asr: error: {tmp_path}/0777.wav: ")
     assert summary == "asr: 1 of 1000 inputs could not be transcribed"
@@ -378,8 +378,12 @@ def test_an_unknown_character_in_a_dev_text(asr, experiment, sounds, tmp_path):
     dev = sounds / "dev.jsonl"
     dev.write_text(dev.read_text().replace('"no"', '"né"'))
     status, _, err = asr("train", experiment, "--run", tmp_path / "run")
-    assert (status, len(err)) == (1, 1)
-    assert err[0].startswith(f"asr: error: {dev}: utterance 'dev1' has 'é', which no training text has; mend")
+    assert status == 1 and [line[:5] for line in err] == [
+        "data.",
+        "data.",
+        "asr: ",
+    ]  # what was read, then why not
+    assert err[2].startswith(f"asr: error: {dev}: utterance 'dev1' has 'é', which no training text has; mend")
 
 
 # -------------------------------------------------------------------------------------------------- asr info

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from asr.config import ModelConfig
 from asr.decoding import DecodingOptions, Hypothesis, greedy
 from asr.decoding.bounds import ctc_lengths, max_tokens
+from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.errors import AsrError
 from asr.model import Memory, Transformer
 from asr.tokenizer import BEGIN, END, PAD, UNK
 
 MELS, VOCABULARY = 12, 9
 LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
-PLAIN = DecodingOptions()
+PLAIN = DecodingOptions(ctc_weight=0.0)  # attention alone
+JOINT = DecodingOptions(ctc_candidates=VOCABULARY)  # with CTC, and every character is a candidate
 
 
 def batch(lengths=LENGTHS, padding=0):
@@ -31,11 +33,15 @@ def batch(lengths=LENGTHS, padding=0):
     return features, torch.tensor(lengths)
 
 
+def network_config(**sizes):
+    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    return ModelConfig.model_validate(small | sizes)
+
+
 def network(seed, **sizes):
     """A small network that has strong opinions, though no sense."""
     torch.manual_seed(seed)
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
-    model = Transformer(ModelConfig.model_validate(small | sizes), MELS, VOCABULARY)
+    model = Transformer(network_config(**sizes), MELS, VOCABULARY)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data *= 1.5
@@ -45,8 +51,8 @@ def network(seed, **sizes):
     return model.eval()
 
 
-def found_alone(model, lengths=LENGTHS):
-    return [greedy(model, model.encode(*batch([length])), PLAIN)[0] for length in lengths]
+def found_alone(model, options=PLAIN, lengths=LENGTHS):
+    return [greedy(model, model.encode(*batch([length])), options)[0] for length in lengths]
 
 
 @functools.cache
@@ -71,8 +77,8 @@ def same(found, expected):
 
 
 @torch.no_grad()
-def naive(model, features, lengths, bounds):
-    """No cache, no batch: every prefix is decoded anew."""
+def naive(model, features, lengths, bounds, ctc_weight=0.0):
+    """No cache, no batch: every prefix is decoded, and scored by CTC, anew."""
     hypotheses = []
     for row, bound in enumerate(bounds):
         memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
@@ -80,7 +86,7 @@ def naive(model, features, lengths, bounds):
         while True:
             log_probs = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].float().log_softmax(-1)
             log_probs[[PAD, BEGIN]] = -math.inf
-            best = int(log_probs.argmax())
+            best = int((log_probs + ctc_weight * ctc_scores(model, memory, said, log_probs)).argmax())
             if best != END and len(said) == bound:
                 break
             total += float(log_probs[best])
@@ -92,6 +98,18 @@ def naive(model, features, lengths, bounds):
     return hypotheses
 
 
+def ctc_scores(model, memory, said, log_probs):
+    """What joint scores differ by from the decoder's, divided by the weight of CTC: (V,)."""
+    if (ctc := model.ctc(memory)) is None:
+        return torch.zeros(VOCABULARY)
+    scorer = CTCPrefixScorer(ctc, memory.lengths)
+    for token in said:
+        scorer.advance(torch.tensor([token]))
+    scores = scorer.score(torch.arange(VOCABULARY).unsqueeze(0))[0] - log_probs
+    scores[[PAD, BEGIN]] = 0.0
+    return scores
+
+
 # ------------------------------------------------------------------------------- real networks in any company
 
 
@@ -100,8 +118,9 @@ def test_with_caches_equals_the_naive_kind(norm):
     for model in talkative(norm):
         features, lengths = batch()
         memory = model.encode(features, lengths)
-        found = greedy(model, memory, PLAIN)
-        same(found, naive(model, features, lengths, max_tokens(model, memory, PLAIN).tolist()))
+        bounds = max_tokens(memory, model.ctc(memory), PLAIN).tolist()
+        same(greedy(model, memory, PLAIN), naive(model, features, lengths, bounds))
+        same(greedy(model, memory, JOINT), naive(model, features, lengths, bounds, ctc_weight=0.3))
 
 
 @settings(max_examples=15)
@@ -117,10 +136,11 @@ def test_with_caches_equals_the_naive_kind_whatever_the_network(lengths, seed, b
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(norm):
     for model in talkative(norm):
-        alone = found_alone(model)
-        same(greedy(model, model.encode(*batch()), PLAIN), alone)
-        same(greedy(model, model.encode(*batch(padding=101)), PLAIN), alone)
-        same(greedy(model, model.encode(*batch(LENGTHS[::-1])), PLAIN), alone[::-1])
+        for options in (PLAIN, JOINT):
+            alone = found_alone(model, options)
+            same(greedy(model, model.encode(*batch()), options), alone)
+            same(greedy(model, model.encode(*batch(padding=101)), options), alone)
+            same(greedy(model, model.encode(*batch(LENGTHS[::-1])), options), alone[::-1])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -269,3 +289,33 @@ def test_confidence_of_nothing_said_and_nothing_finished():
     assert Hypothesis((), 0.0, finished=False).confidence == 1.0
     assert Hypothesis((5, 6), 3 * HALF, finished=True).confidence == pytest.approx(0.5)
     assert Hypothesis((5, 6), 2 * HALF, finished=False).confidence == pytest.approx(0.5)
+
+
+def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
+    model = network(0, ctc=False)
+    with pytest.raises(AsrError, match="no CTC head"):
+        greedy(model, model.encode(*batch([30])), DecodingOptions(ctc_weight=0.3))
+    with pytest.raises(AsrError, match="ctc_weight"):
+        DecodingOptions(ctc_weight=1.5)
+
+
+def test_ctc_mends_what_attention_says_twice():
+    """A decoder that cannot stop repeating itself, and a CTC head that heard the character once."""
+
+    class Stutter(Transformer):
+        def step(self, tokens, state):
+            super().step(tokens, state)
+            log_probs = torch.full((len(tokens), VOCABULARY), -9.0)
+            log_probs[:, 5], log_probs[:, END] = -0.6, -0.8
+            return log_probs
+
+        def ctc(self, memory):
+            log_probs = torch.full((len(memory.lengths), memory.states.size(1), VOCABULARY), -9.0)
+            log_probs[..., PAD] = -0.01
+            log_probs[:, 3, 5], log_probs[:, 3, PAD] = -0.01, -9.0
+            return log_probs
+
+    model = Stutter(network_config(), MELS, VOCABULARY).eval()
+    memory = model.encode(*batch([60]))
+    assert len(greedy(model, memory, PLAIN)[0].tokens) > 5
+    assert greedy(model, memory, JOINT)[0].tokens == (5,)

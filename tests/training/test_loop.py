@@ -99,6 +99,7 @@ def test_every_checkpoint_is_a_model_folder_and_old_ones_go(tmp_path):
     assert [(f / "optimizer.safetensors").exists() for f in folders] == [False] * (len(folders) - 1) + [True]
     for folder in [*folders, tmp_path / "run"]:
         assert load_model(folder, "cpu").parameters() > 0
+        assert float(load_model(folder, "cpu").metadata["longest_seconds"]) > 1
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 

@@ -1,0 +1,83 @@
+"""CTC prefix scores against the sum over all alignments."""
+
+from __future__ import annotations
+
+from itertools import groupby, product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.tokenizer import END
+
+TOKENS = (4, 5)
+V = 6
+
+
+def collapsed(path: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(token for token, _ in groupby(path) if token != 0)
+
+
+def probability(log_probs: torch.Tensor, prefix: tuple[int, ...], whole: bool) -> float:
+    """Of all alignments that say the prefix and nothing more (`whole`), or anything that begins with it."""
+    total = 0.0
+    for path in product((0, *TOKENS), repeat=len(log_probs)):
+        said = collapsed(path)
+        if said == prefix if whole else said[: len(prefix)] == prefix:
+            total += float(sum(log_probs[t, token] for t, token in enumerate(path)).exp())
+    return total
+
+
+def random_log_probs(seed: int, states: int) -> torch.Tensor:
+    """Over blank and TOKENS alone, so that the paths can be counted; (states, V)."""
+    torch.manual_seed(seed)
+    logits = torch.full((states, V), -torch.inf, dtype=torch.float64)
+    logits[:, [0, *TOKENS]] = 2 * torch.randn(states, 3, dtype=torch.float64)
+    return logits.log_softmax(-1)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.lists(st.sampled_from(TOKENS), max_size=4))
+def test_scores_equal_brute_force_over_all_alignments(seed, states, prefix):
+    log_probs = random_log_probs(seed, states)
+    scorer = CTCPrefixScorer(log_probs.unsqueeze(0), torch.tensor([states]))
+    total, said = 0.0, ()
+    for token in [*prefix, END]:
+        candidates = torch.tensor([[*TOKENS, END]])
+        scores = scorer.score(candidates)[0]
+        for candidate, score in zip(candidates[0].tolist(), scores.tolist(), strict=True):
+            whole = candidate == END
+            expected = probability(log_probs, said if whole else (*said, candidate), whole)
+            if expected > 1e-12 and total > -50:
+                assert total + score == pytest.approx(torch.tensor(expected).log().item(), abs=1e-6)
+            elif total > -50:
+                assert total + score < -20
+        if token != END:
+            total += scores[TOKENS.index(token)].item()
+            said = (*said, token)
+            scorer.advance(torch.tensor([token]))
+
+
+def test_rows_of_other_lengths_and_selected_rows_are_scored_as_alone():
+    one, two = random_log_probs(1, 9), random_log_probs(2, 5)
+    padded = torch.zeros(2, 9, V, dtype=torch.float64)
+    padded[0], padded[1, :5] = one, two
+    both = CTCPrefixScorer(padded, torch.tensor([9, 5]))
+    alone = CTCPrefixScorer(two.unsqueeze(0), torch.tensor([5]))
+    candidates = torch.tensor([[4, 5, END]])
+    for token in (4, 4, 5):
+        torch.testing.assert_close(both.score(candidates.expand(2, -1))[1:], alone.score(candidates))
+        both.advance(torch.tensor([5, token]))
+        alone.advance(torch.tensor([token]))
+    torch.testing.assert_close(both.select(torch.tensor([1])).score(candidates), alone.score(candidates))
+
+
+def test_long_utterances_stay_finite():
+    torch.manual_seed(0)
+    log_probs = (5 * torch.randn(1, 1500, 30)).log_softmax(-1)
+    scorer = CTCPrefixScorer(log_probs, torch.tensor([1500]))
+    for _ in range(60):
+        scores = scorer.score(torch.arange(4, 30).unsqueeze(0))
+        assert torch.isfinite(scores).all() and (scores < 1e-6).all()
+        scorer.advance(4 + scores.argmax(1))
