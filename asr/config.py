@@ -108,6 +108,7 @@ class SpecAugmentConfig(_Section):
 class JoinConfig(_Section):
     """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
 
+    order: Literal["random", "neighbours"] = "random"  # neighbours: those that follow in the manifest
     per_epoch: int = Field(0, ge=0, description="joined strings in each epoch, beside every single utterance")
     min_items: Positive = 3
     max_items: Positive = 10
@@ -121,6 +122,27 @@ class JoinConfig(_Section):
         if self.min_items > self.max_items or self.min_pause > self.max_pause:
             raise ValueError("min_items must not exceed max_items, nor min_pause max_pause")
         return self
+
+
+class NoiseConfig(_Section):
+    """Recorded noise from a folder, added at a signal-to-noise ratio."""
+
+    folder: Path
+    probability: Fraction = 0.5  # of an example to get some
+    snr_db: tuple[float, float] = (5.0, 25.0)  # drawn between; of the speech's power to the noise's
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NoiseConfig:
+        if self.snr_db[0] > self.snr_db[1]:
+            raise ValueError("snr_db must be [low, high], the lower ratio first")
+        return self
+
+
+class RoomConfig(_Section):
+    """Room impulse responses from a folder, with which the audio is convolved."""
+
+    folder: Path
+    probability: Fraction = 0.3  # of an example to be in a room
 
 
 class AugmentConfig(_Section):
@@ -137,6 +159,8 @@ class AugmentConfig(_Section):
         0, ge=0, description="examples of nothing but silence or noise in each epoch, text empty"
     )
     join: JoinConfig = JoinConfig()
+    rooms: RoomConfig | None = None
+    noise: NoiseConfig | None = None
 
     @field_validator("speeds")
     @classmethod
@@ -159,14 +183,16 @@ class DataConfig(_Section):
     train: tuple[Path, ...] = ()
     dev: tuple[Path, ...] = ()
     exclude_speakers: tuple[str, ...] = ()  # left out of training and validation
+    characters: str | None = None  # the model's; None: those of the training texts
     first: Positive | None = None  # only the first so many utterances of each set
-    unknown_characters: Literal["refuse", "unk"] = "refuse"  # in dev texts, when no training text has them
+    unknown_characters: Literal["refuse", "unk"] = "refuse"  # in texts, where the model has none such
     min_seconds: float = Field(0.05, ge=0)
     max_seconds: float = Field(30.0, gt=0)
     batch_seconds: float = Field(120.0, gt=0, description="padded audio in a batch, at most")
     max_batch: Positive = 256  # utterances in a batch, at most
     workers: int = Field(2, ge=1, description="threads that decode audio")
     cache_mb: int = Field(512, ge=0, description="decoded audio kept in memory between epochs")
+    max_bad: int = Field(100, ge=0, description="recordings that cannot be read before training stops")
 
     @model_validator(mode="after")
     def _something_is_left(self) -> DataConfig:
@@ -185,19 +211,25 @@ class OptimConfig(_Section):
     eps: float = Field(1e-9, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(5.0, gt=0)
-    accumulate: Positive = 1  # batches whose gradients make one step
+    accumulate: Positive = 1  # batches on each device whose gradients make one step
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
 class TrainConfig(_Section):
     """The training loop."""
 
     seed: int = Field(0, ge=0)
+    init: Path | None = None  # a model folder to start from; characters it does not have begin anew
+    freeze: tuple[str, ...] = ()  # weights left as they are: patterns of names, such as encoder.*
     steps: Positive = 10000  # optimiser steps in all
     ctc_weight: Fraction = 0.3
     label_smoothing: Fraction = 0.1
     token_noise: Fraction = 0.0  # share of the decoder's given characters replaced by others
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
+    compile: bool = False  # torch.compile; takes minutes to begin, and a C++ compiler on a CPU
+    max_skipped: int = Field(20, ge=0, description="steps whose loss is not finite before training stops")
     validate_every: Positive = 500  # steps
+    patience: Positive | None = None  # validations without a better CER after which training stops
     checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
     average: Positive = 5  # checkpoints with the best dev CER whose weights are averaged at the end
     stop_wer: float | None = Field(None, ge=0, description="stop as soon as the dev WER is this low")
