@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -44,6 +46,17 @@ class MultiHeadAttention(nn.Module):
             is_causal=causal,
         )  # (B, n_heads, T, d_head)
         return self.out(found.transpose(1, 2).flatten(2))  # (B, T, d_model)
+
+    def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How `attend` weighs the values for x (B, T, d_model): (B, n_heads, T, S), rows sum to one; float32.
+
+        The fused kernels never write them down, so they are computed here, for looking at.
+        """
+        queries = self._split(self.query(x)).float()  # (B, n_heads, T, d_head)
+        similarity = queries @ keys.float().transpose(-2, -1) / math.sqrt(queries.size(-1))
+        if mask is not None:
+            similarity = similarity.masked_fill(~mask, -math.inf)
+        return similarity.softmax(-1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(

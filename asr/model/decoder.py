@@ -51,13 +51,22 @@ class DecoderBlock(nn.Module):
         self.around_cross_attention = Residual(config)
         self.around_feed_forward = Residual(config)
 
-    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """Teacher forcing: x (B, U, d_model), memory (B, S, d_model) -> (B, U, d_model)."""
+    def forward(
+        self, x: Tensor, memory: Tensor, memory_mask: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """Teacher forcing: x (B, U, d_model), memory (B, S, d_model) -> (B, U, d_model).
+
+        The cross-attention's weights (B, n_heads, U, S) are appended to `weights` where it is given.
+        """
         x = self.around_self_attention(x, lambda y: self.self_attention(y, causal=True))
         keys, values = self.cross_attention.project(memory)
-        x = self.around_cross_attention(
-            x, lambda y: self.cross_attention.attend(y, keys, values, memory_mask)
-        )
+
+        def cross_attention(y: Tensor) -> Tensor:
+            if weights is not None:
+                weights.append(self.cross_attention.weights(y, keys, memory_mask))
+            return self.cross_attention.attend(y, keys, values, memory_mask)
+
+        x = self.around_cross_attention(x, cross_attention)
         return self.around_feed_forward(x, self.feed_forward)
 
     def step(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
@@ -93,11 +102,16 @@ class Decoder(nn.Module):
         self.norm = final_norm(config)
         self.out = nn.Linear(config.d_model, vocabulary)
 
-    def forward(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
-        """tokens (B, U), each row from BEGIN on -> logits (B, U, V) of the token that follows each."""
+    def forward(
+        self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """tokens (B, U), each row from BEGIN on -> logits (B, U, V) of the token that follows each.
+
+        Every block appends the weights of its cross-attention (B, n_heads, U, S) to `weights`.
+        """
         x = self.positions(self.embed(tokens) * self.scale)
         for block in self.blocks:
-            x = block(x, memory, memory_mask)
+            x = block(x, memory, memory_mask, weights)
         return self.out(self.norm(x))
 
     def start(self, memory: Tensor, memory_mask: Tensor, capacity: int) -> DecoderState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -52,4 +52,16 @@ class Network(Protocol):
 
     def ctc(self, memory: Memory) -> Tensor | None:
         """Log-probabilities (B, S, V) with the blank at PAD's place, or None without a CTC head."""
+        ...
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """What a model may offer besides: to show where it listens. Asked for with `isinstance`."""
+
+    def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing: tokens (B, U) from BEGIN on -> weights (B, n_layers, n_heads, U, S).
+
+        Rows sum to one over the valid states; those beyond an utterance's end get zero.
+        """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from asr.config import ModelConfig
@@ -18,6 +19,13 @@ class Transformer(nn.Module):
     cross-attention learns, and gives a bound on the length when decoding.
     """
 
+    # Weights with one row for each token: with another vocabulary, a row goes where its character goes.
+    BY_TOKEN = (
+        "decoder.embed.weight",
+        *("decoder.out.weight", "decoder.out.bias"),
+        *("ctc_head.weight", "ctc_head.bias"),
+    )
+
     def __init__(self, config: ModelConfig, n_mels: int, vocabulary: int) -> None:
         super().__init__()
         self.encoder = Encoder(config, n_mels)
@@ -31,6 +39,12 @@ class Transformer(nn.Module):
     def decode(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Teacher forcing: tokens (B, U) from BEGIN on -> logits (B, U, V)."""
         return self.decoder(tokens, memory.states, _mask(memory))
+
+    def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
+        weights: list[Tensor] = []
+        self.decoder(tokens, memory.states, _mask(memory), weights)
+        return torch.stack(weights, dim=1)
 
     def start(self, memory: Memory, capacity: int) -> DecoderState:
         """Caches for `capacity` positions; keys and values of the cross-attention are computed here, once."""

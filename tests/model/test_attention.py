@@ -80,3 +80,17 @@ def test_dropout_of_attention_weights_is_for_training_only():
     assert not torch.equal(layer(x), layer(x))
     layer.eval()
     assert torch.equal(layer(x), layer(x))
+
+
+def test_weights_are_those_that_attend_gives_the_values():
+    """The fused kernel shows no weights: those of `weights`, applied to the values, give what it gives."""
+    layer = attention(16, 4)
+    x, source, lengths = torch.randn(3, 5, 16), torch.randn(3, 7, 16), torch.tensor([7, 4, 1])
+    mask = (torch.arange(7) < lengths.unsqueeze(1))[:, None, None, :]
+    keys, values = layer.project(source)
+    for seen in (None, mask):
+        weights = layer.weights(x, keys, seen)  # (3, 4, 5, 7)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4, 5))
+        found = layer.out((weights @ values).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(found, layer.attend(x, keys, values, seen))
+    assert (weights.masked_select(~mask) == 0).all()

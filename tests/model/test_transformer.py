@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from asr.config import ModelConfig, TrainConfig
 from asr.model import Memory, Transformer
+from asr.model.seams import ShowsAttention
 from asr.tokenizer import BEGIN, END
 from asr.training.losses import joint_loss
 
@@ -207,6 +208,32 @@ def test_probabilities_sum_to_1_and_there_is_no_ctc_without_a_head():
     headless = network(ctc=False)
     assert headless.ctc(headless.encode(*batch([20]))) is None
     assert not [name for name in headless.state_dict() if "ctc" in name]
+
+
+# ------------------------------------------------------------------------------------ what attention looks at
+
+
+@torch.no_grad()
+@NORMS
+def test_cross_attention_shows_what_decode_did(norm, monkeypatch):
+    """Decoding with the weights shown, in place of computing them, gives the same logits."""
+    model = network(norm=norm, decoder_layers=3)
+    assert isinstance(model, ShowsAttention)
+    given_, memory = tokens(3, 6), model.encode(*batch([40, 23, 5]))
+    weights = model.cross_attention(given_, memory)
+    assert weights.shape == (3, 3, 2, 6, 10)  # (B, n_layers, n_heads, U, S)
+    close(weights.sum(-1), torch.ones(3, 3, 2, 6))
+    for row, length in zip(weights, memory.lengths, strict=True):
+        assert (row[..., length:] == 0).all() and (row[..., :length] > 0).all()
+
+    logits = model.decode(given_, memory)
+    for layer, block in enumerate(model.decoder.blocks):
+
+        def attend(x, keys, values, mask, layer=layer, out=block.cross_attention.out):
+            return out((weights[:, layer] @ values).transpose(1, 2).flatten(2))
+
+        monkeypatch.setattr(block.cross_attention, "attend", attend)
+    close(model.decode(given_, memory), logits)
 
 
 # ----------------------------------------------------------------------------------------------- gradients
