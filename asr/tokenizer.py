@@ -36,17 +36,27 @@ class Tokenizer:
         """All characters of the texts, in code point order."""
         characters: set[str] = set()
         for text in texts:
-            characters.update(_tidy(text))
+            characters.update(tidy(text))
         return cls(tuple(sorted(characters)))
+
+    @classmethod
+    def of(cls, characters: Iterable[str]) -> Tokenizer:
+        """These characters, each once, in code point order; white space counts as the space."""
+        return cls(tuple(sorted({" " if c.isspace() else c for c in characters})))
 
     def __len__(self) -> int:
         """Size of the vocabulary V, the four special tokens included."""
         return len(self.characters) + len(_SPECIAL)
 
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What each id stands for, in the order of the ids."""
+        return (*_SPECIAL, *self.characters)
+
     def encode(self, text: str) -> list[int]:
         """Ids of the characters, without BEGIN and END; a character never learnt becomes UNK."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return [ids.get(c, UNK) for c in _tidy(text)]
+        return [ids.get(c, UNK) for c in tidy(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens say nothing, but UNK shows as U+FFFD."""
@@ -56,14 +66,12 @@ class Tokenizer:
     def unknown(self, text: str) -> list[str]:
         """The characters of the text that were never learnt, each once, in order."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return list(dict.fromkeys(c for c in _tidy(text) if c not in ids))
+        return list(dict.fromkeys(c for c in tidy(text) if c not in ids))
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         with atomic_write(path) as out:
-            json.dump(
-                {"type": "characters", "tokens": [*_SPECIAL, *self.characters]}, out, ensure_ascii=False
-            )
+            json.dump({"type": "characters", "tokens": self.symbols}, out, ensure_ascii=False)
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -87,5 +95,6 @@ class Tokenizer:
         return cls(characters)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
+    """The text as the tokenizer takes it: NFC, and one space for any white space."""
     return " ".join(unicodedata.normalize("NFC", text).split())

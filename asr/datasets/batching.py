@@ -2,69 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
-from asr.config import AugmentConfig, DataConfig
-from asr.datasets.manifest import Utterance
+from asr.config import AugmentConfig, DataConfig, JoinConfig
+from asr.datasets.corpus import Corpus, sort_by
 
 BUCKET = 1.1  # examples whose durations differ by less than this factor are shuffled among each other
 SILENCE_SECONDS = (0.3, 4.0)  # examples of nothing but silence are so long
+
+
+class Stream(IntEnum):
+    """What random numbers are for: each purpose has a stream of its own."""
+
+    PLAN = 0
+    LAYOUT = 1
+    ROOM = 2
+    GAIN = 3
+    NOISE = 4
+    WHITE_NOISE = 5
+
+
+def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.random.Generator:
+    """A generator that no other (seed, epoch, place, purpose) shares.
+
+    A plain sequence of integers would not do as a seed: numpy pads it with zeros, so that (s, e) equals
+    (s, e, 0). What is in `spawn_key` it keeps apart.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, place, purpose)))
 
 
 @dataclass(frozen=True)
 class Example:
     """One input of the model: recordings joined with pauses, or silence alone when there are no parts."""
 
-    parts: tuple[int, ...]  # places in the list of utterances
+    parts: tuple[int, ...]  # places in the corpus
     pauses: tuple[float, ...]  # seconds of silence before, between and after the parts: one more than parts
     speed: float
-    seed: tuple[int, ...]  # of everything random that is done to this audio
+    key: tuple[int, int, int]  # seed, epoch, place in the epoch: of everything random done to this audio
 
 
 class EpochPlan:
     """The batches of one epoch; `plan[i]` is the i-th batch, a list of examples.
 
-    Only arrays are held: an `Example` is made when its batch is asked for. Batches take examples of about
-    the same duration, so that little is padded, and their padded seconds stay below `data.batch_seconds`.
-    The heaviest batch comes first, so that want of memory shows at once; the others are shuffled.
+    Batches take examples of about the same duration, so that little is padded, and rows times longest row
+    stay below `data.batch_seconds` (a longer example is alone), to within one sample for each piece of audio.
+    The batch with the most padded seconds comes first, so that want of memory shows at once; the others are
+    shuffled. Only arrays are held, an `Example` is made when its batch is asked for; every draw and every
+    order is the same on all machines.
     """
 
     def __init__(
-        self, utterances: Sequence[Utterance], data: DataConfig, augment: AugmentConfig, seed: int, epoch: int
+        self, corpus: Corpus, data: DataConfig, augment: AugmentConfig, seed: int, epoch: int
     ) -> None:
         self._key = (seed, epoch)
-        random = np.random.default_rng(self._key)
-        singles = np.array([u.duration for u in utterances])
-        self._strings = _draw_strings(utterances, augment, random)
-        self._silences = random.uniform(*SILENCE_SECONDS, augment.silence)
-        joined = np.array([singles[list(string)].sum() for string in self._strings])
-        spoken = np.concatenate([singles, joined])
-        self._speeds = random.choice(np.array(augment.speeds), len(spoken))
+        self._augment = augment
+        random = random_stream(seed, epoch, 0, Stream.PLAN)
+        self._singles = len(corpus)
+        self._parts, self._ends = _draw_strings(corpus, augment.join, random)
+        self._silences = random.uniform(*SILENCE_SECONDS, augment.silence).astype(np.float32)
+        spoken = self._singles + len(self._ends) - 1
+        self._speeds = random.integers(len(augment.speeds), size=spoken, dtype=np.uint8)
+        self.seconds = self._longest(corpus)  # (n_examples,) float32, an upper bound
 
-        # Pauses are drawn with the audio, from the example's own seed; here their longest is counted.
-        gaps = np.array([len(string) - 1 for string in self._strings]) * augment.join.max_pause
-        longest = (
-            spoken / self._speeds + np.concatenate([np.zeros(len(singles)), gaps]) + 2 * augment.edge_silence
-        )
-        self.seconds = np.concatenate([longest, self._silences])  # (n_examples,), an upper bound
-
-        bucket = np.ceil(np.log(self.seconds) / np.log(BUCKET))
-        place = bucket + random.random(len(bucket)) * 0.999
-        place[self.seconds.argsort()[-1:]] = np.inf  # the longest of all comes first
-        self._order = np.argsort(-place)
-        bound = np.minimum(BUCKET ** bucket[self._order], self.seconds.max(initial=0.0))  # falling
-        starts = [0]
-        while starts[-1] < len(bound):
-            fit = int(data.batch_seconds / bound[starts[-1]])
-            starts.append(min(len(bound), starts[-1] + max(1, min(data.max_batch, fit))))
-        self._starts = np.array(starts)
-        self._batches = 1 + random.permutation(max(0, len(starts) - 2))
-        if len(starts) > 1:  # the sort put the longest example into batch 0
-            self._batches = np.concatenate([[0], self._batches])
-        self._singles, self._edge, self._join = len(singles), augment.edge_silence, augment.join
+        self._order, self._starts = _cut(self.seconds, data.batch_seconds, data.max_batch, random)
+        self._batches = np.arange(len(self._starts) - 1, dtype=np.int32)
+        random.shuffle(self._batches)
+        if len(self._batches):
+            longest = np.maximum.reduceat(self.seconds[self._order], self._starts[:-1])
+            place = int((longest * np.diff(self._starts))[self._batches].argmax())
+            self._batches[[0, place]] = self._batches[[place, 0]]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -73,36 +82,89 @@ class EpochPlan:
         batch = self._batches[index]
         return [self._example(int(i)) for i in self._order[self._starts[batch] : self._starts[batch + 1]]]
 
+    def _longest(self, corpus: Corpus) -> np.ndarray:
+        """Seconds (n_examples,) float32. Pauses are drawn with the example; here their longest is counted."""
+        edges = 2 * self._augment.edge_silence
+        seconds = np.empty(len(self._speeds) + len(self._silences), np.float32)
+        singles, strings, silences = np.split(seconds, [self._singles, len(self._speeds)])
+        np.divide(corpus.durations, self._pick_speeds(slice(0, self._singles)), out=singles)
+        singles += np.float32(edges)
+        if len(strings):
+            spoken = np.add.reduceat(corpus.durations[self._parts], self._ends[:-1], dtype=np.float64)
+            gaps = (np.diff(self._ends) - 1) * self._augment.join.max_pause
+            strings[:] = spoken / self._pick_speeds(slice(self._singles, None)) + gaps + edges
+        silences[:] = self._silences
+        return seconds
+
+    def _pick_speeds(self, which: slice) -> np.ndarray:
+        return np.array(self._augment.speeds, np.float32)[self._speeds[which]]
+
     def _example(self, index: int) -> Example:
-        seed = (*self._key, index)
-        random = np.random.default_rng(seed)
+        key = (*self._key, index)
         if index >= len(self._speeds):
-            return Example((), (float(self._silences[index - len(self._speeds)]),), 1.0, seed)
-        parts = (index,) if index < self._singles else self._strings[index - self._singles]
-        before, after = random.uniform(0, self._edge, 2)
-        between = random.uniform(self._join.min_pause, self._join.max_pause, len(parts) - 1)
-        return Example(parts, (before, *between.tolist(), after), float(self._speeds[index]), seed)
+            return Example((), (float(self._silences[index - len(self._speeds)]),), 1.0, key)
+        parts: tuple[int, ...] = (index,)
+        if (string := index - self._singles) >= 0:
+            parts = tuple(self._parts[self._ends[string] : self._ends[string + 1]].tolist())
+        random, join = random_stream(*key, Stream.LAYOUT), self._augment.join
+        before, after = random.uniform(0, self._augment.edge_silence, 2).tolist()
+        between = random.uniform(join.min_pause, join.max_pause, len(parts) - 1).tolist()
+        return Example(parts, (before, *between, after), self._augment.speeds[self._speeds[index]], key)
+
+
+def _cut(
+    seconds: np.ndarray, batch_seconds: float, max_batch: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """An order (n,) int32 of the examples, falling by bucket and random within, and where batches start.
+
+    The starts (n_batches + 1,) int64 end with n.
+    """
+    if not len(seconds):
+        return np.zeros(0, np.int32), np.zeros(1, np.int64)
+    low, high = seconds.min(), seconds.max()
+    # By multiplication: a logarithm may differ in its last bit from machine to machine.
+    edges = np.cumprod([low, *[BUCKET] * int(np.ceil(1 + np.log(high / low) / np.log(BUCKET)))])
+    edges = np.minimum(edges, high).astype(np.float32)[::-1]  # falling upper bounds of the buckets
+    bucket = np.searchsorted(-edges, -seconds, side="right").astype(np.int16)
+    bucket -= 1
+    order = sort_by(bucket, random.integers(2**16, size=len(seconds), dtype=np.uint16))
+    ends = np.bincount(bucket, minlength=len(edges)).cumsum()
+    starts, begin = [], 0
+    for edge, end in zip(edges.tolist(), ends.tolist(), strict=True):
+        rows = max(1, min(max_batch, int(batch_seconds / edge)))
+        starts.append(np.arange(begin, end, rows))
+        begin += len(starts[-1]) * rows
+    return order, np.concatenate([*starts, [len(seconds)]])
 
 
 def _draw_strings(
-    utterances: Sequence[Utterance], augment: AugmentConfig, random: np.random.Generator
-) -> list[tuple[int, ...]]:
+    corpus: Corpus, join: JoinConfig, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Strings of recordings of one speaker each; speakers as often as they have recordings.
 
     Each count of parts gets the same share of the audio: alignment is learnt on the short strings first.
+    Gives the parts (n_parts,) of all strings and where each string starts (n_strings + 1,).
     """
-    if not augment.join.per_epoch:
-        return []
-    of_speaker: dict[str | None, list[int]] = {}
-    for index, utterance in enumerate(utterances):
-        of_speaker.setdefault(utterance.speaker, []).append(index)
-    counts = np.arange(augment.join.min_items, augment.join.max_items + 1)
-    share = (1 / counts) / (1 / counts).sum()
-    drawn = random.choice(counts, augment.join.per_epoch, p=share)
-    strings = []
-    for first, count in zip(random.integers(len(utterances), size=len(drawn)), drawn, strict=True):
-        pool = of_speaker[utterances[first].speaker]
-        parts = [int(i) for i in random.choice(pool, count)]
-        total = np.cumsum([utterances[i].duration for i in parts])
-        strings.append(tuple(parts[: max(1, int((total <= augment.join.max_seconds).sum()))]))
-    return strings
+    if not join.per_epoch or not len(corpus):
+        return np.zeros(0, np.int32), np.zeros(1, np.int64)
+    pool = corpus.by_speaker
+    speakers = corpus.speakers[pool]  # rising
+    counts = np.arange(join.min_items, join.max_items + 1)
+    counts = random.choice(counts, join.per_epoch, p=(1 / counts) / (1 / counts).sum())
+    first = random.integers(len(pool), size=join.per_epoch)
+    begin = np.searchsorted(speakers, speakers[first], side="left")
+    end = np.searchsorted(speakers, speakers[first], side="right")
+    starts = np.concatenate([[0], counts.cumsum()])
+    if join.order == "neighbours":  # those that follow; the last ones of a speaker give up a later start
+        counts = np.minimum(counts, end - begin)
+        starts = np.concatenate([[0], counts.cumsum()])
+        first = np.minimum(first, end - counts)
+        places = np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
+    else:
+        places = random.integers(np.repeat(begin, counts), np.repeat(end, counts))
+    parts = pool[places]
+    total = corpus.durations[parts].astype(np.float64).cumsum()
+    total -= np.repeat((total - corpus.durations[parts])[starts[:-1]], counts)
+    kept = total <= join.max_seconds
+    kept[starts[:-1]] = True
+    return parts[kept], np.concatenate([[0], kept.cumsum()])[starts]

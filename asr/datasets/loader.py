@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,15 +15,25 @@ from torch import Tensor
 
 from asr import audio
 from asr.config import AugmentConfig, Config
-from asr.datasets.batching import EpochPlan, Example
+from asr.datasets.batching import EpochPlan, Example, Stream, random_stream
+from asr.datasets.corpus import Corpus
 from asr.datasets.manifest import Utterance
+from asr.errors import AsrError
 from asr.tokenizer import PAD, Tokenizer
+
+# A recording may be shorter than its utterance says by so many seconds, and by this share: lengths of MP3 are
+# estimates, and annotators round. Beyond that, part of the text is probably not in it.
+SHORT = (0.1, 0.05)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded waveforms (B, samples) with lengths (B,), padded tokens (B, U) with lengths (B,), on the CPU."""
+    """Padded waveforms (B, samples) with lengths (B,), padded tokens (B, U) with lengths (B,), on the CPU.
 
+    An example with a recording that cannot be read is not in it: B may be 0.
+    """
+
+    place: int  # in the plan
     waveforms: Tensor
     lengths: Tensor
     tokens: Tensor
@@ -31,15 +41,14 @@ class Batch:
     ids: list[str]
     texts: list[str]
     seconds: float  # of audio, without padding
+    bad: tuple[str, ...]  # a message for each recording that could not be read
 
 
 class Loader:
     """Turns lists of examples into batches; what was decoded stays in memory up to `data.cache_mb`."""
 
-    def __init__(
-        self, utterances: Sequence[Utterance], tokenizer: Tokenizer, config: Config, train: bool
-    ) -> None:
-        self.utterances = utterances
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, config: Config, train: bool) -> None:
+        self.corpus = corpus
         self.tokenizer = tokenizer
         self.sample_rate = config.features.sample_rate
         self.augment: AugmentConfig | None = config.augment if train else None
@@ -48,13 +57,13 @@ class Loader:
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def batches(self, plan: EpochPlan, start: int = 0) -> Generator[Batch, None, None]:
-        """Batches of a plan from `start` on, in its order, each decoded while earlier ones are in use."""
+    def batches(self, plan: EpochPlan, places: Iterable[int]) -> Generator[Batch, None, None]:
+        """The batches at those places of a plan, in that order, decoded while earlier ones are in use."""
         with ThreadPoolExecutor(self.workers, thread_name_prefix="audio") as pool:
             ahead: deque[Future[Batch]] = deque()
             try:
-                for index in range(start, len(plan)):
-                    ahead.append(pool.submit(lambda i: self.load(plan[i]), index))
+                for place in places:
+                    ahead.append(pool.submit(lambda i: self.load(plan[i], i), place))
                     if len(ahead) > 2 * self.workers:
                         yield ahead.popleft().result()
                 while ahead:
@@ -63,24 +72,34 @@ class Loader:
                 for future in ahead:
                     future.cancel()
 
-    def load(self, examples: list[Example]) -> Batch:
-        """Decode, augment and pad. Raises AsrError naming the file when a recording cannot be read."""
-        waveforms = [self._waveform(example) for example in examples]
+    def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
+        """Decode, augment and pad. A recording that cannot be read is named in the batch, never raised."""
+        waveforms, ids, texts, bad = [], [], [], []
         separator = self.augment.join.separator if self.augment else " "
-        texts = [separator.join(self.utterances[i].text for i in example.parts) for example in examples]
-        tokens = [self.tokenizer.encode(text) for text in texts]
+        for example in examples:
+            try:
+                utterances = [self.corpus[index] for index in example.parts]
+                recordings = [self._read(i, u) for i, u in zip(example.parts, utterances, strict=True)]
+            except AsrError as error:
+                bad.append(str(error))
+                continue
+            waveforms.append(torch.from_numpy(self._waveform(example, recordings)))
+            ids.append("+".join(utterance.id for utterance in utterances) or "silence")
+            texts.append(separator.join(utterance.text for utterance in utterances))
+        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
         return Batch(
-            waveforms=_pad([torch.from_numpy(w) for w in waveforms], 0.0),
-            lengths=torch.tensor([len(w) for w in waveforms]),
-            tokens=_pad([torch.tensor(t, dtype=torch.long) for t in tokens], PAD),
-            token_lengths=torch.tensor([len(t) for t in tokens]),
-            ids=["+".join(self.utterances[i].id for i in example.parts) or "silence" for example in examples],
+            place,
+            waveforms=_pad(waveforms, torch.float32, 0.0),
+            lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
+            tokens=_pad(tokens, torch.long, PAD),
+            token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
+            ids=ids,
             texts=texts,
             seconds=sum(len(w) for w in waveforms) / self.sample_rate,
+            bad=tuple(bad),
         )
 
-    def _waveform(self, example: Example) -> np.ndarray:
-        parts = [self._read(index) for index in example.parts]
+    def _waveform(self, example: Example, parts: list[np.ndarray]) -> np.ndarray:
         if example.speed != 1.0:
             parts = [
                 soxr.resample(part, self.sample_rate * example.speed, self.sample_rate) for part in parts
@@ -91,14 +110,19 @@ class Loader:
         pieces = [pauses[0]]
         for part, pause in zip(parts, pauses[1:], strict=True):
             pieces += [part, pause]
-        return _change_level(np.concatenate(pieces), self.augment, np.random.default_rng((*example.seed, 1)))
+        return _change_level(np.concatenate(pieces), self.augment, random_stream(*example.key, Stream.GAIN))
 
-    def _read(self, index: int) -> np.ndarray:
+    def _read(self, index: int, utterance: Utterance) -> np.ndarray:
         """A recording, from the cache where it is there. Reading it twice at once does no harm."""
         if (samples := self._cache.get(index)) is not None:
             return samples
-        utterance = self.utterances[index]
         samples = audio.read(utterance.audio, self.sample_rate, utterance.start, utterance.duration)
+        missing = utterance.duration - len(samples) / self.sample_rate
+        if missing > SHORT[0] + SHORT[1] * utterance.duration:
+            raise AsrError(
+                f"{utterance.audio}: {missing:.2f} s less than the {utterance.duration:.2f} s of utterance "
+                f"{utterance.id!r}; copy it again, or prepare the corpus again"
+            )
         with self._lock:
             if samples.nbytes <= self._room and index not in self._cache:
                 self._cache[index] = samples
@@ -116,5 +140,7 @@ def _change_level(samples: np.ndarray, augment: AugmentConfig, random: np.random
     return samples
 
 
-def _pad(rows: list[Tensor], value: float) -> Tensor:
+def _pad(rows: list[Tensor], dtype: torch.dtype, value: float) -> Tensor:
+    if not rows:
+        return torch.zeros(0, 0, dtype=dtype)
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)

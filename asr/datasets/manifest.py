@@ -11,7 +11,6 @@ that `split`, `gender` or `age` survive a round trip.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -36,8 +35,10 @@ class Utterance:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-_REQUIRED = {"id": str, "audio": str, "text": str, "duration": (int, float)}
-_OPTIONAL = {"speaker": str, "lang": str, "start": (int, float)}
+_REQUIRED: dict[str, Any] = {"id": str, "audio": str, "text": str, "duration": (int, float)}
+_OPTIONAL: dict[str, Any] = {"speaker": str, "lang": str, "start": (int, float)}
+_KNOWN = _REQUIRED.keys() | _OPTIONAL.keys()
+_LONGEST = 1e9  # seconds; NaN, infinity and what float32 cannot hold are beyond it
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -46,28 +47,32 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     Raises AsrError naming the file and line for a missing file, a line that is not a JSON object, a missing
     key, a value of the wrong type, or an id that occurs twice.
     """
-    utterances = list(iter_manifest(path))
+    path = Path(path)
+    utterances = []
     seen: dict[str, int] = {}
-    for number, utterance in enumerate(utterances, 1):
-        if utterance.id in seen:
+    for number, _, line in iter_lines(path):
+        record = parse_line(line, path, number)
+        if (first := seen.setdefault(record["id"], number)) != number:
             raise AsrError(
-                f"{path}: id {utterance.id!r} stands twice (utterances {seen[utterance.id]} and {number}); "
+                f"{path}, line {number}: id {record['id']!r} stands twice (first in line {first}); "
                 "ids must be unique: rename one"
             )
-        seen[utterance.id] = number
+        utterances.append(to_utterance(record, path))
     return utterances
 
 
-def iter_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
-    """Utterances one by one, for manifests larger than memory. Raises as `read_manifest`, ids unchecked."""
-    path = Path(path)
+def iter_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Number (from 1), byte offset and bytes of every line that is not blank.
+
+    Raises AsrError when the file cannot be read.
+    """
+    offset = 0
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield _parse(line, path, number)
-    except UnicodeDecodeError as error:
-        raise AsrError(f"{path}: not UTF-8 text ({error.reason}); save the manifest as UTF-8") from None
+                if not line.isspace():
+                    yield number, offset, line
+                offset += len(line)
     except OSError as error:
         raise AsrError(f"{path}: cannot read the manifest ({error.strerror}); check the path") from None
 
@@ -81,44 +86,54 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
             out.write(json.dumps(_record(utterance, folder), ensure_ascii=False) + "\n")
 
 
-def _parse(line: str, path: Path, number: int) -> Utterance:
-    where = f"{path}, line {number}"
+def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object of a line, checked. Raises AsrError naming the file, the line and what is wrong."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode())
     except json.JSONDecodeError as error:
-        raise AsrError(
-            f"{where}: not JSON ({error.msg}, column {error.colno}); mend or delete the line"
-        ) from None
-    if not isinstance(record, dict):
-        raise AsrError(
-            f"{where}: a JSON object is needed, not {type(record).__name__}; mend or delete the line"
-        )
-    for key, kind in _REQUIRED.items():
-        if key not in record:
-            raise AsrError(f"{where}: no {key!r}; each line needs id, audio, text and duration")
-        if not isinstance(record[key], kind) or isinstance(record[key], bool):  # type: ignore[arg-type]
-            raise AsrError(
-                f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
-            )
-    for key, kind in _OPTIONAL.items():
-        if record.get(key) is not None and not isinstance(record[key], kind):  # type: ignore[arg-type]
-            raise AsrError(
-                f"{where}: {key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
-            )
-    duration, start = float(record["duration"]), float(record.get("start") or 0.0)
-    if not (math.isfinite(duration) and duration > 0 and math.isfinite(start) and start >= 0):
-        raise AsrError(f"{where}: duration {duration} or start {start} is not a possible time in seconds")
-    known = _REQUIRED.keys() | _OPTIONAL.keys()
+        wrong = f"not JSON ({error.msg}, column {error.colno}); mend or delete the line"
+    except UnicodeDecodeError as error:
+        wrong = f"not UTF-8 text ({error.reason}); save the manifest as UTF-8"
+    except RecursionError:
+        wrong = "not an object of a manifest (nested too deeply); mend or delete the line"
+    else:
+        wrong = _wrong_with(record)
+        if not wrong:
+            return record
+    raise AsrError(f"{path}, line {number}: {wrong}")
+
+
+def to_utterance(record: dict[str, Any], path: Path) -> Utterance:
+    """The utterance that a checked line of the manifest `path` stands for."""
     return Utterance(
         id=record["id"],
         audio=path.parent / record["audio"],
         text=record["text"],
-        duration=duration,
+        duration=float(record["duration"]),
         speaker=record.get("speaker"),
         lang=record.get("lang"),
-        start=start,
-        extra={key: value for key, value in record.items() if key not in known},
+        start=float(record.get("start") or 0.0),
+        extra={key: value for key, value in record.items() if key not in _KNOWN},
     )
+
+
+def _wrong_with(record: Any) -> str:
+    if not isinstance(record, dict):
+        return f"a JSON object is needed, not {type(record).__name__}; mend or delete the line"
+    for key, kind in _REQUIRED.items():
+        if key not in record:
+            return f"no {key!r}; each line needs id, audio, text and duration"
+        if not isinstance(record[key], kind) or record[key] is True or record[key] is False:
+            return f"{key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
+    for key, kind in _OPTIONAL.items():
+        if (value := record.get(key)) is not None and not isinstance(value, kind):
+            return f"{key!r} has the wrong type ({type(value).__name__}); mend the value"
+    if "\0" in record["audio"]:
+        return "'audio' is not a path; mend the value"
+    duration, start = record["duration"], record.get("start") or 0.0
+    if not (0 < duration < _LONGEST and 0 <= start < _LONGEST):
+        return f"duration {duration} or start {start} is not a possible time in seconds"
+    return ""
 
 
 def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ import torch
 from asr.bundle import Bundle
 from asr.config import AugmentConfig, Config
 from asr.datasets.batching import EpochPlan
+from asr.datasets.corpus import Corpus
 from asr.datasets.loader import Loader
-from asr.datasets.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from asr.features import LogMel, Statistics
 from asr.tokenizer import Tokenizer
@@ -35,12 +34,14 @@ class Setup:
 def set_up(config: Config, say: Callable[[str], None]) -> Setup:
     """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the features.
 
-    Raises AsrError for empty or missing manifests and for dev texts with characters never trained on.
+    Raises AsrError for empty or missing manifests and for texts with a character that
+    the model would not have.
     """
-    train = _select(config, config.data.train, "data.train", say)
-    dev = _select(config, config.data.dev, "data.dev", say)
-    tokenizer = Tokenizer.learn(u.text for u in train)
-    _check_characters(config, tokenizer, dev)
+    train, dev = Corpus.read(config.data, "train"), Corpus.read(config.data, "dev")
+    say(f"data.train: {train.summary()}")
+    say(f"data.dev: {dev.summary()}")
+    tokenizer = learn_tokenizer(config, train)
+    check_characters(config, tokenizer, train, dev)
     torch.manual_seed(config.train.seed)
     bundle = Bundle.build(config, tokenizer)
     setup = Setup(
@@ -55,51 +56,33 @@ def set_up(config: Config, say: Callable[[str], None]) -> Setup:
     return setup
 
 
-def _select(
-    config: Config, manifests: Sequence[Path], key: str, say: Callable[[str], None]
-) -> list[Utterance]:
-    """The utterances of some manifests that the configuration asks for; the others are counted."""
-    if not manifests:
-        raise AsrError(
-            f"{key} names no manifest; write one with `asr prepare` and name it in the configuration"
-        )
-    data, kept, dropped = config.data, [], Counter[str]()
-    for utterance in (u for path in manifests for u in read_manifest(path)):
-        if utterance.speaker in data.exclude_speakers:
-            dropped["of excluded speakers"] += 1
-        elif utterance.duration < data.min_seconds:
-            dropped[f"shorter than {data.min_seconds} s"] += 1
-        elif utterance.duration > data.max_seconds:
-            dropped[f"longer than {data.max_seconds} s"] += 1
-        else:
-            kept.append(utterance)
-    kept = kept[: data.first]
-    names = ", ".join(map(str, manifests))
-    if not kept:
-        raise AsrError(
-            f"{key}: no utterance left of {names} ({dict(dropped) or 'empty'}); check the manifests"
-        )
-    hours = sum(u.duration for u in kept) / 3600
-    out = "; left out: " + ", ".join(f"{n} {why}" for why, n in dropped.items()) if dropped else ""
-    say(f"{key}: {len(kept)} utterances, {hours:.2f} h from {names}{out}")
-    return kept
+def learn_tokenizer(config: Config, train: Corpus) -> Tokenizer:
+    """`data.characters`, or those of the training texts and, where they are joined, of what goes between."""
+    if config.data.characters is not None:
+        return Tokenizer.of(unicodedata.normalize("NFC", config.data.characters))
+    return Tokenizer.of([*train.counts, *_between(config)])
 
 
-def _check_characters(config: Config, tokenizer: Tokenizer, dev: Sequence[Utterance]) -> None:
+def check_characters(config: Config, tokenizer: Tokenizer, *sets: Corpus) -> None:
+    """Raises AsrError, with file and line, for a text with a character that the tokenizer does not have."""
     if config.data.unknown_characters == "unk":
         return
-    for utterance in dev:
-        if unknown := tokenizer.unknown(utterance.text):
-            names = ", ".join(map(str, config.data.dev))
-            raise AsrError(
-                f"{names}: utterance {utterance.id!r} has {unknown[0]!r}, which no training text has; "
-                "mend the text, or set data.unknown_characters to unk"
-            )
+    for corpus in sets:
+        corpus.check_characters(tokenizer)
+    if unknown := set(_between(config)) - set(tokenizer.characters):
+        raise AsrError(
+            f"augment.join.separator: the model has no {min(unknown)!r}; add it to data.characters, or set "
+            "another separator"
+        )
+
+
+def _between(config: Config) -> str:
+    return config.augment.join.separator if config.augment.join.per_epoch else ""
 
 
 def _fit_features(features: LogMel, loader: Loader, plan: EpochPlan) -> None:
     statistics, seconds = Statistics(features.config.n_mels), 0.0
-    for batch in loader.batches(plan):
+    for batch in loader.batches(plan, range(len(plan))):
         statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
         seconds += batch.seconds
         if seconds >= STATISTICS_SECONDS:

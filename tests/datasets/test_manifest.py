@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr.datasets.manifest import Utterance, iter_manifest, read_manifest, write_manifest
+from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 
 GOOD = {"id": "a", "audio": "a.wav", "text": "one", "duration": 1.5}
@@ -97,6 +97,5 @@ def test_bad_files(tmp_path):
     with pytest.raises(AsrError, match="UTF-8"):
         read_manifest(path)
     path.write_text(2 * (json.dumps(GOOD) + "\n"))
-    with pytest.raises(AsrError, match="'a' stands twice"):
+    with pytest.raises(AsrError, match="line 2: id 'a' stands twice"):
         read_manifest(path)
-    assert len(list(iter_manifest(path))) == 2
