@@ -13,6 +13,7 @@ import typer
 
 from asr.commands.info import info
 from asr.commands.prepare import prepare
+from asr.commands.runs import runs
 from asr.commands.score import score
 from asr.commands.train import train
 from asr.commands.transcribe import transcribe
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, prepare, info):
+for verb in (transcribe, score, train, runs, prepare, info):
     app.command(context_settings={"max_content_width": 100})(verb)
 
 

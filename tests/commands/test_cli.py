@@ -23,7 +23,7 @@ from asr import commands, transcribing
 from asr.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["transcribe", "score", "train", "prepare", "info"]
+VERBS = ["transcribe", "score", "train", "runs", "prepare", "info"]
 PATIENCE = 600  # seconds for a process that hangs: a machine may be busy with something else
 
 
