@@ -49,7 +49,7 @@ class Corpus(Sequence[Utterance]):
         self.speakers = speakers
         self.name = name  # for messages
         self.dropped: dict[str, Dropped] = {}  # by reason
-        self.counts: Counter[str] = Counter()  # of each character, texts as the tokenizer takes them
+        self.counts: Counter[str] = Counter()  # character: how many texts have it
         self.first_seen: dict[str, str] = {}  # character: the file and line of the first text that has it
         self._fetch = fetch
 
@@ -151,21 +151,17 @@ class Corpus(Sequence[Utterance]):
         unknown = [character for character in self.first_seen if character not in known]
         if unknown:
             first = unknown[0]
-            count = f"{self.counts[first]} times in all"
-            if len(unknown) > 1:
-                count += f", and {len(unknown) - 1} other characters"
+            also = f"; also {' '.join(map(repr, unknown[1:10]))}" if len(unknown) > 1 else ""
             raise AsrError(
-                f"{self.first_seen[first]}: the text has {first!r} ({count}), which the model does not have; "
-                "mend the texts, or set data.unknown_characters to unk"
+                f"{self.first_seen[first]}: the text has {first!r}, which the model does not know (it is in "
+                f"{self.counts[first]} texts{also}); mend them, or set data.unknown_characters to unk"
             )
 
     def _count(self, text: str) -> set[str]:
-        """Count the characters of a text; gives those that are new."""
-        text = tidy(text)
-        self.counts.update(text)
-        if len(self.counts) > len(self.first_seen):
-            return set(text) - self.first_seen.keys()
-        return set()
+        """Count what characters a text has; gives those that are new."""
+        found = set(tidy(text))
+        self.counts.update(found)
+        return found - self.first_seen.keys() if len(self.counts) > len(self.first_seen) else set()
 
     def _drop(self, why: str, id: str | None) -> None:
         dropped = self.dropped.setdefault(why, Dropped())
