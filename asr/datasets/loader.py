@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from asr import audio
-from asr.config import AugmentConfig, Config
-from asr.datasets.batching import EpochPlan, Example, Stream, random_stream
+from asr.config import Config
+from asr.datasets.augment import Augmenter
+from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
@@ -40,6 +41,7 @@ class Batch:
     token_lengths: Tensor
     ids: list[str]
     texts: list[str]
+    treatments: list[str]  # what was done to each row's audio, to be read
     seconds: float  # of audio, without padding
     bad: tuple[str, ...]  # a message for each recording that could not be read
 
@@ -51,7 +53,8 @@ class Loader:
         self.corpus = corpus
         self.tokenizer = tokenizer
         self.sample_rate = config.features.sample_rate
-        self.augment: AugmentConfig | None = config.augment if train else None
+        self.augmenter = Augmenter(config.augment, self.sample_rate) if train else None
+        self._separator = config.augment.join.separator
         self.workers = config.data.workers
         self._room = config.data.cache_mb * 2**20
         self._cache: dict[int, np.ndarray] = {}
@@ -74,18 +77,18 @@ class Loader:
 
     def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
         """Decode, augment and pad. A recording that cannot be read is named in the batch, never raised."""
-        waveforms, ids, texts, bad = [], [], [], []
-        separator = self.augment.join.separator if self.augment else " "
+        waveforms, ids, texts, treatments, bad = [], [], [], [], []
         for example in examples:
             try:
                 utterances = [self.corpus[index] for index in example.parts]
-                recordings = [self._read(i, u) for i, u in zip(example.parts, utterances, strict=True)]
+                waveform, treatment = self._waveform(example, utterances)
             except AsrError as error:
                 bad.append(str(error))
                 continue
-            waveforms.append(torch.from_numpy(self._waveform(example, recordings)))
+            waveforms.append(torch.from_numpy(waveform))
+            treatments.append(treatment)
             ids.append("+".join(utterance.id for utterance in utterances) or "silence")
-            texts.append(separator.join(utterance.text for utterance in utterances))
+            texts.append(self._separator.join(utterance.text for utterance in utterances))
         tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
         return Batch(
             place,
@@ -95,22 +98,29 @@ class Loader:
             token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
             ids=ids,
             texts=texts,
+            treatments=treatments,
             seconds=sum(len(w) for w in waveforms) / self.sample_rate,
             bad=tuple(bad),
         )
 
-    def _waveform(self, example: Example, parts: list[np.ndarray]) -> np.ndarray:
+    def _waveform(self, example: Example, utterances: list[Utterance]) -> tuple[np.ndarray, str]:
+        """The audio (samples,) of an example, and what was done to it."""
+        parts = [self._read(i, u) for i, u in zip(example.parts, utterances, strict=True)]
+        if self.augmenter is None:
+            return np.concatenate(parts), ""
+        done = []
         if example.speed != 1.0:
-            parts = [
-                soxr.resample(part, self.sample_rate * example.speed, self.sample_rate) for part in parts
-            ]
-        if self.augment is None:
-            return np.concatenate(parts)
+            rates = self.sample_rate * example.speed, self.sample_rate
+            parts = [soxr.resample(part, *rates) for part in parts]
+            done.append(f"speed {example.speed:g}")
         pauses = [np.zeros(round(pause * self.sample_rate), np.float32) for pause in example.pauses]
+        if sum(map(len, pauses)):
+            done.append("pauses " + " ".join(f"{pause:.2f}" for pause in example.pauses) + " s")
         pieces = [pauses[0]]
         for part, pause in zip(parts, pauses[1:], strict=True):
             pieces += [part, pause]
-        return _change_level(np.concatenate(pieces), self.augment, random_stream(*example.key, Stream.GAIN))
+        samples, rest = self.augmenter(np.concatenate(pieces), sum(map(len, parts)), example.key)
+        return samples, ", ".join(done + rest)
 
     def _read(self, index: int, utterance: Utterance) -> np.ndarray:
         """A recording, from the cache where it is there. Reading it twice at once does no harm."""
@@ -128,16 +138,6 @@ class Loader:
                 self._cache[index] = samples
                 self._room -= samples.nbytes
         return samples
-
-
-def _change_level(samples: np.ndarray, augment: AugmentConfig, random: np.random.Generator) -> np.ndarray:
-    """Random gain; then white noise, whose level does not follow the gain."""
-    if augment.gain_db:
-        samples = samples * np.float32(10 ** (random.uniform(-augment.gain_db, augment.gain_db) / 20))
-    if augment.noise_db is not None:
-        level = np.float32(10 ** (random.uniform(*augment.noise_db) / 20))
-        samples = samples + level * random.standard_normal(len(samples), dtype=np.float32)
-    return samples
 
 
 def _pad(rows: list[Tensor], dtype: torch.dtype, value: float) -> Tensor:

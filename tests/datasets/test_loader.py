@@ -289,7 +289,7 @@ def test_what_is_cached_is_not_spoilt_by_augmentation(tones):
     config = configuration(BUSY)
     source, plan = loader(tones, config), plan_of(tones, config)
     passes(source, plan)
-    source.augment = None
+    source.augmenter = None
     batch = source.load([Example((5,), (0.0, 0.0), 1.0, KEY)])
     assert np.array_equal(batch.waveforms[0], audio.read(tones[5].audio))
 
