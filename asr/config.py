@@ -236,6 +236,13 @@ class TrainConfig(_Section):
     show: int = Field(3, ge=0, description="transcripts shown at each validation")
 
 
+# Settings that leave the weights as they are: a run may be resumed with others.
+_WITHOUT_EFFECT = {
+    "data": ("workers", "cache_mb", "max_bad"),
+    "train": ("checkpoint_every", "max_skipped", "patience", "show"),
+}
+
+
 class Config(_Section):
     """Everything that makes an experiment; its copy is stored with the model."""
 
@@ -251,6 +258,17 @@ class Config(_Section):
         if self.train.ctc_weight > 0 and not self.model.ctc:
             raise ValueError("train.ctc_weight is above 0 but model.ctc is off; set one to match the other")
         return self
+
+    def trains_as(self, other: Config) -> bool:
+        """Whether both give the same weights: limits, threads and what is shown may differ."""
+
+        def essence(config: Config) -> dict[str, Any]:
+            values = config.model_dump()
+            for section, keys in _WITHOUT_EFFECT.items():
+                values[section] = {k: v for k, v in values[section].items() if k not in keys}
+            return values
+
+        return essence(self) == essence(other)
 
     def overfit(self, count: int) -> Config:
         """The same model on the first `count` training utterances alone, until their WER is 0.

@@ -23,6 +23,7 @@ from asr.errors import AsrError
 from asr.inputs import find_inputs
 from asr.recognizer import Recognizer
 from asr.training.checkpoints import Progress
+from asr.training.distributed import Ranks
 from asr.training.setup import set_up
 from asr.training.steps import Step, build_optimizer, steps
 from asr.transcript import Transcript
@@ -47,11 +48,12 @@ def train(options: argparse.Namespace) -> None:
     """Time optimiser steps after a few that are not counted."""
     config = load_config(options.config, tuple(options.overrides))
     setup = set_up(config, lambda line: print(line, file=sys.stderr))
-    setup.bundle.to(pick_device(options.device))
+    device = pick_device(options.device)
+    setup.bundle.to(device)
     optimizer = build_optimizer(setup.bundle, config.optim)
     done: list[Step] = []
     began = 0.0
-    for step in steps(setup, optimizer, Progress()):
+    for step in steps(setup, optimizer, Progress(), Ranks(0, 1, device)):
         if step.number == options.warmup:
             began = time.perf_counter()
         elif step.number > options.warmup:

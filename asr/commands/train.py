@@ -15,7 +15,9 @@ def train(
         typer.Argument(help="Settings that differ, such as train.steps=2000 data.workers=4."),
     ] = None,
     run: Annotated[
-        Path, typer.Option(help="Folder of this run; made, and in the end a model folder.")
+        Path,
+        # torchrun takes an argument --run for one of its own, cut short.
+        typer.Option("--run", "--run-dir", help="Folder of this run; made, and in the end a model folder."),
     ] = Path("runs/run"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     overfit: Annotated[

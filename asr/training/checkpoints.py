@@ -3,12 +3,15 @@
 run/                     a model folder: the best so far, at the end the average of the best
   checkpoints/step-00000500/    a model folder each, with trainer.json
                                 and, in the newest one, optimizer.safetensors
+
+With a moving average of the weights, the average is the model, and the weights lie with the moments.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.bundle import TOKENIZER, WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.bundle import CONFIG, TOKENIZER, WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.config import Config, load_config
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.tokenizer import Tokenizer
+from asr.training.weights import MovingAverage
 
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+LIVE = "live"  # the weight that is trained, beside its moments
 
 
 @dataclass
@@ -33,22 +39,38 @@ class Progress:
     position: int = 0  # batches of this epoch's plan done
     seconds: float = 0.0  # of training, over all sittings
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry for each validation
+    bad: list[str] = field(default_factory=list)  # recordings that could not be read, one message each
+    skipped: int = 0  # steps whose gradient was not finite
 
 
 def save_checkpoint(
-    run: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+    run: Path,
+    bundle: Bundle,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: MovingAverage | None = None,
 ) -> None:
-    """Write a checkpoint, then delete what is no longer needed: all but the newest and the `keep` best."""
+    """Write a checkpoint, then delete what is no longer needed: all but the newest and the best to average.
+
+    Raises AsrError when it cannot be written; what was there before is then still there.
+    """
     folder = run / "checkpoints" / f"step-{progress.step:08d}"
     unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    bundle.save(unfinished, step=progress.step)
-    save_tensors(unfinished / OPTIMIZER, _moments(bundle, optimizer), {})
-    with atomic_write(unfinished / TRAINER) as out:
-        json.dump(asdict(progress), out, indent=1)
-    if folder.exists():  # the same step once more, after a validation: the newer one knows its scores
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
+    if not (folder / OPTIMIZER).is_file():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            with average.in_place() if average else nullcontext():
+                bundle.save(unfinished, step=progress.step)
+            save_tensors(unfinished / OPTIMIZER, _training_state(bundle, optimizer, average is not None), {})
+            _save_progress(unfinished, progress)
+            shutil.rmtree(folder, ignore_errors=True)  # of a best one there is no OPTIMIZER any more
+            unfinished.rename(folder)
+        except (AsrError, OSError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)  # no room: leave what there is to the next one
+            raise AsrError(f"no checkpoint of step {progress.step}: {error}") from error
+    else:  # the same step once more, validated now: only what is known about it has changed
+        _save_progress(folder, progress)
+    keep = bundle.config.train.average
 
     best = {entry["step"] for entry in best_validations(progress.history, keep)}
     for other in _folders(run):
@@ -64,7 +86,40 @@ def newest(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def load_checkpoint(folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer) -> Progress:
+def checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | None:
+    """The checkpoint that a run begins with; None: it begins at the beginning.
+
+    Raises AsrError when the folder holds a run that is not to be resumed, another one, or none.
+    """
+    found = newest(run)
+    if resume and not (run / CONFIG).is_file():
+        raise AsrError(f"{run}: nothing to resume, there is no run; leave out --resume")
+    if found is not None and not resume:
+        raise AsrError(
+            f"{run}: holds a run already ({found.name}); add --resume to go on, or choose another folder"
+        )
+    if resume and not load_config(run / CONFIG).trains_as(config):
+        raise AsrError(
+            f"{run}: was trained with another configuration ({run / CONFIG}); choose another folder"
+        )
+    return found  # None with `resume`: the run was killed before its first checkpoint
+
+
+def check_room(run: Path, parameters: int, config: Config) -> None:
+    """Refuse to begin where there is no room for the models to average and one more with its moments."""
+    needed = 4 * parameters * (config.train.average + 1 + (3 if config.optim.ema is None else 4))
+    run.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise AsrError(
+            f"{run}: {free / 2**20:.0f} MB free, and this run will need {needed / 2**20:.0f} MB; "
+            "make room, or choose another folder"
+        )
+
+
+def load_checkpoint(
+    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
+) -> Progress:
     """Put weights and moments back in place; the progress that was stored with them.
 
     Raises AsrError when the weights do not fit, because the training texts have other characters now.
@@ -74,13 +129,17 @@ def load_checkpoint(folder: Path, bundle: Bundle, optimizer: torch.optim.Optimiz
             f"{folder}: the training texts have other characters than when this run began; start anew"
         )
     bundle.module.load_state_dict(load_tensors(folder / WEIGHTS)[0])
-    moments, _ = load_tensors(folder / OPTIMIZER)
+    if average is not None:
+        average.restart()
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_tensors(folder / OPTIMIZER)[0].items():
+        state.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = tensor
     for name, parameter in bundle.network.named_parameters():
-        entries = {key.rpartition("/")[2]: t for key, t in moments.items() if key.rpartition("/")[0] == name}
-        # AdamW keeps its step count as a CPU tensor, the moments where the weights are.
-        optimizer.state[parameter] = {
-            k: t if k == "step" else t.to(parameter.device) for k, t in entries.items()
-        }
+        entries = state.get(name, {})
+        if LIVE in entries:
+            parameter.data.copy_(entries.pop(LIVE))
+        if entries:  # fused AdamW has its step count where the weights are, as all the rest
+            optimizer.state[parameter] = {k: t.to(parameter.device) for k, t in entries.items()}
     try:
         return Progress(**json.loads((folder / TRAINER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -94,7 +153,7 @@ def best_validations(history: list[dict[str, Any]], count: int) -> list[dict[str
     return sorted(history, key=lambda entry: (entry["cer"], -entry["step"]))[:count]
 
 
-def average(run: Path, steps: list[int]) -> dict[str, Tensor]:
+def average_weights(run: Path, steps: list[int]) -> dict[str, Tensor]:
     """Mean of the weights of some checkpoints, summed in float64."""
     total: dict[str, Tensor] = {}
     for step in steps:
@@ -104,12 +163,20 @@ def average(run: Path, steps: list[int]) -> dict[str, Tensor]:
     return {name: (tensor / len(steps)).float() for name, tensor in total.items()}
 
 
-def _moments(bundle: Bundle, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{name}/{key}": value
-        for name, parameter in bundle.network.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def _training_state(bundle: Bundle, optimizer: torch.optim.Optimizer, live: bool) -> dict[str, Tensor]:
+    """The moments of every weight, and the weight itself where the model has its average."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in bundle.network.named_parameters():
+        state = dict(optimizer.state.get(parameter, {}))
+        if live:
+            state[LIVE] = parameter
+        found |= {f"{name}/{key}": value for key, value in state.items()}
+    return found
+
+
+def _save_progress(folder: Path, progress: Progress) -> None:
+    with atomic_write(folder / TRAINER) as out:
+        json.dump(asdict(progress), out, indent=1)
 
 
 def _folders(run: Path) -> list[Path]:

@@ -15,12 +15,11 @@ from asr.tokenizer import BEGIN, END, PAD
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over a batch, as scalars that can be added up and divided by the tokens of many batches."""
+    """Sums over a batch, scalars, to be added up and divided by the tokens of many batches."""
 
     total: Tensor  # (1 - ctc_weight) * attention + ctc_weight * ctc
     attention: Tensor
     ctc: Tensor
-    tokens: int  # END of every utterance included
 
 
 def joint_loss(
@@ -39,7 +38,7 @@ def joint_loss(
     `token_noise` is the share of the tokens given to the decoder that are replaced by others.
     """
     memory = network.encode(features, lengths)
-    given = pad(_disturbed(tokens, token_noise), (1, 0), value=BEGIN)  # (B, U + 1)
+    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BEGIN)  # (B, U + 1)
     wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), END)  # (B, U + 1)
     logits = network.decode(given, memory).float()  # (B, U + 1, V)
     attention = cross_entropy(
@@ -63,17 +62,18 @@ def joint_loss(
             zero_infinity=True,
         )
     total = torch.lerp(attention, ctc, config.ctc_weight) if config.ctc_weight else attention
-    return Losses(total, attention.detach(), ctc.detach(), int(token_lengths.sum()) + len(tokens))
+    return Losses(total, attention.detach(), ctc.detach())
 
 
-def _disturbed(tokens: Tensor, share: float) -> Tensor:
-    """Tokens (B, U), some of them replaced by others of the same batch.
+def _disturbed(tokens: Tensor, lengths: Tensor, share: float) -> Tensor:
+    """Tokens (B, U), some of them replaced by others of the same utterance.
 
     Most characters of a word follow from those before; with some of these wrong the decoder has to listen,
     so that its attention finds the place in the audio sooner, and its own errors matter less (the word
     dropout of Bowman et al. 2016, with other characters in place of UNK).
     """
-    if not share or not tokens.numel():
+    if not share or not tokens.size(1):
         return tokens
-    others = tokens.flatten()[torch.randint(tokens.numel(), tokens.shape, device=tokens.device)]
+    place = (torch.rand(tokens.shape, device=tokens.device) * lengths.unsqueeze(1)).long()  # (B, U), not PAD
+    others = tokens.gather(1, place)
     return torch.where(torch.rand(tokens.shape, device=tokens.device) < share, others, tokens)

@@ -2,116 +2,162 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from asr.bundle import Bundle
-from asr.config import Config, OptimConfig
+from asr.config import OptimConfig
 from asr.datasets.batching import EpochPlan
 from asr.datasets.loader import Batch
-from asr.features import spec_augment
 from asr.training.checkpoints import Progress
-from asr.training.losses import joint_loss
+from asr.training.distributed import Ranks
+from asr.training.objective import Objective, count_tokens
 from asr.training.schedules import learning_rate
 from asr.training.setup import Setup
+from asr.training.weights import MovingAverage
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step was."""
+    """What one optimiser step was, over all processes."""
 
     number: int  # counted from 1
     epoch: int
     loss: float  # per token
+    attention_loss: float  # its two parts, per token, not weighted
+    ctc_loss: float
     gradient_norm: float  # before clipping
     learning_rate: float
     utterances: int
     audio: float  # seconds, without padding
-    wait: float  # seconds that the step waited for data
+    wait: float  # seconds that this process waited for data
+    skipped: tuple[str, ...]  # the batches to blame when the gradient was not finite and nothing was done
+    bad: tuple[str, ...]  # recordings left out because they could not be read, one message each
+    stop: bool  # whether a process was asked to stop
 
 
-def steps(setup: Setup, optimizer: torch.optim.Optimizer, progress: Progress) -> Iterator[Step]:
-    """Do optimiser steps until `train.steps`, yielding after each; `progress` moves along.
+def steps(
+    setup: Setup,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    ranks: Ranks,
+    average: MovingAverage | None = None,
+    stop: Callable[[], object] = bool,
+) -> Iterator[Step]:
+    """Do optimiser steps without end, yielding after each; `progress` moves along.
 
-    Everything random in a step follows from (seed, step): nothing else needs to be stored to resume.
+    A step takes the next `accumulate` batches of every process from one plan. Everything random in it follows
+    from (seed, step, place in the step), so nothing else is stored to resume, and n processes do what one
+    does that accumulates n times as many. `stop` is asked at every step.
     """
-    bundle, config = setup.bundle, setup.bundle.config
-    autocast = torch.autocast(bundle.device.type, torch.bfloat16, enabled=use_bf16(config, bundle.device))
-    while progress.step < config.train.steps:
+    config = setup.bundle.config
+    objective = ranks.wrap(Objective(setup.bundle), unused=config.train.ctc_weight == 0)
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    while True:
         epoch = progress.epoch
-        plan = EpochPlan(setup.train.utterances, config.data, config.augment, config.train.seed, epoch)
-        batches = setup.train.batches(plan, progress.position)
-        while progress.epoch == epoch and progress.step < config.train.steps:
+        plan = EpochPlan(setup.train.corpus, config.data, config.augment, config.train.seed, epoch)
+        places = range(progress.position + ranks.rank, len(plan), ranks.count)
+        batches = setup.train.batches(plan, places)
+        while progress.epoch == epoch:
             began = time.monotonic()
-            count = min(config.optim.accumulate, len(plan) - progress.position)
-            group = [next(batches) for _ in range(count)]
+            whole = min(config.optim.accumulate * ranks.count, len(plan) - progress.position)
+            group = [next(batches) for _ in range(ranks.rank, whole, ranks.count)]
             wait = time.monotonic() - began
+            tokens, utterances, audio, bad, stopping = ranks.total(
+                sum(map(count_tokens, group)),
+                sum(len(batch.ids) for batch in group),
+                sum(batch.seconds for batch in group),
+                sum(len(batch.bad) for batch in group),
+                bool(stop()),
+            )
 
-            torch.manual_seed((config.train.seed << 32) + progress.step)
-            bundle.module.train()
-            tokens = sum(int(batch.token_lengths.sum()) + len(batch.ids) for batch in group)
-            loss = torch.zeros((), device=bundle.device)
-            for batch in group:
-                with autocast:
-                    part = _loss(bundle, batch) / tokens  # of the group: accumulation equals the larger batch
-                part.backward()
-                loss += part.detach()
-
+            # Divided by the tokens of the whole step: accumulating equals the larger batch.
+            tokens = max(1.0, tokens)
+            losses = _backward(objective, group, ranks, (config.train.seed, progress.step), tokens)
             rate = learning_rate(progress.step, config.train.steps, config.optim)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            norm = torch.nn.utils.clip_grad_norm_(bundle.network.parameters(), config.optim.clip_norm)
-            optimizer.step()
+            for parameter_group in optimizer.param_groups:
+                parameter_group["lr"] = rate
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm))
+            skipped: tuple[str, ...] = ()
+            if math.isfinite(norm):  # the same in all processes, as their gradients are
+                optimizer.step()
+                if average is not None:
+                    average.update(progress.step + 1)
+            else:
+                skipped = _to_blame(losses, group, epoch, ranks)
             optimizer.zero_grad(set_to_none=True)
 
             progress.step += 1
-            progress.position += count
+            progress.position += whole
             if progress.position == len(plan):
                 progress.epoch, progress.position = epoch + 1, 0
-            utterances = sum(len(batch.ids) for batch in group)
-            audio = sum(batch.seconds for batch in group)
-            found = Step(progress.step, epoch, float(loss), float(norm), rate, utterances, audio, wait)
+            messages = [m for batch in group for m in batch.bad]
+            total, attention, ctc = ranks.total(*losses.sum(0).tolist())
+            found = Step(
+                number=progress.step,
+                epoch=epoch,
+                loss=total / tokens,
+                attention_loss=attention / tokens,
+                ctc_loss=ctc / tokens,
+                gradient_norm=norm,
+                learning_rate=rate,
+                utterances=int(utterances),
+                audio=audio,
+                wait=wait,
+                skipped=skipped,
+                bad=tuple(m for each in ranks.gather(messages) for m in each) if bad else (),
+                stop=bool(stopping),
+            )
             progress.seconds += time.monotonic() - began
             yield found
         batches.close()
 
 
-def _loss(bundle: Bundle, batch: Batch) -> torch.Tensor:
-    """The summed loss of a batch, its features computed and masked on the device."""
-    device, config = bundle.device, bundle.config
-    with torch.no_grad():
-        features, lengths = bundle.features(batch.waveforms.to(device), batch.lengths.to(device))
-        if config.augment.specaugment is not None:
-            features = spec_augment(features, lengths, config.augment.specaugment)
-    tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
-    noise = config.train.token_noise
-    return joint_loss(bundle.network, features, lengths, tokens, token_lengths, config.train, noise).total
+def _backward(
+    objective: nn.Module, group: list[Batch], ranks: Ranks, key: tuple[int, int], tokens: float
+) -> Tensor:
+    """Add up the gradients of this process's batches of a step; their losses (batches, 3).
+
+    A process without a batch takes part with none, because the others wait for its gradients. Every batch
+    draws from its own seed, by its place in the step: which process has it makes no difference.
+    """
+    objective.train()
+    losses = []
+    for turn, batch in enumerate(group or [None]):
+        place = ranks.rank + turn * ranks.count
+        torch.manual_seed(int(np.random.SeedSequence((*key, place)).generate_state(1, np.uint64)[0]))
+        with ranks.without_exchange(objective) if turn + 1 < len(group) else nullcontext():
+            loss = objective(batch)
+            (loss[0] * (ranks.count / tokens)).backward()  # the exchange takes the mean over the processes
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def _to_blame(losses: Tensor, group: list[Batch], epoch: int, ranks: Ranks) -> tuple[str, ...]:
+    """The batches of a step whose loss is not finite; all of them when only their gradients are not."""
+    finite = losses.isfinite().all(1).tolist()
+    names = [
+        f"epoch {epoch}, batch {batch.place}: {', '.join(batch.ids[:5])}"
+        + (" ..." if len(batch.ids) > 5 else "")
+        for batch in group
+    ]
+    found = [([n for n, fine in zip(names, finite, strict=False) if not fine], names)]
+    everyone = [pair for each in ranks.gather(found) for pair in each]
+    return tuple(n for bad, _ in everyone for n in bad) or tuple(n for _, names in everyone for n in names)
 
 
 def build_optimizer(bundle: Bundle, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed."""
-    matrices = [p for p in bundle.network.parameters() if p.dim() > 1]
-    vectors = [p for p in bundle.network.parameters() if p.dim() <= 1]
+    """AdamW; biases, norms and other vectors are not decayed, frozen weights not touched."""
+    trained = [p for p in bundle.network.parameters() if p.requires_grad]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def use_bf16(config: Config, device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or "auto" and faster here.
-
-    On a CPU with bfloat16 instructions the `small` preset (d_model 256) trains 1.7 times as fast, and `tiny`
-    (d_model 144) at 0.8 times the speed, because of the casts: `benchmarks/speed.py train` shows it.
-    """
-    if config.train.precision != "auto":
-        return config.train.precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return device.type == "cpu" and bool(fast) and config.model.d_model >= 256

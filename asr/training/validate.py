@@ -1,17 +1,18 @@
-"""Validation by real decoding."""
+"""Validation by real decoding, shared out over the processes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from asr.bundle import Bundle
-from asr.datasets.batching import EpochPlan
-from asr.datasets.loader import Loader
 from asr.decoding import DecodingOptions, greedy
 from asr.scoring import Score, score
+from asr.training.distributed import Ranks
 from asr.training.losses import joint_loss
+from asr.training.objective import count_tokens
+from asr.training.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Validation:
 
     loss: float
     score: Score
+    bad: tuple[str, ...]  # recordings that could not be read, and are not in the scores
 
     @property
     def cer(self) -> float:
@@ -33,22 +35,37 @@ class Validation:
 
 
 @torch.inference_mode()
-def validate(bundle: Bundle, loader: Loader, plan: EpochPlan) -> Validation:
-    """Decode a set greedily and score it; the bundle is left in evaluation mode."""
-    bundle.eval()
+def validate(setup: Setup, ranks: Ranks, stop: Callable[[], bool] = bool) -> Validation | None:
+    """Decode the dev set greedily and score it: the same answer in every process.
+
+    None when `stop` said so in any of them. The model is left in evaluation mode.
+    """
+    bundle = setup.bundle.eval()
     config, device = bundle.config.train, bundle.device
-    total, tokens = 0.0, 0
-    references: dict[str, str] = {}
-    hypotheses: dict[str, str] = {}
-    for batch in loader.batches(plan):
+    loss, tokens, stopped = 0.0, 0, False
+    texts: dict[str, tuple[str, str]] = {}  # id: said, heard
+    bad: list[str] = []
+    for batch in setup.dev.batches(setup.dev_plan, range(ranks.rank, len(setup.dev_plan), ranks.count)):
+        if stopped := stop():
+            break
+        bad += batch.bad
+        if not batch.ids:
+            continue
         features, lengths = bundle.features(batch.waveforms.to(device), batch.lengths.to(device))
-        losses = joint_loss(
-            bundle.network, features, lengths, batch.tokens.to(device), batch.token_lengths.to(device), config
-        )
-        total, tokens = total + float(losses.total), tokens + losses.tokens
+        given = (batch.tokens.to(device), batch.token_lengths.to(device))
+        loss += float(joint_loss(bundle.network, features, lengths, *given, config).total)
+        tokens += count_tokens(batch)
         found = greedy(bundle.network, bundle.network.encode(features, lengths), DecodingOptions())
-        references.update(zip(batch.ids, batch.texts, strict=True))
-        hypotheses.update(
-            (id, bundle.tokenizer.decode(h.tokens)) for id, h in zip(batch.ids, found, strict=True)
-        )
-    return Validation(total / max(1, tokens), score(references, hypotheses))
+        heard = (bundle.tokenizer.decode(hypothesis.tokens) for hypothesis in found)
+        texts.update(zip(batch.ids, zip(batch.texts, heard, strict=True), strict=True))
+
+    loss, tokens_of_all, stops = ranks.total(loss, tokens, stopped)
+    if stops:
+        return None
+    everything = {id: pair for each in ranks.gather(texts) for id, pair in each.items()}
+    references, hypotheses = ({id: pair[i] for id, pair in everything.items()} for i in (0, 1))
+    return Validation(
+        loss / max(1.0, tokens_of_all),
+        score(references, hypotheses),
+        tuple(message for each in ranks.gather(bad) for message in each),
+    )

@@ -38,7 +38,7 @@ def settings(**train_settings) -> Config:
                 "silence": 1,
                 "join": {"per_epoch": 4, "min_items": 2, "max_items": 2},
             },
-            "optim": {"accumulate": 2, "warmup_steps": 5},
+            "optim": {"accumulate": 2, "warmup_steps": 5, "ema": 0.9},
             "train": {"steps": 12, "validate_every": 5, "checkpoint_every": 4, "average": 2} | train_settings,
         }
     )
@@ -114,7 +114,7 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
         interrupt_at(patch, 4, signal.SIGTERM)
         train(settings(), run, device="cpu")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints, "_moments", die)
+        patch.setattr(checkpoints, "_training_state", die)
         train(settings(), run, resume=True, device="cpu")
     assert checkpoints.newest(run).name == "step-00000004"
     assert train(settings(), run, resume=True, device="cpu") == 0

@@ -39,7 +39,6 @@ def test_attention_loss_is_smoothed_cross_entropy_of_what_follows(network, batch
         log_probs = network.decode(given, memory.select(torch.tensor([row]))).detach().log_softmax(-1)[0]
         for position, wanted in enumerate([*text, END]):
             expected += -(0.9 * log_probs[position, wanted] + 0.1 * log_probs[position].mean())
-    assert found.tokens == 4 + 2 + 2
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
     assert float(found.ctc) == 0
 
@@ -89,7 +88,6 @@ def test_sum_over_rows_equals_the_batch(network, batch):
         for i in range(2)
     ]
     assert float(sum(p.total for p in parts)) == pytest.approx(float(whole.total), rel=1e-5)
-    assert sum(p.tokens for p in parts) == whole.tokens
 
 
 def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
@@ -114,4 +112,4 @@ def test_token_noise_on_silence_alone(network):
     found = joint_loss(
         network, torch.randn(1, 40, 8), torch.tensor([40]), nothing, torch.tensor([0]), TrainConfig(), 0.5
     )
-    assert torch.isfinite(found.total) and found.tokens == 1
+    assert torch.isfinite(found.total)

@@ -1,0 +1,112 @@
+"""Two processes against one, through torchrun, as it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from asr.bundle import load_tensors
+from asr.config import Config
+from asr.training import checkpoints
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
+
+
+def experiment(folder: Path, accumulate: int, **train_settings) -> Path:
+    """Everything random switched on; seven batches an epoch, so that the last step of one is ragged.
+
+    The eps of Adam is large, so that a gradient that is zero but for rounding does not count.
+    """
+    config = Config.model_validate(
+        {
+            "model": dict(
+                d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4
+            ),
+            "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 7, "batch_seconds": 6, "max_batch": 1},
+            "augment": {"speeds": [0.9, 1.0, 1.1], "gain_db": 6, "noise_db": [-60, -40], "edge_silence": 0.2},
+            "optim": {"accumulate": accumulate, "warmup_steps": 5, "ema": 0.9, "eps": 1e-4},
+            "train": {
+                "steps": 6,
+                "validate_every": 3,
+                "checkpoint_every": 2,
+                "average": 2,
+                "token_noise": 0.1,
+            }
+            | train_settings,
+        }
+    )
+    folder.mkdir(exist_ok=True)
+    config.save(folder / "experiment.yaml")
+    return folder / "experiment.yaml"
+
+
+def command(processes: int, config: Path, run: Path, *more: str) -> list[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    launch = [*torchrun, "--standalone"] if processes > 1 else [sys.executable]
+    options = ["--run-dir", str(run), "--device", "cpu", *more]
+    return [*launch, str(ROOT / "cli.py"), "train", str(config), *options]
+
+
+def call(*arguments, **options) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments), env=environment, capture_output=True, text=True, timeout=240, **options
+    )
+
+
+def curve(run: Path, name: str) -> list[float]:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return [point.value for point in events.Scalars(name)]
+
+
+def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
+    one = call(1, experiment(tmp_path / "1", accumulate=4), tmp_path / "one")
+    two = call(2, experiment(tmp_path / "2", accumulate=2), tmp_path / "two")
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    for name in ("train/loss", "train/gradient_norm"):
+        assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-4)
+        assert len(curve(tmp_path / "two", name)) == 6
+    progress = [
+        json.loads((checkpoints.newest(tmp_path / run) / "trainer.json").read_text())
+        for run in ("one", "two")
+    ]
+    for key in ("step", "epoch", "position"):
+        assert progress[0][key] == progress[1][key]
+    assert [e["loss"] for e in progress[1]["history"]] == pytest.approx(
+        [e["loss"] for e in progress[0]["history"]], rel=1e-4
+    )
+    assert [e["cer"] for e in progress[1]["history"]] == [e["cer"] for e in progress[0]["history"]]
+    a, b = (
+        load_tensors(checkpoints.newest(tmp_path / run) / "model.safetensors")[0] for run in ("one", "two")
+    )
+    assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+
+
+def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
+    config = experiment(tmp_path, accumulate=1, steps=2000, validate_every=500, checkpoint_every=500)
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(2, config, run), env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not list(run.glob("tensorboard/events*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.wait(timeout=60)
+    assert time.monotonic() - began < 20
+    stopped = checkpoints.newest(run)
+    assert stopped is not None
+    step = json.loads((stopped / "trainer.json").read_text())["step"]
+    assert 0 < step < 2000

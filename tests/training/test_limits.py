@@ -1,0 +1,146 @@
+"""What training survives, up to which limit, and when it ends by itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.bundle import load_model, load_tensors
+from asr.config import Config
+from asr.errors import AsrError
+from asr.training import checkpoints, probe, steps
+from asr.training.loop import train
+from asr.training.objective import Objective
+
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+
+
+def settings(train_settings: dict | None = None, **sections) -> Config:
+    """Two batches an epoch, of three utterances each."""
+    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    data = {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 100, "max_batch": 3}
+    given = {"steps": 4, "validate_every": 2, "checkpoint_every": 2} | (train_settings or {})
+    return Config.model_validate(
+        {
+            "model": sizes,
+            "data": data | sections.pop("data", {}),
+            "augment": {"specaugment": None},
+            "train": given,
+        }
+        | sections
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(checkpoints.newest(run) / "model.safetensors")[0]
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, when) -> None:
+    """The loss of some batches is not a number."""
+    original = Objective.forward
+
+    def forward(self, batch):
+        return original(self, batch) * (float("nan") if when(batch.place) else 1.0)
+
+    monkeypatch.setattr(Objective, "forward", forward)
+
+
+def test_a_step_without_finite_gradient_is_skipped_and_its_batch_named(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        poison(patch, lambda place: place == 1)
+        assert train(settings(), tmp_path / "run", device="cpu") == 0
+    said = capsys.readouterr().err
+    assert said.count("skipped, its gradient") == 2  # once in each of the two epochs
+    assert "epoch 0, batch 1: " in said and "epoch 1, batch 1: " in said
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_too_many_skipped_steps_end_the_training(tmp_path, monkeypatch):
+    poison(monkeypatch, lambda place: True)
+    with pytest.raises(AsrError, match=r"2 steps .* train\.max_skipped 1; lower optim\.lr"):
+        train(settings({"max_skipped": 1, "steps": 10}), tmp_path / "run", device="cpu")
+
+
+def test_no_better_validation_for_a_while_ends_the_training(tmp_path, monkeypatch, capsys):
+    given = {"steps": 1000, "validate_every": 1, "patience": 3}
+    config = settings(given, optim={"lr": 1e-12, "warmup_steps": 0})  # nothing can get better
+    assert train(config, tmp_path / "run", device="cpu") == 0
+    assert "no better CER for 3 validations" in capsys.readouterr().err
+    step = int(checkpoints.newest(tmp_path / "run").name.removeprefix("step-"))
+    assert step == 4  # the first one was the best, and three have come since
+    assert train(config, tmp_path / "run", resume=True, device="cpu") == 0  # it has ended, and stays so
+    assert checkpoints.newest(tmp_path / "run").name == f"step-{step:08d}"
+
+
+def test_fine_tuning_starts_from_the_other_model_and_leaves_frozen_weights(tmp_path, capsys):
+    assert train(settings(), tmp_path / "old", device="cpu") == 0
+    config = settings({"init": tmp_path / "old", "freeze": ("encoder.*",), "steps": 2})
+    assert train(config, tmp_path / "new", device="cpu") == 0
+    said = capsys.readouterr().err
+    assert f"started from {tmp_path / 'old'}" in said and "not trained: encoder." in said
+    old, new = (load_tensors(tmp_path / run / "model.safetensors")[0] for run in ("old", "new"))
+    for name in old:
+        if name.startswith(("network.encoder.", "features.")):
+            assert torch.equal(old[name], new[name]), name
+    assert not torch.equal(old["network.decoder.out.weight"], new["network.decoder.out.weight"])
+
+
+def test_accumulated_batches_equal_the_larger_batch(tmp_path):
+    """Gradients of three times one utterance and of one batch with all three, dropout aside."""
+    found = []
+    for accumulate, max_batch in ((3, 1), (1, 3)):
+        config = settings(
+            {"steps": 1, "validate_every": 1},
+            data={"first": 3, "max_batch": max_batch},
+            optim={"accumulate": accumulate, "warmup_steps": 0},
+            model=dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, dropout=0.0),
+        )
+        run = tmp_path / str(accumulate)
+        assert train(config, run, device="cpu") == 0
+        found.append(load_tensors(checkpoints.newest(run) / "optimizer.safetensors")[0])
+    for name, tensor in found[0].items():
+        assert torch.allclose(tensor, found[1][name], atol=1e-6), name
+
+
+def test_a_run_may_be_resumed_with_other_limits_but_not_with_other_settings(tmp_path):
+    assert train(settings({"steps": 2}), tmp_path / "run", device="cpu") == 0
+    again = settings({"steps": 2, "max_skipped": 3}, data={"workers": 1, "max_bad": 1})
+    assert train(again, tmp_path / "run", resume=True, device="cpu") == 0
+    with pytest.raises(AsrError, match="another configuration"):
+        train(settings({"steps": 2, "label_smoothing": 0.2}), tmp_path / "run", resume=True, device="cpu")
+
+
+def test_killed_before_its_first_checkpoint_a_run_is_resumed_from_nothing(tmp_path):
+    settings().save(tmp_path / "run" / "config.json")
+    assert train(settings(), tmp_path / "run", resume=True, device="cpu") == 0
+    assert load_model(tmp_path / "run", "cpu").metadata["step"] == "4"
+
+
+def test_want_of_memory_is_known_before_the_first_step(tmp_path, monkeypatch):
+    def forward(self, batch):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(Objective, "forward", forward)
+    monkeypatch.setattr(steps, "Objective", None)  # never reached
+    with pytest.raises(AsrError, match=r"not enough memory on cpu .* lower data\.batch_seconds"):
+        train(settings(), tmp_path / "run", device="cpu")
+
+
+def test_the_proof_of_memory_leaves_nothing_behind(tmp_path):
+    from asr.training.setup import set_up
+
+    setup = set_up(settings(), lambda line: None)
+    before = {name: tensor.clone() for name, tensor in setup.bundle.module.state_dict().items()}
+    assert "3 utterances" in probe.prove_memory(setup, epoch=0)
+    assert all(torch.equal(before[n], t) for n, t in setup.bundle.module.state_dict().items())
+    assert all(p.grad is None for p in setup.bundle.network.parameters())
+
+
+def test_a_disk_without_room_is_known_before_the_first_step(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(AsrError, match=r"0 MB free, and this run will need \d+ MB"):
+        train(settings(), tmp_path / "run", device="cpu")
