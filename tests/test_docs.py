@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from asr.commands import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "recipes/fsdd/README.md", "CONTRIBUTING.md", "data/samples/README.md"]
+PAGES = ["README.md", "recipes/fsdd/README.md", "CONTRIBUTING.md", "data/samples/README.md", "docs/training.md"]
 COMMAND = typer.main.get_command(app)
 
 
@@ -43,10 +43,18 @@ def command_lines() -> list[tuple[str, str]]:
     ]
 
 
+def verbs() -> list[list[str]]:
+    """The command line itself, its verbs, and theirs."""
+    found = [[]]
+    for name, command in COMMAND.commands.items():
+        found += [[name], *([name, inner] for inner in getattr(command, "commands", ()))]
+    return found
+
+
 def help_page() -> str:
     """docs/cli.md as it should be."""
     page = ["# The command line", "", "Made by `python tests/test_docs.py`; a test fails when it is stale."]
-    for verb in ([], *([name] for name in COMMAND.commands)):
+    for verb in verbs():
         result = CliRunner().invoke(app, [*verb, "--help"], prog_name="asr", env={"COLUMNS": "100"})
         assert result.exit_code == 0
         shown = "\n".join(("    " + line).rstrip() for line in result.output.strip().splitlines())
@@ -58,7 +66,11 @@ def help_page() -> str:
 def test_every_command_shown_is_one_the_program_takes(page, line):
     """Parsed by the command line itself: verb, options and their values."""
     _, verb, *arguments = shlex.split(line, comments=True)
-    COMMAND.commands[verb].make_context(verb, arguments)
+    command = COMMAND.commands[verb]
+    while inner := getattr(command, "commands", None):
+        verb, *arguments = arguments
+        command = inner[verb]
+    command.make_context(verb, arguments)
 
 
 def test_help_in_the_docs_is_what_the_program_prints():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,14 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config, n_mels)
         self.decoder = Decoder(config, vocabulary)
         self.ctc_head = nn.Linear(config.d_model, vocabulary) if config.ctc else None
+
+    def compile(self, **options: Any) -> None:
+        """Compile each block by itself (`torch.compile`): all are alike, so that one compilation serves them.
+
+        As a whole, the network would be compiled anew for many a combination of lengths.
+        """
+        for block in (*self.encoder.blocks, *self.decoder.blocks):
+            block.compile(**options)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
         """features (B, T, n_mels), lengths (B,) in frames -> memory with S = ceil(T / 4)."""

@@ -22,7 +22,8 @@ class Objective(nn.Module):
         super().__init__()
         self.features, self.network, self.config = bundle.features, bundle.network, bundle.config
         self.bf16 = use_bf16(bundle.config, bundle.device)
-        self._loss = torch.compile(joint_loss, dynamic=True) if bundle.config.train.compile else joint_loss
+        if bundle.config.train.compile:
+            self.network.compile(dynamic=True)
 
     def forward(self, batch: Batch | None) -> Tensor:
         """Sums over the batch (3,): total, attention and CTC loss; zeros for no batch or an empty one.
@@ -43,7 +44,7 @@ class Objective(nn.Module):
         tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
         noise = self.config.train.token_noise if self.training else 0.0
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self._loss(
+            losses = joint_loss(
                 self.network, features, lengths, tokens, token_lengths, self.config.train, noise
             )
         return torch.stack([losses.total, losses.attention, losses.ctc])

@@ -1,5 +1,7 @@
 """The Transformer behind its seams: caches, padding, causality, lengths, gradients."""
 
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -269,3 +271,14 @@ def test_the_base_preset_has_the_paper_s_size():
     for blocks, attentions in ((model.encoder.blocks, 1), (model.decoder.blocks, 2)):
         matrices = sum(p.numel() for p in blocks.parameters() if p.dim() == 2)
         assert matrices == 6 * (attentions * 4 * d * d + 2 * d * 2048)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_blocks_compute_the_same():
+    model, (features, lengths) = network(), batch([40, 23])
+    given_tokens = tokens(2, 5)
+    plain = model.decode(given_tokens, model.encode(features, lengths))
+    model.compile(dynamic=True)
+    compiled = model.decode(given_tokens, model.encode(features, lengths))
+    assert torch.allclose(plain, compiled, atol=1e-4)
