@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py transcribe AUDIO... [--model DIR] [--device cpu] [--copies N]
     python benchmarks/speed.py train CONFIG [--steps N] [--device cpu] [key=value ...]
+    torchrun --nproc-per-node 2 benchmarks/speed.py train CONFIG ...
 
 `transcribe` prints seconds of audio per second of wall time (RTFx) and its inverse, the real-time factor;
 `train` prints utterances and seconds of audio per second and the share of time spent waiting for data.
@@ -17,13 +18,12 @@ from pathlib import Path
 
 import torch
 
-from asr.bundle import pick_device
 from asr.config import load_config
 from asr.errors import AsrError
 from asr.inputs import find_inputs
 from asr.recognizer import Recognizer
 from asr.training.checkpoints import Progress
-from asr.training.distributed import Ranks
+from asr.training.distributed import join
 from asr.training.setup import set_up
 from asr.training.steps import Step, build_optimizer, steps
 from asr.transcript import Transcript
@@ -45,30 +45,32 @@ def transcribe(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Time optimiser steps after a few that are not counted."""
+    """Time optimiser steps after a few that are not counted, in as many processes as torchrun started."""
     config = load_config(options.config, tuple(options.overrides))
-    setup = set_up(config, lambda line: print(line, file=sys.stderr))
-    device = pick_device(options.device)
-    setup.bundle.to(device)
-    optimizer = build_optimizer(setup.bundle, config.optim)
-    done: list[Step] = []
-    began = 0.0
-    for step in steps(setup, optimizer, Progress(), Ranks(0, 1, device)):
-        if step.number == options.warmup:
-            began = time.perf_counter()
-        elif step.number > options.warmup:
-            done.append(step)
-        if len(done) == options.steps:
-            break
-    if setup.bundle.device.type == "cuda":
-        torch.cuda.synchronize()
-    wall = time.perf_counter() - began
-    utterances, audio, wait = (
-        sum(getattr(s, name) for s in done) for name in ("utterances", "audio", "wait")
-    )
-    print(f"{len(done)} steps, {audio:.1f} s of audio in {wall:.2f} s on {setup.bundle.device}")
-    rates = f"{utterances / wall:.1f} utterances/s   {audio / wall:.1f} s of audio/s"
-    print(f"{rates}   data wait {wait / wall:.2%}")
+    with join(options.device) as ranks:
+        setup = set_up(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
+        setup.bundle.to(ranks.device)
+        optimizer = build_optimizer(setup.bundle, config.optim)
+        done: list[Step] = []
+        began = 0.0
+        for step in steps(setup, optimizer, Progress(), ranks):
+            if step.number == options.warmup:
+                began = time.perf_counter()
+            elif step.number > options.warmup:
+                done.append(step)
+            if len(done) == options.steps:
+                break
+        if ranks.device.type == "cuda":
+            torch.cuda.synchronize()
+        wall = time.perf_counter() - began
+    if ranks.main:
+        utterances, audio, wait = (
+            sum(getattr(s, name) for s in done) for name in ("utterances", "audio", "wait")
+        )
+        threads = f"{torch.get_num_threads()} threads each"
+        print(f"{len(done)} steps, {audio:.1f} s of audio in {wall:.2f} s on {ranks}, {threads}")
+        rates = f"{utterances / wall:.1f} utterances/s   {audio / wall:.1f} s of audio/s"
+        print(f"{rates}   data wait {wait / wall:.2%}")
 
 
 def main() -> None:
