@@ -11,6 +11,7 @@ from io import TextIOWrapper
 
 import typer
 
+from asr.commands.data import data
 from asr.commands.info import info
 from asr.commands.prepare import prepare
 from asr.commands.runs import runs
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for verb in (transcribe, score, train, runs, prepare, info):
     app.command(context_settings={"max_content_width": 100})(verb)
+app.add_typer(data)
 
 
 def main() -> None:

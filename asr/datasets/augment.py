@@ -52,7 +52,7 @@ class Augmenter:
         if config.gain_db:
             gain = random_stream(*key, Stream.GAIN).uniform(-config.gain_db, config.gain_db)
             samples = samples * np.float32(10 ** (gain / 20))
-            done.append(f"{gain:+.1f} dB")
+            done.append(f"gain {gain:+.1f} dB")
         if config.noise and self._noises:
             random = random_stream(*key, Stream.NOISE)
             if random.random() < config.noise.probability:

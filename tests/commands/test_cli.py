@@ -23,7 +23,7 @@ from asr import commands, transcribing
 from asr.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["transcribe", "score", "train", "runs", "prepare", "info"]
+VERBS = ["transcribe", "score", "train", "runs", "prepare", "info", "data"]
 PATIENCE = 600  # seconds for a process that hangs: a machine may be busy with something else
 
 
@@ -86,12 +86,13 @@ def test_help_comes_at_once():
 
 
 def test_every_verb_is_tested_here():
-    assert [command.callback.__name__ for command in commands.app.registered_commands] == VERBS
+    found = [command.callback.__name__ for command in commands.app.registered_commands]
+    assert [*found, *(group.typer_instance.info.name for group in commands.app.registered_groups)] == VERBS
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS])
+@pytest.mark.parametrize("verb", ["", *VERBS, "data hear"])
 def test_help_imports_nothing_heavy(verb):
-    status, out, err = run(*([verb] if verb else []), "--help", python=("-X", "importtime"))
+    status, out, err = run(*verb.split(), "--help", python=("-X", "importtime"))
     assert status == 0 and out.startswith(b"Usage: ")
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in err.decode().splitlines()}
     assert "typer" in imported
@@ -383,7 +384,7 @@ def test_an_unknown_character_in_a_dev_text(asr, experiment, sounds, tmp_path):
         "data.",
         "asr: ",
     ]  # what was read, then why not
-    assert err[2].startswith(f"asr: error: {dev}: utterance 'dev1' has 'é', which no training text has; mend")
+    assert err[2].startswith(f"asr: error: {dev}, line 1: the text has 'é', which the model does not")
 
 
 # -------------------------------------------------------------------------------------------------- asr info

@@ -66,8 +66,8 @@ def config(folders, **settings):
 # ------------------------------------------------------------------------------------------------- rooms
 
 
-@settings(max_examples=60)
-@given(st.integers(1, 3000), st.integers(1, 500), st.integers(0, 2**32))
+@settings(max_examples=30)
+@given(st.integers(1, 2000), st.integers(1, 300), st.integers(0, 2**32))
 def test_a_room_equals_naive_convolution_from_the_direct_sound_on(n, m, seed):
     dry, room = noise(n, seed), noise(m, seed + 1, 1.0)
     direct = int(np.abs(room).argmax())
@@ -189,13 +189,11 @@ def test_no_two_streams_are_equal():
 def test_each_step_draws_from_its_own_stream(folders):
     """Switching off whatever else there is leaves a step as it was."""
     everything = Augmenter(config(folders), RATE)
-    alone = {"room": {"rooms"}, "dB": {"gain_db"}, "noise": {"noise"}, "white": {"noise_db"}}
+    alone = {"room": {"rooms"}, "gain": {"gain_db"}, "noise": {"noise"}, "white": {"noise_db"}}
     off = {"rooms": None, "gain_db": 0.0, "noise": None, "noise_db": None}
     for place in range(10):
         samples, said = everything(noise(500), 500, (3, 1, place))
-        assert [part.split()[-1 if part.endswith(" dB") and part[0] in "+-" else 0] for part in said] == [
-            *alone
-        ]
+        assert [part.split()[0] for part in said] == [*alone]
         for part, kept in zip(said, alone.values(), strict=True):
             one = Augmenter(config(folders, **{k: v for k, v in off.items() if k not in kept}), RATE)
             assert one(noise(500), 500, (3, 1, place))[1] == [part]
