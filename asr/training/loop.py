@@ -22,6 +22,7 @@ from asr.training.checkpoints import (
 from asr.training.distributed import Ranks, join
 from asr.training.interruption import Interruption
 from asr.training.monitor import Monitor
+from asr.training.picture import choose_utterance
 from asr.training.probe import prove_memory
 from asr.training.setup import set_up
 from asr.training.steps import Step, build_optimizer, steps
@@ -76,7 +77,7 @@ class Training:
     def run_to_the_end(self, interruption: Interruption) -> int:
         """The loop. Returns the exit status."""
         progress, wanted, self.interruption = self.progress, self.config.train, interruption
-        with Monitor(self.run, progress.step, wanted.steps) if self.ranks.main else nullcontext() as monitor:
+        with self._monitor() if self.ranks.main else nullcontext() as monitor:
             self.say = monitor.say if monitor else lambda line: None
             training = steps(self.setup, self.optimizer, progress, self.ranks, self.average, interruption)
             while True:
@@ -93,6 +94,10 @@ class Training:
                 if progress.step % wanted.checkpoint_every == 0 and not self._validation_is_due():
                     self._write(self._save_checkpoint)
             return self._finish()
+
+    def _monitor(self) -> Monitor:
+        example = choose_utterance(self.setup.dev)
+        return Monitor(self.run, self.progress.step, self.config.train, example)
 
     def _validation_is_due(self) -> bool:
         step, history = self.progress.step, self.progress.history
@@ -121,7 +126,7 @@ class Training:
             if found is None:
                 return False
             if monitor:
-                monitor.validation(progress.step, found, self.config.train.show)
+                monitor.validation(progress.step, found, self.bundle)
             progress.history.append(
                 {"step": progress.step, "loss": found.loss, "cer": found.cer, "wer": found.wer}
             )

@@ -2,85 +2,152 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
 import time
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from asr.bundle import Bundle
+from asr.config import TrainConfig
+from asr.datasets.loader import Batch
+from asr.training.picture import attention_picture
 from asr.training.steps import Step
 from asr.training.validate import Validation
 
 LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
+RECENT = 100  # steps over which speed, data wait, loss and the time left are taken
+SCALARS = ("loss", "attention_loss", "ctc_loss", "gradient_norm", "learning_rate")
 
 
 class Monitor:
-    """Counts what steps do, and says so. Speed and data wait are over the time since the last report."""
+    """Counts what steps do, and says so, as `asr train` on standard error and for TensorBoard.
 
-    def __init__(self, run: Path, step: int, steps: int) -> None:
+    Speed, data wait, loss and the time left follow from the last steps alone. The time of a validation does
+    not count as theirs; what the validations to come will take is added to the time left.
+    """
+
+    def __init__(self, run: Path, step: int, config: TrainConfig, example: Batch | None = None) -> None:
+        """A run that stands at `step`; `example` is the dev utterance whose attention is drawn."""
+        self.config, self.example = config, example
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self.folder = run / "tensorboard"
+        self.board: SummaryWriter | None = None
+        self._open_board(step)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=steps, completed=step)
-        self.steps = steps
-        self._started, self._first = time.monotonic(), step
-        self._reset()
+        self.task = self.bar.add_task("training", total=config.steps, completed=step, left="")
+        self._recent: deque[tuple[float, Step]] = deque(maxlen=RECENT)  # with the seconds it took
+        self._validation_seconds = 0.0  # of the last one
+        self._said = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar.start()
+        self._before, threading.excepthook = threading.excepthook, self._of_thread
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
-        self.board.close()
+        self._draw("close")
+        threading.excepthook = self._before
 
     def say(self, line: str) -> None:
         """One line, above the bar."""
-        self.console.print(line, markup=False)
+        with suppress(OSError):  # the log may be a file on a disk that is full
+            self.console.print(line, markup=False)
 
     def step(self, step: Step) -> None:
         """Count one optimiser step."""
-        self._audio += step.audio
-        self._wait += step.wait
-        self._losses.append(step.loss)
-        for name in ("loss", "gradient_norm", "learning_rate"):
-            self.board.add_scalar(f"train/{name}", getattr(step, name), step.number)
-        elapsed = time.monotonic() - self._since
-        speed, share = self._audio / elapsed, self._wait / elapsed
-        mean = sum(self._losses) / len(self._losses)
-        line = f"epoch {step.epoch}  loss {mean:.3f}  {speed:.0f} s audio/s  data wait {share:.0%}"
-        self.bar.update(self.task, completed=step.number, description=line)
-        if elapsed >= LINE_EVERY:
-            self.board.add_scalar("speed/audio_seconds_per_second", speed, step.number)
-            self.board.add_scalar("speed/data_wait_share", share, step.number)
+        now = time.monotonic()
+        self._recent.append((now - self._last, step))
+        self._last = now
+        for name in SCALARS:
+            self._draw("add_scalar", f"train/{name}", getattr(step, name), step.number)
+        seconds = sum(taken for taken, _ in self._recent)
+        speed = sum(each.audio for _, each in self._recent) / seconds
+        wait = sum(each.wait for _, each in self._recent) / seconds
+        finite = [each.loss for _, each in self._recent if math.isfinite(each.loss)]
+        loss = sum(finite) / len(finite) if finite else math.nan
+        line = f"epoch {step.epoch}  loss {loss:.3f}  {speed:.0f} s audio/s  data wait {wait:.0%}"
+        left = f"{_duration(self._seconds_left(step.number))} left"
+        self.bar.update(self.task, completed=step.number, description=line, left=left)
+        if now - self._said >= LINE_EVERY:
+            self._draw("add_scalar", "speed/audio_seconds_per_second", speed, step.number)
+            self._draw("add_scalar", "speed/data_wait_share", wait, step.number)
             if not self.console.is_terminal:
-                done = step.number - self._first
-                left = (time.monotonic() - self._started) / done * (self.steps - step.number)
-                self.say(f"step {step.number}/{self.steps}  {line}  {left / 60:.0f} min left")
-            self._reset()
+                self.say(f"step {step.number}/{self.config.steps}  {line}  {left}")
+            self._said = now
 
-    def validation(self, step: int, found: Validation, show: int) -> None:
-        """The scores of a validation and its first few transcripts."""
+    def validation(self, step: int, found: Validation, bundle: Bundle) -> None:
+        """The scores of a validation and its first few transcripts; where the model listens."""
         self.say(f"step {step}  dev loss {found.loss:.3f}  CER {found.cer:.2%}  WER {found.wer:.2%}")
-        for utterance in found.score.utterances[:show]:
+        shown = found.score.utterances[: self.config.show]
+        for utterance in shown:
             self.say(f"    {utterance.ref!r} -> {utterance.hyp!r}")
-        for name, value in (("loss", found.loss), ("cer", found.cer), ("wer", found.wer)):
-            self.board.add_scalar(f"dev/{name}", value, step)
-        text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in found.score.utterances[:show])
-        self.board.add_text("dev/transcripts", text, step)
-        self._reset()  # the time of a validation is not the training's
+        if self.board is None:  # there may be room on the disk again
+            self._open_board(step - 1)
+        for name in ("loss", "cer", "wer"):
+            self._draw("add_scalar", f"dev/{name}", getattr(found, name), step)
+        text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in shown)
+        self._draw("add_text", "dev/transcripts", text, step)
+        image = attention_picture(bundle, self.example) if self.example is not None else None
+        if image is not None:
+            self._draw("add_image", "dev/attention", image, step, dataformats="HWC")
+        now = time.monotonic()
+        self._validation_seconds, self._last = now - self._last, now
 
-    def _reset(self) -> None:
-        self._since = time.monotonic()
-        self._audio = self._wait = 0.0
-        self._losses: list[float] = []
+    def _open_board(self, step: int) -> None:
+        """Begin a file of curves that takes back what an earlier one has after the step."""
+        try:
+            self.board = SummaryWriter(str(self.folder), purge_step=step + 1)
+        except OSError as error:
+            self._without_board(error)
+
+    def _draw(self, what: str, *values: object, **named: object) -> None:
+        """Hand something to TensorBoard's writer, whose thread writes it sooner or later."""
+        if self.board is not None:
+            try:
+                getattr(self.board, what)(*values, **named)
+            except OSError as error:
+                self._without_board(error)
+
+    def _without_board(self, error: OSError) -> None:
+        """Without room on the disk there are no curves; training goes on."""
+        self.board = None
+        self.say(f"{self.folder}: no curves until the next validation ({error.strerror or error})")
+
+    def _of_thread(self, raised: threading.ExceptHookArgs) -> None:
+        """An exception in a thread: that of TensorBoard's writer comes to `_draw` as well, which says it."""
+        if not (isinstance(raised.exc_value, OSError) and "tensorboard" in type(raised.thread).__module__):
+            self._before(raised)
+
+    def _seconds_left(self, step: int) -> float:
+        """Of the steps to come, each as long as the recent ones, and of the validations among them."""
+        each = sum(taken for taken, _ in self._recent) / len(self._recent)
+        validations = (
+            math.ceil(self.config.steps / self.config.validate_every)
+            - (step - 1) // self.config.validate_every
+        )
+        return (self.config.steps - step) * each + validations * self._validation_seconds
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    hours = round(seconds / 3600, 1)
+    return f"{hours:g} h" if hours < 48 else f"{hours / 24:.1f} days"

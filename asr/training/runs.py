@@ -183,7 +183,7 @@ def _status(run: Run) -> str:
         if wanted is not None and run.history[-1]["wer"] <= wanted:
             return f"finished at {run.step}, WER reached"
         cers = [entry["cer"] for entry in run.history]
-        if patience is not None and cers[::-1].index(min(cers)) >= patience:
+        if patience is not None and len(cers) - 1 - cers.index(min(cers)) >= patience:
             return f"finished at {run.step}, no better"
     return f"at {run.step} of {run.steps}"
 

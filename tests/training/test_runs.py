@@ -109,7 +109,9 @@ def test_status_is_what_the_files_prove(copy):
 
     assert status("going", 3, [0.5, 0.4, 0.3], patience=2) == "at 3 of 100"
     assert status("patience", 3, [0.3, 0.4, 0.5], patience=2) == "finished at 3, no better"
-    assert status("again", 3, [0.3, 0.3, 0.4], patience=2) == "at 3 of 100"  # the later one of equals is best
+    assert (
+        status("again", 3, [0.3, 0.3, 0.4], patience=2) == "finished at 3, no better"
+    )  # equal is not better
     assert status("wer", 2, [0.3, 0.05], stop_wer=0.1) == "finished at 2, WER reached"
     assert status("on", 4, [0.3, 0.05], stop_wer=0.1, patience=1) == "at 4 of 100"
     shutil.rmtree((alone := copy("alone")) / "checkpoints")

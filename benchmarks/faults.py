@@ -1,0 +1,200 @@
+"""Fifty kills: a small real run is killed at random moments and resumed, and must end as if left alone.
+
+    python benchmarks/faults.py [--kills 50] [--seed 0]
+
+Everything random is switched on: augmentation, dropout, moving average, accumulation. A run is killed with
+SIGKILL and resumed by the command line, again and again until it ends; then another one begins. The
+wanted end is that of `python cli.py train` left alone: weights, averages and moments bit for bit, scores,
+progress, and no file more. Prints what the kills hit; the exit status is 1 where one run ended otherwise.
+
+The processes that are killed are forked from one that has imported torch and done nothing else, which saves
+seconds each; that this makes no difference, a forked run that is left alone shows first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch._dynamo  # noqa: F401  what the first optimiser imports, which takes a while
+import yaml
+from safetensors import safe_open
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
+
+from asr import commands
+from asr.bundle import Bundle
+from asr.training import loop
+
+ROOT = Path(__file__).resolve().parents[1]
+MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
+SIZES = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+MOMENTS = 0.6  # kills come within this share of the time that a whole run takes
+CONFIG: dict[str, Any] = {
+    "model": SIZES | {"dropout": 0.1, "attention_dropout": 0.1},
+    "data": {"train": [MANIFEST], "dev": [MANIFEST], "first": 6, "batch_seconds": 8},
+    "augment": {
+        "speeds": [0.9, 1.0, 1.1],
+        "gain_db": 6,
+        "noise_db": [-60, -40],
+        "edge_silence": 0.2,
+        "silence": 1,
+        "join": {"per_epoch": 4, "min_items": 2, "max_items": 2},
+    },
+    "optim": {"accumulate": 2, "warmup_steps": 5, "ema": 0.9},
+    "train": {
+        "steps": 40,
+        "validate_every": 8,
+        "checkpoint_every": 3,
+        "average": 2,
+        "token_noise": 0.1,
+        "precision": "float32",
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(0 if kill_and_resume(Path(folder), options.kills, random.Random(options.seed)) else 1)
+
+
+def kill_and_resume(folder: Path, kills: int, draw: random.Random) -> bool:
+    """Kill so many times; whether every run ended as the one left alone did."""
+    began = time.monotonic()
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "cli.py"), *arguments(folder, "alone")]
+    subprocess.run(command, check=True, capture_output=True)
+    wanted = end_of(folder / "alone")
+    forked = time.monotonic()
+    sitting(folder, "forked")
+    seconds = time.monotonic() - forked
+    same = _compare(folder, "forked", wanted)
+    print(f"left alone {seconds:.1f} s", flush=True)
+
+    hit: Counter[str] = Counter()
+    halves = runs = equal = 0
+    while hit.total() < kills:
+        name, ended = f"run{runs}", False
+        while not ended:
+            more = hit.total() < kills
+            phase = sitting(folder, name, draw.uniform(0.0, seconds * MOMENTS) if more else None)
+            ended = phase == ""
+            if not ended:
+                hit[phase] += 1
+                halves += bool(unfinished(folder / name))
+        runs, equal = runs + 1, equal + _compare(folder, name, wanted)
+    print(f"{hit.total()} kills, {runs} runs, {equal} of them equal to the one left alone")
+    print("killed during " + ", ".join(f"{phase}: {count}" for phase, count in hit.most_common()))
+    print(f"{halves} kills left something unfinished behind")
+    passed = same and equal == runs
+    print(f"{time.monotonic() - began:.0f} s in all; {'passed' if passed else 'FAILED'}")
+    return passed
+
+
+def _compare(folder: Path, name: str, wanted: dict[str, Any]) -> bool:
+    found = end_of(folder / name)
+    names = [file for file in sorted(wanted | found) if wanted.get(file) != found.get(file)]
+    print(f"{name}: " + (f"DIFFERS in {', '.join(names)}" if names else "equal"), flush=True)
+    return not names
+
+
+def arguments(folder: Path, name: str) -> list[str]:
+    """Of the command line: --resume where there is something to resume."""
+    resume = ["--resume"] if (folder / name / "config.json").exists() else []
+    return ["train", str(folder / "config.yaml"), "--run", str(folder / name), "--device", "cpu", *resume]
+
+
+def sitting(folder: Path, name: str, seconds: float | None = None) -> str:
+    """Go on with a run, and kill it after so many seconds; what it was doing, or "" where it ended before."""
+    process = multiprocessing.get_context("fork").Process(
+        target=train, args=(folder, arguments(folder, name))
+    )
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return (folder / "phase").read_text().strip()
+    if process.exitcode != 0:
+        sys.exit(f"exit status {process.exitcode}:\n{(folder / 'log').read_text()}")
+    return ""
+
+
+def unfinished(run: Path) -> list[str]:
+    """Temporary files and folders that a kill left behind."""
+    return [str(path.relative_to(run)) for path in run.rglob(".*.tmp")]
+
+
+def end_of(run: Path) -> dict[str, Any]:
+    """All files of a run by name, as far as they must be equal: not times, nor curves."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        name = str(path.relative_to(run))
+        if path.name == "trainer.json":
+            found[name] = json.loads(path.read_text(encoding="utf-8")) | {"seconds": None}
+        elif path.suffix == ".safetensors":  # whose metadata have no order
+            with safe_open(path, "numpy") as file:
+                tensors = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
+                found[name] = (tensors, file.metadata())
+        elif not name.startswith("tensorboard/"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def train(folder: Path, given: list[str]) -> None:
+    """The command line, which notes in a file what it is doing: that outlives a kill."""
+    os.chdir(ROOT)
+    os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    phases = os.open(folder / "phase", os.O_WRONLY | os.O_CREAT)
+    current = ""
+
+    def note(phase: str) -> None:
+        nonlocal current
+        current = phase
+        os.pwrite(phases, phase.ljust(20).encode(), 0)
+
+    def noting(phase: str, function: Callable[..., Any], afterwards: str | None = None) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*given: Any, **named: Any) -> Any:
+            before = current
+            note(phase)
+            try:
+                return function(*given, **named)
+            finally:
+                note(afterwards or before)
+
+        return call
+
+    note("set-up")
+    for place, name, phase, afterwards in (
+        (loop, "prove_memory", "set-up", "a step"),
+        (loop, "validate", "validation", None),
+        (loop, "save_checkpoint", "writing a checkpoint", None),
+        (Bundle, "save", "writing a model", None),
+        (loop.Training, "_finish", "the end", None),
+    ):
+        setattr(place, name, noting(phase, getattr(place, name), afterwards))
+    sys.argv = ["asr", *given]
+    commands.main()
+
+
+if __name__ == "__main__":
+    main()
