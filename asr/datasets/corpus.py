@@ -80,6 +80,7 @@ class Corpus(Sequence[Utterance]):
         lines = _Lines(manifests)
         durations, speakers, ids = array("f"), array("i"), array("q")
         codes: dict[str | None, int] = {None: -1}
+        excluded = set(data.exclude_speakers)
         corpus = cls(np.empty(0), np.empty(0), lines, ", ".join(map(str, manifests)))
         for path in manifests:
             lines.starts.append(len(durations))
@@ -90,7 +91,7 @@ class Corpus(Sequence[Utterance]):
                 record = parse_line(line, path, number)
                 ids.append(hash(record["id"]))
                 duration, speaker = record["duration"], record.get("speaker")
-                if speaker in data.exclude_speakers:
+                if speaker in excluded:
                     corpus._drop("of excluded speakers", record["id"])
                 elif duration < data.min_seconds:
                     corpus._drop(f"shorter than {data.min_seconds} s", record["id"])

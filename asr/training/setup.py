@@ -34,8 +34,8 @@ class Setup:
 def set_up(config: Config, say: Callable[[str], None]) -> Setup:
     """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the features.
 
-    Raises AsrError for empty or missing manifests and for texts with a character that
-    the model would not have.
+    Raises AsrError for empty or missing manifests and for texts with a character that the
+    model would not have, and for folders of noise or rooms that cannot be used.
     """
     train, dev = Corpus.read(config.data, "train"), Corpus.read(config.data, "dev")
     say(f"data.train: {train.summary()}")
@@ -83,7 +83,8 @@ def _between(config: Config) -> str:
 def _fit_features(features: LogMel, loader: Loader, plan: EpochPlan) -> None:
     statistics, seconds = Statistics(features.config.n_mels), 0.0
     for batch in loader.batches(plan, range(len(plan))):
-        statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
+        if batch.ids:
+            statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
         seconds += batch.seconds
         if seconds >= STATISTICS_SECONDS:
             break

@@ -1,6 +1,7 @@
 """The plan of an epoch: everything once, bounded batches, the heaviest first, and nothing left to chance."""
 
 import itertools
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -172,6 +173,26 @@ def test_a_speaker_is_joined_as_often_as_there_are_recordings_of_him():
     assert sum(parts[0] < 30 for parts in strings) / 2000 == pytest.approx(0.75, abs=0.05)
 
 
+def test_neighbours_are_those_that_follow_in_the_manifest():
+    spoken = spread(60)  # of three speakers, who take turns
+    join = JoinConfig(order="neighbours", per_epoch=900, min_items=2, max_items=5, max_seconds=1e3)
+    plan = EpochPlan(Corpus.of(spoken), data(), AugmentConfig(join=join), 0, 0)
+    strings = [e.parts for e in examples(plan) if e.key[-1] >= 60]
+    assert all(b == a + 3 for parts in strings for a, b in itertools.pairwise(parts))
+    counts = Counter(map(len, strings))
+    assert counts.keys() == {2, 3, 4, 5} and counts[2] > counts[5] > 60
+    assert {i for parts in strings for i in parts} == set(range(60))
+
+
+def test_a_speaker_with_few_recordings_gives_short_strings_of_neighbours():
+    spoken = utterances([1.0] * 10, speakers=10)
+    spoken += [Utterance(f"v{i}", Path("a.wav"), "a", 1.0, speaker="two") for i in range(2)]
+    join = JoinConfig(order="neighbours", per_epoch=200, min_items=3, max_items=4)
+    plan = EpochPlan(Corpus.of(spoken), data(), AugmentConfig(join=join), 0, 0)
+    strings = {e.parts for e in examples(plan) if e.key[-1] >= 12}
+    assert strings == {(i,) for i in range(10)} | {(10, 11)}
+
+
 def test_speeds_are_drawn_anew_and_count_in_the_seconds():
     spoken = utterances([2.0] * 300)
     augment = AugmentConfig(speeds=(0.8, 1.25))
@@ -208,3 +229,21 @@ def test_nothing_to_do_is_no_batch():
 def test_without_augmentation_an_example_is_its_recording():
     plan = EpochPlan(Corpus.of(spread(20)), data(), AugmentConfig(), 0, 0)
     assert all(e.pauses == (0.0, 0.0) and e.speed == 1.0 for e in examples(plan))
+
+
+def test_plans_of_many_utterances_are_small_and_quick():
+    """300,000 utterances with 15,000 strings: 60 bytes each while the plan is made, 12 that stay."""
+    count, random = 300_000, np.random.default_rng(0)
+    durations = random.uniform(1, 20, count).astype(np.float32)
+    speakers = random.integers(1000, size=count, dtype=np.int32)
+    corpus = Corpus(durations, speakers, lambda index: pytest.fail("no utterance is needed"), "simulated")
+    join = JoinConfig(order="neighbours", per_epoch=count // 20, max_seconds=60)
+    augment = AugmentConfig(speeds=(0.9, 1.0, 1.1), join=join)
+    EpochPlan(corpus, data(first=1), augment, 0, 0)
+    tracemalloc.start()
+    plan = EpochPlan(corpus, data(batch_seconds=600), augment, 0, 1)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 12 * count and peak < 60 * count
+    places = random.integers(len(plan), size=50).tolist()
+    assert all(len(plan[i]) * max(seconds(plan, e) for e in plan[i]) <= 600 for i in places)
