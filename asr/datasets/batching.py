@@ -1,4 +1,8 @@
-"""Which examples an epoch has, and in which batches: a function of (seed, epoch) and nothing else."""
+"""Which examples an epoch has, and in which batches: a function of (seed, epoch) and nothing else.
+
+A plan of 30 million utterances (100,000 hours) and 1.5 million joined strings takes 10 s of one core; the
+most that the process takes, the corpus and the plan before included, is 1.74 GB (`benchmarks/plan.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Many utterances in little memory: what planning needs is in arrays, the rest stays in the manifest.
 
-An utterance takes 16 bytes (duration, speaker, place of its line), so 30 million of them take 480 MB. Its
-line is read and parsed again when the utterance is asked for, which costs less than opening its audio.
+An utterance takes 16 bytes (duration, speaker, place of its line), so 30 million of them take 480 MB, and 8
+more while the manifest is read, which takes 7 us a line. Its line is read again when the utterance is asked
+for, in 20 us (`benchmarks/plan.py`): less than opening its audio.
 """
 
 from __future__ import annotations
