@@ -28,11 +28,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # noqa: F401  what the first optimiser imports, which takes a while
 import yaml
 from safetensors import safe_open
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
+
+import torch._dynamo  # noqa: F401  what the first optimiser imports, which takes a while
 
 from asr import commands
 from asr.bundle import Bundle
@@ -95,11 +96,12 @@ def kill_and_resume(folder: Path, kills: int, draw: random.Random) -> bool:
         name, ended = f"run{runs}", False
         while not ended:
             more = hit.total() < kills
+            before = unfinished(folder / name)
             phase = sitting(folder, name, draw.uniform(0.0, seconds * MOMENTS) if more else None)
             ended = phase == ""
             if not ended:
                 hit[phase] += 1
-                halves += bool(unfinished(folder / name))
+                halves += bool(unfinished(folder / name) - before)
         runs, equal = runs + 1, equal + _compare(folder, name, wanted)
     print(f"{hit.total()} kills, {runs} runs, {equal} of them equal to the one left alone")
     print("killed during " + ", ".join(f"{phase}: {count}" for phase, count in hit.most_common()))
@@ -138,9 +140,9 @@ def sitting(folder: Path, name: str, seconds: float | None = None) -> str:
     return ""
 
 
-def unfinished(run: Path) -> list[str]:
+def unfinished(run: Path) -> set[Path]:
     """Temporary files and folders that a kill left behind."""
-    return [str(path.relative_to(run)) for path in run.rglob(".*.tmp")]
+    return set(run.rglob(".*.tmp"))
 
 
 def end_of(run: Path) -> dict[str, Any]:

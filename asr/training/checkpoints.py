@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,26 @@ def save_checkpoint(
             raise AsrError(f"no checkpoint of step {progress.step}: {error}") from error
     else:  # the same step once more, validated now: only what is known about it has changed
         _save_progress(folder, progress)
-    keep = bundle.config.train.average
+    tidy(run, progress, bundle.config.train.average)
 
-    best = {entry["step"] for entry in best_validations(progress.history, keep)}
-    for other in _folders(run):
-        if other != folder and int(other.name.removeprefix("step-")) not in best:
-            shutil.rmtree(other)
-        elif other != folder:
-            (other / OPTIMIZER).unlink(missing_ok=True)
+
+def tidy(run: Path, progress: Progress, keep: int) -> None:
+    """Delete all checkpoints but the newest and the `keep` best, and whatever a process that died left.
+
+    A checkpoint that goes gets the name of an unfinished one first: half of one is never taken for a whole.
+    """
+    best = {entry["step"] for entry in best_validations(progress.history, keep)} | {progress.step}
+    with suppress(OSError):  # what cannot be deleted now can be the next time
+        for folder in _folders(run):
+            if int(folder.name.removeprefix("step-")) not in best:
+                shutil.rmtree(unfinished := folder.with_name(f".{folder.name}.tmp"), ignore_errors=True)
+                folder.rename(unfinished)
+            elif folder.name != f"step-{progress.step:08d}":
+                (folder / OPTIMIZER).unlink(missing_ok=True)
+        for left in [
+            path for where in ("", "checkpoints/", "checkpoints/*/") for path in run.glob(f"{where}.*.tmp")
+        ]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def newest(run: Path) -> Path | None:
@@ -151,6 +163,17 @@ def load_checkpoint(
 def best_validations(history: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """The validations with the lowest CER, the later one first where they tie."""
     return sorted(history, key=lambda entry: (entry["cer"], -entry["step"]))[:count]
+
+
+def has_weights(run: Path, step: int) -> bool:
+    """Whether the checkpoint of a step is there: for some there may have been no room on the disk."""
+    return (run / "checkpoints" / f"step-{step:08d}" / WEIGHTS).is_file()
+
+
+def model_step(run: Path) -> int | None:
+    """The step of the model in the run folder, None where there is none."""
+    path = run / WEIGHTS
+    return int(load_tensors(path)[1]["step"]) if path.is_file() else None
 
 
 def average_weights(run: Path, steps: list[int]) -> dict[str, Tensor]:

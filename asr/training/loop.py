@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,8 +16,11 @@ from asr.training.checkpoints import (
     best_validations,
     check_room,
     checkpoint_to_resume,
+    has_weights,
     load_checkpoint,
+    model_step,
     save_checkpoint,
+    tidy,
 )
 from asr.training.distributed import Ranks, join
 from asr.training.interruption import Interruption
@@ -63,6 +66,8 @@ class Training:
         if checkpoint is not None:
             self.progress = load_checkpoint(checkpoint, self.bundle, self.optimizer, self.average)
             begun = [f"resumed from {checkpoint}"]
+            if ranks.main:
+                tidy(run, self.progress, config.train.average)
         self.unwritten = 0
         if ranks.main:
             for line in [*begun, *([f"not trained: {', '.join(frozen)}"] if frozen else [])]:
@@ -88,7 +93,8 @@ class Training:
                 step = next(training)
                 if monitor:
                     monitor.step(step)
-                self._count_what_went_wrong(step)
+                self._count_bad(step.bad)
+                self._count_skipped(step)
                 if step.stop or (self.ranks.count == 1 and interruption()):  # several only stop together
                     return self._stopped()
                 if progress.step % wanted.checkpoint_every == 0 and not self._validation_is_due():
@@ -125,6 +131,7 @@ class Training:
             found = validate(self.setup, self.ranks, self.interruption)
             if found is None:
                 return False
+            self._count_bad(found.bad)
             if monitor:
                 monitor.validation(progress.step, found, self.bundle)
             progress.history.append(
@@ -139,25 +146,27 @@ class Training:
         self._write(self._save_checkpoint)
         return True
 
-    def _count_what_went_wrong(self, step: Step) -> None:
-        """Say it, and stop where it is more than the limits allow."""
-        progress, limits = self.progress, self.config
-        new = [message for message in step.bad if message not in progress.bad]
-        progress.bad += new
+    def _count_bad(self, messages: Sequence[str]) -> None:
+        """Say what cannot be read, and stop where it is more than the limit allows."""
+        bad, limit = self.progress.bad, self.config.data.max_bad
+        new = [message for message in messages if message not in bad]
+        bad += new
         for message in new:
             self.say(f"left out: {message}")
-        if len(progress.bad) > limits.data.max_bad:
+        if len(bad) > limit:
             raise AsrError(
-                f"{len(progress.bad)} recordings cannot be read, more than data.max_bad "
-                f"{limits.data.max_bad}; the last: {progress.bad[-1]}"
+                f"{len(bad)} recordings cannot be read, more than data.max_bad {limit}; the last: {bad[-1]}"
             )
+
+    def _count_skipped(self, step: Step) -> None:
+        progress, limit = self.progress, self.config.train.max_skipped
         if step.skipped:
             progress.skipped += 1
             self.say(f"step {step.number} skipped, its gradient is not finite: {'; '.join(step.skipped)}")
-        if progress.skipped > limits.train.max_skipped:
+        if progress.skipped > limit:
             raise AsrError(
                 f"{progress.skipped} steps had a gradient that is not finite, more than train.max_skipped "
-                f"{limits.train.max_skipped}; lower optim.lr, or look at {'; '.join(step.skipped)}"
+                f"{limit}; lower optim.lr, or look at {'; '.join(step.skipped)}"
             )
 
     def _save_checkpoint(self) -> None:
@@ -186,7 +195,10 @@ class Training:
     def _finish(self) -> int:
         """Average the best checkpoints; the run folder keeps whichever is better, the average or the best."""
         progress, bundle = self.progress, self.bundle
-        best = best_validations(progress.history, self.config.train.average)
+        written = [entry for entry in progress.history if has_weights(self.run, entry["step"])]
+        best = self.ranks.gather(best_validations(written, self.config.train.average))[0]  # files are main's
+        if not best:
+            raise AsrError(f"{self.run}: no validated checkpoint could be written; make room, then --resume")
         chosen = sorted(entry["step"] for entry in best)
         if self.ranks.main:
             bundle.module.load_state_dict(average_weights(self.run, chosen))
@@ -197,8 +209,11 @@ class Training:
             return self.interruption.status
         scores = f"CER {found.cer:.2%}  WER {found.wer:.2%}; best: CER {best[0]['cer']:.2%}"
         self.say(f"average of steps {chosen}: {scores}")
-        if found.cer <= best[0]["cer"] and self.ranks.main:
+        if self.ranks.main and found.cer <= best[0]["cer"]:
             bundle.save(self.run, step=progress.step, averaged=chosen, dev_cer=found.cer, dev_wer=found.wer)
+        elif self.ranks.main and model_step(self.run) != best[0]["step"]:  # there was no room for it then
+            bundle.module.load_state_dict(average_weights(self.run, [best[0]["step"]]))
+            bundle.save(self.run, step=best[0]["step"], dev_cer=best[0]["cer"], dev_wer=best[0]["wer"])
         self.say(f"{progress.seconds / 60:.1f} minutes of training steps; the model is in {self.run}")
         return 0
 

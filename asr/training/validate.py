@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from asr.decoding import DecodingOptions, greedy
+from asr.errors import AsrError
 from asr.scoring import Score, score
 from asr.training.distributed import Ranks
 from asr.training.losses import joint_loss
@@ -63,9 +64,12 @@ def validate(setup: Setup, ranks: Ranks, stop: Callable[[], bool] = bool) -> Val
     if stops:
         return None
     everything = {id: pair for each in ranks.gather(texts) for id, pair in each.items()}
+    bad = [message for each in ranks.gather(bad) for message in each]
+    if not everything:
+        raise AsrError(f"data.dev: not one recording can be read; the first: {bad[0]}")
     references, hypotheses = ({id: pair[i] for id, pair in everything.items()} for i in (0, 1))
     return Validation(
         loss / max(1.0, tokens_of_all),
         score(references, hypotheses),
-        tuple(message for each in ranks.gather(bad) for message in each),
+        tuple(bad),
     )

@@ -1,0 +1,293 @@
+"""What may happen to a run: a full disk, files that vanish or break, signals and kills at a bad moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr import files
+from asr.bundle import load_model, load_tensors
+from asr.config import Config
+from asr.datasets.manifest import read_manifest, write_manifest
+from asr.errors import AsrError
+from asr.training import checkpoints, loop, validate
+from asr.training.checkpoints import Progress, newest, tidy
+from asr.training.loop import train
+from asr.training.monitor import Monitor
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
+
+
+def settings(manifest: Path = SAMPLES, data=(), **train_settings) -> Config:
+    """Ten short steps with everything random switched on; three batches of dev, decoded audio not kept."""
+    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    usual = {"train": [manifest], "dev": [manifest], "first": 6, "batch_seconds": 6, "cache_mb": 0}
+    return Config.model_validate(
+        {
+            "model": sizes,
+            "data": usual | dict(data),
+            "augment": {"speeds": [0.9, 1.0, 1.1], "gain_db": 6, "join": {"per_epoch": 2, "max_items": 3}},
+            "optim": {"accumulate": 2, "warmup_steps": 3, "ema": 0.9},
+            "train": {"steps": 10, "validate_every": 3, "checkpoint_every": 2, "average": 2} | train_settings,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run that nothing happens to."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert train(settings(), run, device="cpu") == 0
+    return run
+
+
+def assert_ended_as(alone: Path, run: Path, model: bool = True) -> None:
+    """Weights, averages and moments are those of the other run, and nothing unfinished lies about."""
+    pairs = [
+        (newest(where) / name for where in (alone, run))
+        for name in ("model.safetensors", "optimizer.safetensors")
+    ]
+    if model:
+        pairs.append(where / "model.safetensors" for where in (alone, run))
+    for wanted, found in pairs:
+        (wanted, _), (found, _) = load_tensors(wanted), load_tensors(found)
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    assert not list(run.rglob(".*"))
+
+
+def after_step(monkeypatch: pytest.MonkeyPatch, happen: Callable[[int], None]) -> None:
+    original = Monitor.step
+
+    def step(self, done):
+        original(self, done)
+        happen(done.number)
+
+    monkeypatch.setattr(Monitor, "step", step)
+
+
+class Disk:
+    """A disk that is full while `full` is true: what is written does not arrive."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        original = os.fsync
+
+        def fsync(number):
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            original(number)
+
+        monkeypatch.setattr(files.os, "fsync", fsync)
+
+
+# -------------------------------------------------------------------------------------------------- full disk
+
+
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
+    tmp_path, monkeypatch, capsys, alone
+):
+    disk = Disk(monkeypatch)
+    after_step(monkeypatch, lambda number: setattr(disk, "full", number in (3, 4)))
+    assert train(settings(), tmp_path / "run", device="cpu") == 0
+    said = capsys.readouterr().err
+    assert "no checkpoint of step 3: " in said and "No space left on device" in said
+    assert "Traceback" not in said
+    assert_ended_as(alone, tmp_path / "run", model=False)
+    assert load_model(tmp_path / "run", "cpu").metadata["step"] in ("6", "9", "10")
+
+
+def test_the_best_model_is_in_the_run_folder_although_there_was_no_room_at_first(tmp_path, monkeypatch):
+    """Validation 6 is the best, and its model cannot be written; its checkpoint can. The average is worse."""
+    disk, rates = Disk(monkeypatch), iter([0.9, 0.3, 0.8, 0.7, 0.95])
+    original_save = checkpoints.save_checkpoint
+
+    def found(*_):
+        scores = replace(real(*_))
+        rate = next(rates)
+        disk.full = rate == 0.3
+        return Fixed(scores.loss, scores.score, scores.bad, rate)
+
+    class Fixed(validate.Validation):
+        def __init__(self, loss, score, bad, rate):
+            super().__init__(loss, score, bad)
+            object.__setattr__(self, "rate", rate)
+
+        cer = wer = property(lambda self: self.rate)
+
+    def save(*given):
+        disk.full = False
+        original_save(*given)
+
+    real = loop.validate
+    monkeypatch.setattr(loop, "validate", found)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    run = tmp_path / "run"
+    assert train(settings(), run, device="cpu") == 0
+    model, said = load_tensors(run / "model.safetensors")
+    assert (said["step"], said["dev_cer"]) == ("6", "0.3") and "averaged" not in said
+    best, _ = load_tensors(run / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert all(torch.equal(model[name], best[name]) for name in best)
+
+
+def test_a_disk_that_stays_full_ends_the_training_and_keeps_what_there_was(tmp_path, monkeypatch):
+    run, config = tmp_path / "run", settings(validate_every=1, checkpoint_every=1)
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        after_step(patch, lambda number: setattr(disk, "full", number > 2))
+        with pytest.raises(AsrError, match="No space left on device"):
+            train(config, run, device="cpu")
+    assert newest(run).name == "step-00000002"
+    assert train(config, run, resume=True, device="cpu") == 0
+
+
+# ---------------------------------------------------------------------------- recordings that vanish or break
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A copy of the samples that may be harmed."""
+    shutil.copytree(SAMPLES.parent, tmp_path / "samples")
+    return [replace(u, audio=tmp_path / "samples" / u.audio.name) for u in read_manifest(SAMPLES)[:6]]
+
+
+def harm(monkeypatch, corpus):
+    """After the second step, one recording is gone and another one is half of itself."""
+
+    def happen(number):
+        if number == 2:
+            corpus[0].audio.unlink()
+            data = corpus[1].audio.read_bytes()
+            corpus[1].audio.write_bytes(data[: len(data) // 2])
+
+    after_step(monkeypatch, happen)
+
+
+def test_recordings_that_vanish_or_break_in_mid_epoch_are_counted_and_left_out(
+    tmp_path, monkeypatch, corpus, capsys
+):
+    write_manifest(tmp_path / "m.jsonl", corpus)
+    harm(monkeypatch, corpus)
+    assert train(settings(tmp_path / "m.jsonl"), tmp_path / "run", device="cpu") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(said) == 2  # once each, although every epoch and validation comes across them
+    for utterance in corpus[:2]:
+        assert sum(str(utterance.audio) in line for line in said) == 1
+    tensors, _ = load_tensors(newest(tmp_path / "run") / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_more_bad_recordings_than_allowed_end_the_training(tmp_path, monkeypatch, corpus):
+    write_manifest(tmp_path / "m.jsonl", corpus)
+    harm(monkeypatch, corpus)
+    with pytest.raises(AsrError, match=r"2 recordings cannot be read, more than data.max_bad 1; the last: "):
+        train(settings(tmp_path / "m.jsonl", {"max_bad": 1}), tmp_path / "run", device="cpu")
+    assert newest(tmp_path / "run") is not None
+
+
+def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, corpus):
+    write_manifest(tmp_path / "m.jsonl", corpus)
+    after_step(monkeypatch, lambda number: [u.audio.unlink(missing_ok=True) for u in corpus])
+    config = settings(SAMPLES, {"dev": [tmp_path / "m.jsonl"]})
+    with pytest.raises(AsrError, match=r"data\.dev: not one recording can be read; the first: "):
+        train(config, tmp_path / "run", device="cpu")
+
+
+# ------------------------------------------------------------------------------------------ signals and kills
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_mid_validation_saves_and_leaves_at_once(tmp_path, monkeypatch, alone, number):
+    decoded = 0
+    with monkeypatch.context() as patch:
+        original = validate.greedy
+
+        def greedy(*given):
+            nonlocal decoded
+            decoded += 1
+            if decoded == 1:
+                os.kill(os.getpid(), number)
+            return original(*given)
+
+        patch.setattr(validate, "greedy", greedy)
+        assert train(settings(), tmp_path / "run", device="cpu") == 128 + number
+    assert decoded == 1  # of several batches
+    assert newest(tmp_path / "run").name == "step-00000003"
+    assert train(settings(), tmp_path / "run", resume=True, device="cpu") == 0
+    assert_ended_as(alone, tmp_path / "run")
+
+
+def test_a_signal_while_the_average_is_scored(tmp_path, monkeypatch, alone):
+    with monkeypatch.context() as patch:
+        original = loop.average_weights
+
+        def average_weights(*given):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return original(*given)
+
+        patch.setattr(loop, "average_weights", average_weights)
+        assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGTERM
+    assert train(settings(), tmp_path / "run", resume=True, device="cpu") == 0
+    assert_ended_as(alone, tmp_path / "run")
+
+
+def test_whatever_a_dead_process_left_is_gone_after_resuming(tmp_path, monkeypatch, alone):
+    """Half a model, half a checkpoint, one that was about to be deleted, and one that half was."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        after_step(patch, lambda number: number == 7 and os.kill(os.getpid(), signal.SIGTERM))
+        assert train(settings(), run, device="cpu") == 128 + signal.SIGTERM
+    (run / ".model.safetensors.123.tmp").write_bytes(b"half")
+    (run / "checkpoints" / ".step-00000008.tmp").mkdir()
+    (run / "checkpoints" / ".step-00000008.tmp" / "config.json").write_text("{}")
+    (newest(run) / ".trainer.json.123.tmp").write_text("{")
+    shutil.copytree(newest(run), run / "checkpoints" / "step-00000004")
+    (run / "checkpoints" / "step-00000002").mkdir()
+    (run / "checkpoints" / "step-00000002" / "trainer.json").write_text("{}")
+    assert train(settings(), run, resume=True, device="cpu") == 0
+    assert_ended_as(alone, run)
+    names = [sorted(path.name for path in (where / "checkpoints").iterdir()) for where in (alone, run)]
+    assert names[0] == names[1]
+
+
+def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch):
+    """Dying anywhere in the deletion leaves no folder that looks like a checkpoint and is none."""
+    folders = [tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors", "optimizer.safetensors", "trainer.json"):
+            (folder / name).touch()
+    original = os.unlink
+
+    def unlink(*given, **named):
+        original(*given, **named)
+        raise KeyboardInterrupt  # after the first file
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "unlink", unlink)
+        tidy(tmp_path, Progress(step=2), keep=1)
+    assert [
+        path for path in (tmp_path / "checkpoints").glob("step-*") if len(list(path.iterdir())) != 4
+    ] == []
+    assert newest(tmp_path) == folders[1]
+    tidy(tmp_path, Progress(step=2), keep=1)
+    assert list((tmp_path / "checkpoints").iterdir()) == [folders[1]]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed_ends_as_if_left_alone():
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills" in done.stdout and "passed" in done.stdout
