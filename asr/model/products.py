@@ -1,0 +1,89 @@
+"""Matrix products the way that is fastest on a processor. What is computed is the same, up to rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import dropout, scaled_dot_product_attention
+
+# MKL, to which torch gives the float32 products of a CPU, uses half the width of an AMD processor's vector
+# units; oneDNN, to which it gives convolutions and bfloat16, uses all of it, and can be asked for.
+_CPU: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
+_HALF_WIDTH = bool(_CPU.get("avx512_f")) and "AMD" in str(_CPU.get("cpu_name"))
+ONEDNN = (
+    _HALF_WIDTH and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+ROWS = 64  # with fewer rows MKL is the faster one
+
+
+class Linear(nn.Linear):
+    """A linear layer, whose float32 products with many rows go to oneDNN on an AMD processor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d_in) -> (..., d_out)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., d_in), weight (d_out, d_in), bias (d_out,) -> (..., d_out)."""
+    if (
+        ONEDNN
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.numel() >= ROWS * x.size(-1)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    ):
+        return _OneDnnLinear.apply(x, weight, bias)
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """torch has the product of oneDNN but no gradient of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows, x_rows = gradient.reshape(-1, weight.size(0)), x.reshape(-1, weight.size(1))
+        of_x = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
+        of_weight = None
+        if ctx.needs_input_grad[1]:  # with the longer side first it takes less time
+            wide = weight.size(0) >= weight.size(1)
+            of_weight = _product(x_rows.t(), rows.t()).t() if wide else _product(rows.t(), x_rows.t())
+        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def attention(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool, dropout_p: float
+) -> Tensor:
+    """Scaled dot-product attention: queries (B, H, T, d), keys and values (B, H, S, d) -> (B, H, T, d).
+
+    `mask`, which broadcasts to (B, H, T, S), is true where a key may be seen.
+    torch's fused kernel, but for bfloat16 on a CPU, where it takes up to four times as long as its parts.
+    """
+    if queries.dtype != torch.bfloat16 or queries.device.type != "cpu":
+        return scaled_dot_product_attention(queries, keys, values, mask, dropout_p, causal)
+    batch, heads, rows, d_head = queries.shape
+    if causal:
+        mask = torch.ones(1, 1, rows, keys.size(2), dtype=torch.bool).tril()
+    elif mask is None:
+        mask = torch.ones(1, 1, 1, keys.size(2), dtype=torch.bool)
+    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, torch.finfo(torch.bfloat16).min)
+    bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)  # (B * H, T or 1, S)
+    q, k, v = (each.flatten(0, 1) for each in (queries * d_head**-0.5, keys, values))  # (B * H, T or S, d)
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2))  # (B * H, T, S)
+    weights = dropout(scores.softmax(-1), dropout_p)
+    return torch.bmm(weights, v).unflatten(0, (batch, heads))
