@@ -55,7 +55,7 @@ def transcribe(
         model=model,
         device=device,
         batch_seconds=batch_seconds,
-        options=DecodingOptions(max_tokens, ctc_weight),
+        options=DecodingOptions(max_tokens=max_tokens, ctc_weight=ctc_weight),
     )
     if failed:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asr.decoding.bounds import max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.options import DecodingOptions, Ending, Hypothesis
 from asr.model.seams import Memory, Network
 from asr.tokenizer import BEGIN, END, PAD
 
@@ -45,7 +45,7 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
     for position in range(capacity):
         log_probs = network.step(tokens, state)  # (R, V)
         log_probs[:, [PAD, BEGIN]] = -torch.inf
-        best, tokens = _choose(log_probs, scorer, weight, options.ctc_candidates)  # (R,)
+        best, tokens = _choose(log_probs, scorer, weight, options.candidate_count)  # (R,)
         ended = tokens == END
         cut = ~ended & (bounds[rows] <= position)
         speaking = live & ~cut
@@ -64,7 +64,7 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
 
     lengths = (found != END).sum(1).tolist()
     return [
-        Hypothesis(tuple(row[:length]), score, done)
+        Hypothesis(tuple(row[:length]), score, Ending.end if done else Ending.length)
         for row, length, score, done in zip(
             found.tolist(), lengths, scores.tolist(), finished.tolist(), strict=True
         )

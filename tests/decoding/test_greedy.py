@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import ModelConfig
-from asr.decoding import DecodingOptions, Hypothesis, greedy
+from asr.decoding import DecodingOptions, Ending, Hypothesis, greedy
 from asr.decoding.bounds import ctc_lengths, max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.errors import AsrError
@@ -22,7 +22,7 @@ from asr.tokenizer import BEGIN, END, PAD, UNK
 MELS, VOCABULARY = 12, 9
 LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
 PLAIN = DecodingOptions(ctc_weight=0.0)  # attention alone
-JOINT = DecodingOptions(ctc_candidates=VOCABULARY)  # with CTC, and every character is a candidate
+JOINT = DecodingOptions(candidates=VOCABULARY)  # with CTC, and every character is a candidate
 
 
 def batch(lengths=LENGTHS, padding=0):
@@ -94,7 +94,7 @@ def naive(model, features, lengths, bounds, ctc_weight=0.0):
                 finished = True
                 break
             said.append(best)
-        hypotheses.append(Hypothesis(tuple(said), total, finished))
+        hypotheses.append(Hypothesis(tuple(said), total, Ending.end if finished else Ending.length))
     return hypotheses
 
 
@@ -286,9 +286,9 @@ def test_an_empty_batch_needs_no_network():
 
 
 def test_confidence_of_nothing_said_and_nothing_finished():
-    assert Hypothesis((), 0.0, finished=False).confidence == 1.0
-    assert Hypothesis((5, 6), 3 * HALF, finished=True).confidence == pytest.approx(0.5)
-    assert Hypothesis((5, 6), 2 * HALF, finished=False).confidence == pytest.approx(0.5)
+    assert Hypothesis((), 0.0, Ending.length).confidence == 1.0
+    assert Hypothesis((5, 6), 3 * HALF, Ending.end).confidence == pytest.approx(0.5)
+    assert Hypothesis((5, 6), 2 * HALF, Ending.length).confidence == pytest.approx(0.5)
 
 
 def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
