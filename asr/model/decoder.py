@@ -17,9 +17,10 @@ from asr.model.blocks import Residual, SinusoidalPositions, feed_forward, final_
 class DecoderState:
     """Keys and values of every block, allocated once; what a step writes and the next one reads.
 
-    `keys`, `values` (n_layers, B, n_heads, capacity, d_head) hold the positions decoded so far;
-    `memory_keys`, `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states;
-    `memory_mask` (B, 1, 1, S) is true where a state is valid.
+    `keys`, `values` (n_layers, B * W, n_heads, capacity, d_head) hold the positions decoded so far, of W
+    hypotheses for each utterance (1 until `branch`), one utterance after the other; `memory_keys`,
+    `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states, which the hypotheses of an
+    utterance share; `memory_mask` (B, 1, 1, S) is true where a state is valid.
     """
 
     keys: Tensor
@@ -30,13 +31,32 @@ class DecoderState:
     position: int = 0
 
     def select(self, rows: Tensor) -> DecoderState:
-        """The state of the given rows (indices, in any order, repeated or left out)."""
-        keys, values, memory_keys, memory_values = (
-            cache.index_select(1, rows)
-            for cache in (self.keys, self.values, self.memory_keys, self.memory_values)
+        """The state of the given utterances (indices, in any order, repeated or left out)."""
+        keys, values = (
+            cache.unflatten(1, (len(self.memory_mask), -1)).index_select(1, rows).flatten(1, 2)
+            for cache in (self.keys, self.values)
         )
-        mask = self.memory_mask.index_select(0, rows)
-        return DecoderState(keys, values, memory_keys, memory_values, mask, self.position)
+        memory = (cache.index_select(1, rows) for cache in (self.memory_keys, self.memory_values))
+        return DecoderState(keys, values, *memory, self.memory_mask.index_select(0, rows), self.position)
+
+    def branch(self, parents: Tensor) -> DecoderState:
+        """The state in which each utterance's hypotheses continue the given ones: parents (B, W).
+
+        What is there already stays where it is: of the caches only what has been written is copied, and on a
+        CPU only for rows that change. This state is not to be used any more.
+        """
+        held, width = self.keys.size(1) // len(parents), parents.size(1)
+        own = torch.arange(parents.numel(), device=parents.device)
+        rows = (parents + held * own[: len(parents)].unsqueeze(1)).flatten()  # (B * W,)
+        grown = width != held
+        # Which rows change, only the host could tell: a device would have to be waited for.
+        to = own if grown or parents.device.type != "cpu" else own[rows != own]
+        for name in ("keys", "values"):
+            cache = getattr(self, name)
+            new = cache.new_zeros(cache.size(0), len(own), *cache.shape[2:]) if grown else cache
+            new[:, to, :, : self.position] = cache[:, rows[to], :, : self.position]
+            setattr(self, name, new)
+        return self
 
 
 class DecoderBlock(nn.Module):
@@ -70,8 +90,10 @@ class DecoderBlock(nn.Module):
             return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen])
 
         def cross_attention(y: Tensor) -> Tensor:
+            # The hypotheses of an utterance ask its memory together, as if they were positions of one text.
             keys, values = state.memory_keys[layer], state.memory_values[layer]
-            return self.cross_attention.attend(y, keys, values, state.memory_mask)
+            together = y.view(len(state.memory_mask), -1, y.size(2))  # (B, W, d_model)
+            return self.cross_attention.attend(together, keys, values, state.memory_mask).view_as(y)
 
         x = self.around_self_attention(x, self_attention)
         x = self.around_cross_attention(x, cross_attention)
