@@ -19,8 +19,8 @@ class DecoderState:
 
     `keys`, `values` (n_layers, B * W, n_heads, capacity, d_head) hold the positions decoded so far, of W
     hypotheses for each utterance (1 until `branch`), one utterance after the other; `memory_keys`,
-    `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states, which the hypotheses of an
-    utterance share; `memory_mask` (B, 1, 1, S) is true where a state is valid.
+    `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states, which the hypotheses of
+    an utterance share; `memory_mask` (B, 1, 1, S) is true where a state is valid.
     """
 
     keys: Tensor
@@ -36,8 +36,11 @@ class DecoderState:
             cache.unflatten(1, (len(self.memory_mask), -1)).index_select(1, rows).flatten(1, 2)
             for cache in (self.keys, self.values)
         )
-        memory = (cache.index_select(1, rows) for cache in (self.memory_keys, self.memory_values))
-        return DecoderState(keys, values, *memory, self.memory_mask.index_select(0, rows), self.position)
+        memory_keys, memory_values = (
+            cache.index_select(1, rows) for cache in (self.memory_keys, self.memory_values)
+        )
+        mask = self.memory_mask.index_select(0, rows)
+        return DecoderState(keys, values, memory_keys, memory_values, mask, self.position)
 
     def branch(self, parents: Tensor) -> DecoderState:
         """The state in which each utterance's hypotheses continue the given ones: parents (B, W).
