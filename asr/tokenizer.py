@@ -36,7 +36,7 @@ class Tokenizer:
         """All characters of the texts, in code point order."""
         characters: set[str] = set()
         for text in texts:
-            characters.update(_tidy(text))
+            characters.update(tidy(text))
         return cls(tuple(sorted(characters)))
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of the characters, without BEGIN and END; a character never learnt becomes UNK."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return [ids.get(c, UNK) for c in _tidy(text)]
+        return [ids.get(c, UNK) for c in tidy(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special tokens say nothing, but UNK shows as U+FFFD."""
@@ -56,7 +56,7 @@ class Tokenizer:
     def unknown(self, text: str) -> list[str]:
         """The characters of the text that were never learnt, each once, in order."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return list(dict.fromkeys(c for c in _tidy(text) if c not in ids))
+        return list(dict.fromkeys(c for c in tidy(text) if c not in ids))
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -87,5 +87,6 @@ class Tokenizer:
         return cls(characters)
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
+    """Text as the tokenizer reads it: Unicode form NFC, one space for each run of white space."""
     return " ".join(unicodedata.normalize("NFC", text).split())

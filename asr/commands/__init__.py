@@ -15,6 +15,7 @@ from asr.commands.info import info
 from asr.commands.prepare import prepare
 from asr.commands.score import score
 from asr.commands.train import train
+from asr.commands.train_lm import train_lm
 from asr.commands.transcribe import transcribe
 from asr.errors import AsrError
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, prepare, info):
+for verb in (transcribe, score, train, train_lm, prepare, info):
     app.command(context_settings={"max_content_width": 100})(verb)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from asr.config import ModelConfig
+from asr.config import BlockConfig
 
 
 class Dropout(nn.Dropout):
@@ -36,7 +36,7 @@ class Residual(nn.Module):
     post: norm(x + dropout(sublayer(x)))   as in Vaswani et al. 2017
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model)
@@ -49,12 +49,12 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(sublayer(x)))
 
 
-def final_norm(config: ModelConfig) -> nn.Module:
+def final_norm(config: BlockConfig) -> nn.Module:
     """The norm after the last block: pre-norm leaves the residual stream unnormalised, post-norm does not."""
     return nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
 
 
-def feed_forward(config: ModelConfig) -> nn.Module:
+def feed_forward(config: BlockConfig) -> nn.Module:
     """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model."""
     return nn.Sequential(
         nn.Linear(config.d_model, config.d_ffn),
