@@ -24,7 +24,7 @@ from torch.nn.functional import pad
 from asr.tokenizer import END, PAD
 
 _NONE = -1e30  # log of zero that survives subtraction: infinity minus infinity is not a number
-_CHUNK = 2**24  # numbers gathered at once: rows x candidates x states
+_CHUNK = 2**18  # numbers gathered at once: rows x candidates x states
 
 
 class CTCPrefixScorer:
@@ -39,7 +39,7 @@ class CTCPrefixScorer:
         valid = torch.arange(log_probs.size(1), device=lengths.device) < lengths.unsqueeze(1)  # (R, S)
         dtype = torch.float32 if log_probs.device.type == "mps" else torch.float64
         floor = math.log(torch.finfo(dtype).tiny)
-        emit = log_probs.to(dtype).transpose(1, 2).masked_fill(~valid.unsqueeze(1), floor).clamp_min(floor)
+        emit = log_probs.to(dtype).transpose(1, 2).clamp_min(floor).masked_fill(~valid.unsqueeze(1), _NONE)
         emit[:, PAD].masked_fill_(~valid, 0.0)  # beyond its end a row has blanks, for sure
         sums = pad(emit.cumsum(2), (1, 0))  # (B, V, S + 1): up to t
         # Tables of all utterances, which their rows share: one line for every utterance and token.
@@ -55,58 +55,58 @@ class CTCPrefixScorer:
     def score(self, candidates: Tensor) -> Tensor:
         """Log-probabilities of candidates (R, K), each given the prefix: how much of its score they keep.
 
-        For END it is the share of alignments that say the prefix and nothing more.
+        For END it is the share of alignments that say the prefix and nothing more. What is impossible gets the
+        logarithm of the smallest number there is, about -700.
         """
-        either = self._either()
-        extended = self._extended(candidates, either[:, :-1])
-        # A token that repeats the last one needs a blank between.
-        doubled = self._extended(self._token.unsqueeze(1), self._rest[:, :-1])  # (R, 1)
-        extended = torch.where(candidates == self._token.unsqueeze(1), doubled, extended)
-        return torch.where(candidates == END, either[:, -1:], extended) - self._score.unsqueeze(1)
+        scores = self._totals(candidates) - self._score.unsqueeze(1)
+        return scores.clamp_min(math.log(torch.finfo(scores.dtype).tiny) + 8)
 
     def advance(self, tokens: Tensor) -> None:
         """Append a token (R,) to every prefix. What END or PAD is appended to is not scored any more."""
-        before = torch.where((tokens == self._token).unsqueeze(1), self._rest, self._either())[:, :-1]  # (R, S)
-        self._score = self._extended(tokens.unsqueeze(1), before).squeeze(1)
-        product, blank = self._sums[self._first + tokens], self._sums[self._first + PAD]  # (R, S + 1)
-        last = product[:, 1:] + (before - product[:, :-1]).logcumsumexp(1)
-        self._last = pad(last, (1, 0), value=_NONE)
-        rest = blank[:, 1:] + (self._last[:, :-1] - blank[:, :-1]).logcumsumexp(1)
-        self._rest = pad(rest, (1, 0), value=_NONE)
-        self._token = tokens
+        self._score = self._totals(tokens.unsqueeze(1)).squeeze(1)
+        self._move(tokens)
 
     def along(self, tokens: Tensor) -> CTCPrefixScorer:
         """The scorer of all prefixes on the way along a text for each row, with nothing appended at first.
 
         tokens (R, U) -> R * (U + 1) rows, in the order of (R, U + 1). The present rows stay as they are.
         """
-        here = self.select(torch.arange(len(tokens), device=tokens.device))
-        seen = [here._prefixes()]
+        here = self._of(self._first, self._rest, self._last, self._score, self._token)
+        ways = [(here._rest, here._last)]
         for column in tokens.unbind(1):
-            here.advance(column)
-            seen.append(here._prefixes())
-        first = self._first.unsqueeze(1).expand(-1, len(seen)).flatten()
-        return self._with(first, *(torch.stack(each, 1).flatten(0, 1) for each in zip(*seen, strict=True)))
+            here._move(column)
+            ways.append((here._rest, here._last))
+        rest, last = (torch.stack(each, 1).flatten(0, 1) for each in zip(*ways, strict=True))
+        first = self._first.unsqueeze(1).expand(-1, len(ways)).flatten()
+        said = torch.cat([self._token.unsqueeze(1), tokens], 1)  # (R, U + 1)
+        passed = self._of(first, rest, last, rest[:, 0], said.flatten())
+        totals = passed._totals(pad(tokens, (0, 1)).view(-1, 1)).view_as(said)
+        passed._score = torch.cat([self._score.unsqueeze(1), totals[:, :-1]], 1).flatten()
+        return passed
 
     def select(self, rows: Tensor) -> CTCPrefixScorer:
         """The scorer of the given rows (indices): reordered, repeated or dropped."""
-        return self._with(*(each.index_select(0, rows) for each in (self._first, *self._prefixes())))
+        kept = (self._first, self._rest, self._last, self._score, self._token)
+        return self._of(*(each.index_select(0, rows) for each in kept))
 
-    def endings(self) -> Tensor:
-        """Log-probability of all paths up to time t that say the prefix and nothing more: (R, S + 1)."""
-        return self._either()
-
-    def _prefixes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._rest, self._last, self._score, self._token
-
-    def _with(self, first: Tensor, *prefixes: Tensor) -> CTCPrefixScorer:
-        chosen = object.__new__(CTCPrefixScorer)
-        chosen._emit, chosen._sums, chosen._first = self._emit, self._sums, first
-        chosen._rest, chosen._last, chosen._score, chosen._token = prefixes
-        return chosen
-
-    def _either(self) -> Tensor:
+    def spoken(self) -> Tensor:
+        """Log-probability of all paths that say the prefix and nothing more until time t: (R, S + 1)."""
         return torch.logaddexp(self._last, self._rest)
+
+    def _of(self, first: Tensor, rest: Tensor, last: Tensor, score: Tensor, token: Tensor) -> CTCPrefixScorer:
+        made = object.__new__(CTCPrefixScorer)
+        made._emit, made._sums, made._first = self._emit, self._sums, first
+        made._rest, made._last, made._score, made._token = rest, last, score, token
+        return made
+
+    def _totals(self, candidates: Tensor) -> Tensor:
+        """Scores of the prefixes that candidates (R, K) make: (R, K)."""
+        paths = self.spoken()
+        extended = self._extended(candidates, paths[:, :-1])
+        # A token that repeats the last one needs a blank between.
+        repeated = self._extended(self._token.unsqueeze(1), self._rest[:, :-1])  # (R, 1)
+        extended = torch.where(candidates == self._token.unsqueeze(1), repeated, extended)
+        return torch.where(candidates == END, paths[:, -1:], extended)
 
     def _extended(self, candidates: Tensor, before: Tensor) -> Tensor:
         """Log of the sum of before(t - 1) x_c(t) over t: candidates (R, K), before (R, S) -> (R, K)."""
@@ -114,5 +114,18 @@ class CTCPrefixScorer:
         share = (before - peak).exp().unsqueeze(2)  # (R, S, 1)
         lines = self._first.unsqueeze(1) + candidates  # (R, K)
         size = max(1, _CHUNK // (lines.size(1) * before.size(1)))  # rows at once
-        sums = [self._emit[line] @ part for line, part in zip(lines.split(size), share.split(size), strict=True)]
+        sums = [
+            self._emit[line] @ part for line, part in zip(lines.split(size), share.split(size), strict=True)
+        ]
         return torch.cat(sums).squeeze(2).clamp_min(torch.finfo(peak.dtype).tiny).log() + peak
+
+    def _move(self, tokens: Tensor) -> None:
+        """The recursion over time."""
+        repeats = (tokens == self._token).unsqueeze(1)
+        before = torch.where(repeats, self._rest, self.spoken())[:, :-1]  # (R, S)
+        product, blank = self._sums[self._first + tokens], self._sums[self._first + PAD]  # (R, S + 1)
+        last = product[:, 1:] + (before - product[:, :-1]).logcumsumexp(1)
+        self._last = pad(last, (1, 0), value=_NONE)
+        rest = blank[:, 1:] + (self._last[:, :-1] - blank[:, :-1]).logcumsumexp(1)
+        self._rest = pad(rest, (1, 0), value=_NONE)
+        self._token = tokens
