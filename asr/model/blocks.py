@@ -77,9 +77,13 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, T, d_model), whose first position is `offset`, plus the sinusoids of its positions."""
         end = offset + x.size(1)
+        return self.dropout(x + self.upto(end)[offset:end])
+
+    def upto(self, end: int) -> Tensor:
+        """The sinusoids of `end` positions or more: (>= end, d_model)."""
         if end > self.table.size(0):
-            self.table = _sinusoids(2 * end, x.size(2)).to(self.table)
-        return self.dropout(x + self.table[offset:end])
+            self.table = _sinusoids(2 * end, self.table.size(1)).to(self.table)
+        return self.table
 
 
 def _sinusoids(size: int, d_model: int) -> Tensor:

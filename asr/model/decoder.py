@@ -102,6 +102,25 @@ class DecoderBlock(nn.Module):
         x = self.around_cross_attention(x, cross_attention)
         return self.around_feed_forward(x, self.feed_forward)
 
+    def extend(self, x: Tensor, state: DecoderState, layer: int, places: Tensor, mask: Tensor) -> Tensor:
+        """Positions x (B, U, d_model) at the given places (B, U) of the caches; `mask` (B, 1, U, seen)."""
+
+        def self_attention(y: Tensor) -> Tensor:
+            keys, values = state.keys[layer], state.values[layer]
+            rows = torch.arange(len(places), device=places.device).unsqueeze(1)
+            for cache, new in zip((keys, values), self.self_attention.project(y), strict=True):
+                cache[rows, :, places] = new.transpose(1, 2)  # (B, U, n_heads, d_head)
+            seen = mask.size(3)
+            return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen], mask)
+
+        def cross_attention(y: Tensor) -> Tensor:
+            keys, values = state.memory_keys[layer], state.memory_values[layer]
+            return self.cross_attention.attend(y, keys, values, state.memory_mask)
+
+        x = self.around_self_attention(x, self_attention)
+        x = self.around_cross_attention(x, cross_attention)
+        return self.around_feed_forward(x, self.feed_forward)
+
 
 class Decoder(nn.Module):
     """Tokens and encoder states to logits of the next token."""
@@ -142,3 +161,19 @@ class Decoder(nn.Module):
             x = block.step(x, state, layer)  # type: ignore[operator]
         state.position += 1
         return self.out(self.norm(x)).squeeze(1)
+
+    def extend(self, tokens: Tensor, state: DecoderState, starts: Tensor) -> Tensor:
+        """tokens (B, U), each row's from its own position on, starts (B,) -> logits (B, U, V).
+
+        What the caches held from there on is overwritten; the state's `position` is not used. Nothing is
+        dropped out: this is for decoding.
+        """
+        places = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)  # (B, U)
+        seen = int(places.max()) + 1
+        if seen > state.keys.size(3):
+            raise IndexError(f"the state has room for {state.keys.size(3)} positions, not for {seen}")
+        mask = torch.arange(seen, device=places.device) <= places.unsqueeze(2)  # (B, U, seen)
+        x = self.embed(tokens) * self.scale + self.positions.upto(seen)[places]
+        for layer, block in enumerate(self.blocks):
+            x = block.extend(x, state, layer, places, mask.unsqueeze(1))  # type: ignore[operator]
+        return self.out(self.norm(x))

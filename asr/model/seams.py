@@ -60,6 +60,15 @@ class Network(Protocol):
         """
         ...
 
+    def extend(self, tokens: Tensor, state: Any, starts: Tensor) -> Tensor:
+        """Many positions for every row: tokens (B, U), whose first is at position starts (B,) of its row,
+        -> log-probabilities (B, U, V) of the token that follows each.
+
+        The state must hold the positions before; what it held from there on is overwritten. So each row goes
+        at its own pace, and takes back what it said. A state is either stepped or extended.
+        """
+        ...
+
     def ctc(self, memory: Memory) -> Tensor | None:
         """Log-probabilities (B, S, V) with the blank at PAD's place, or None without a CTC head."""
         ...
