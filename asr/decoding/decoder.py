@@ -4,26 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from asr.bundle import Bundle
+from asr.decoding.beam import beam_search
 from asr.decoding.greedy import greedy
+from asr.decoding.hot_words import HotWords
+from asr.decoding.language import LanguageModelSource
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.repetition import cut_repetitions
 from asr.decoding.scorers import Source
 from asr.errors import AsrError
-from asr.model.seams import Memory, Network
-from asr.tokenizer import Tokenizer
+from asr.model.seams import Memory
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
 """Hypotheses of every row of a memory, best first: as many as `n_best` asks for, where there are as many."""
 
 
-def build_decoder(network: Network, tokenizer: Tokenizer, options: DecodingOptions, has_ctc: bool) -> Decoder:
-    """The decoder that the options describe, for one network.
+def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
+    """The decoder that the options describe, for one model.
 
     Raises AsrError for what the model cannot do: CTC without a CTC head, characters that it does not know.
     """
-    options.weight_of_ctc(has_ctc)
+    network, has_ctc = bundle.network, bundle.config.model.ctc
+    weight = options.weight_of_ctc(has_ctc)
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
         raise AsrError(f"decoder {options.decoder}: this model has no CTC head; decode with greedy or beam")
-    sources: list[Source] = []  # noqa: F841  hot words, language model
+    if options.candidates is not None and not (weight or options.hot_words or options.language_model):
+        raise AsrError("candidates: there is only the decoder to score them; leave the option out")
+    sources = _sources(bundle, options)
+
     if options.decoder == "greedy":
-        return lambda memory: [[found] for found in greedy(network, memory, options)]
+        return lambda memory: cut_repetitions(
+            network, memory, [[h] for h in greedy(network, memory, options)]
+        )
+    if options.decoder == "beam":
+        return lambda memory: beam_search(network, memory, options, sources)
     raise AsrError(f"decoder {options.decoder}: not built yet")
+
+
+def _sources(bundle: Bundle, options: DecodingOptions) -> list[Source]:
+    """What scores texts beside decoder and CTC."""
+    sources: list[Source] = []
+    if options.hot_words:
+        sources.append(HotWords(options.hot_words, bundle.tokenizer, options.hot_word_weight, bundle.device))
+    if options.language_model:
+        weight, device = options.weight_of_language_model, str(bundle.device)
+        sources.append(LanguageModelSource.load(options.language_model, bundle.tokenizer, weight, device))
+    return sources

@@ -17,7 +17,6 @@ from asr.errors import AsrError
 from asr.model.language import LanguageModel, LanguageState
 from asr.tokenizer import BEGIN, END, PAD, UNK, Tokenizer
 
-DEFAULT_WEIGHT = 0.3
 CHUNK = 2**16  # tokens that are scored at once: rows x positions
 
 

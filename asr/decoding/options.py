@@ -9,16 +9,21 @@ from enum import StrEnum
 from asr.errors import AsrError
 
 JOINT_CTC_WEIGHT = 0.3  # as in training, and as ESPnet and SpeechBrain decode
+HOT_WORD_BONUS = 1.0
+LANGUAGE_MODEL_WEIGHT = 0.3
 
 # Decoder -> the options that it has besides `decoder`.
 DECODERS: dict[str, tuple[str, ...]] = {
     "greedy": ("max_tokens", "ctc_weight", "candidates"),
     "beam": (
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalisation", "hot_words",
-        "hot_word_bonus",
+        "hot_word_bonus", "language_model", "language_model_weight",
     ),
     "ctc": ("beam", "n_best"),
-    "rescoring": ("ctc_weight", "beam", "n_best", "length_normalisation", "hot_words", "hot_word_bonus"),
+    "rescoring": (
+        "ctc_weight", "beam", "n_best", "length_normalisation", "hot_words", "hot_word_bonus",
+        "language_model", "language_model_weight",
+    ),
 }  # fmt: skip
 
 
@@ -41,7 +46,9 @@ class DecodingOptions:
     hot_words: tuple[str, ...] | None = (
         None  # words and phrases that are likelier than the model thinks; none
     )
-    hot_word_bonus: float | None = None  # what each of their characters adds to the score; 1
+    hot_word_bonus: float | None = None  # what each of their letters adds to the score; 1
+    language_model: str | None = None  # folder of a language model whose scores are added; none
+    language_model_weight: float | None = None  # what its scores are multiplied by; 0.3
 
     def __post_init__(self) -> None:
         known = DECODERS.get(self.decoder)
@@ -71,10 +78,12 @@ class DecodingOptions:
             raise AsrError(
                 f"length_normalisation {self.length_normalisation}: below 0; give 0 (none) or more"
             )
-        if self.hot_word_bonus is not None and (self.hot_word_bonus < 0 or not self.hot_words):
-            raise AsrError(
-                f"hot_word_bonus {self.hot_word_bonus}: give hot words, and 0 or more for each character"
-            )
+        for weight, of in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):
+            value = getattr(self, weight)
+            if value is not None and not getattr(self, of):
+                raise AsrError(f"{weight}: there is nothing that it could weigh; give {of} too")
+            if value is not None and value < 0:
+                raise AsrError(f"{weight} {value}: below 0; give 0 or more")
 
     @property
     def beam_size(self) -> int:
@@ -85,6 +94,16 @@ class DecodingOptions:
     def candidate_count(self) -> int:
         """How many of the decoder's best characters the other scorers score, besides END."""
         return self.candidates or max(8, math.ceil(1.5 * self.beam_size))
+
+    @property
+    def hot_word_weight(self) -> float:
+        """The bonus of a letter that holds."""
+        return HOT_WORD_BONUS if self.hot_word_bonus is None else self.hot_word_bonus
+
+    @property
+    def weight_of_language_model(self) -> float:
+        """The weight that holds."""
+        return LANGUAGE_MODEL_WEIGHT if self.language_model_weight is None else self.language_model_weight
 
     def weight_of_ctc(self, has_head: bool) -> float:
         """The weight that holds for a model. Raises AsrError for one that it cannot have."""
