@@ -10,7 +10,6 @@ from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
 from asr.decoding.language import LanguageModelSource
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.decoding.repetition import cut_repetitions
 from asr.decoding.scorers import Source
 from asr.errors import AsrError
 from asr.model.seams import Memory
