@@ -32,9 +32,7 @@ def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
     sources = _sources(bundle, options)
 
     if options.decoder == "greedy":
-        return lambda memory: cut_repetitions(
-            network, memory, [[h] for h in greedy(network, memory, options)]
-        )
+        return lambda memory: [[found] for found in greedy(network, memory, options)]
     if options.decoder == "beam":
         return lambda memory: beam_search(network, memory, options, sources)
     raise AsrError(f"decoder {options.decoder}: not built yet")

@@ -122,7 +122,7 @@ def test_to_one_file(asr, tiny_model, sounds, tmp_path):
     assert [f"{record['id']}\t{record['text']}" for record in records] == terminal
     assert [record["duration"] for record in records] == pytest.approx([0.3, 0.4, 0.5])
     first = records[0]["segments"][0]
-    assert set(first) == {"start", "end", "text", "confidence", "truncated"}
+    assert set(first) == {"start", "end", "text", "confidence", "ending", "score", "alternatives"}
     assert asr("score", target, target)[0] == 0
 
 
