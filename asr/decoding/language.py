@@ -82,7 +82,7 @@ class LanguageModelScorer:
         self._log_probs = self._source.network.step(self._source.ids[tokens], self._state)
 
     def select(self, rows: Tensor) -> LanguageModelScorer:
-        """The scorer of the given rows (indices): reordered, repeated or dropped."""
+        """The scorer of the given rows (indices), reordered, repeated or dropped; this one is used up."""
         return LanguageModelScorer(self._source, self._state.select(rows), self._log_probs[rows])
 
 

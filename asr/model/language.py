@@ -22,14 +22,21 @@ class LanguageState:
     position: int = 0
 
     def select(self, rows: Tensor) -> LanguageState:
-        """The state of the given rows (indices, in any order, repeated or left out)."""
-        chosen = []
-        for cache in (self.keys, self.values):  # only what has been written is copied
-            layers, _, heads, capacity, d_head = cache.shape
-            chosen.append(cache.new_empty(layers, len(rows), heads, capacity, d_head))
-            filled = cache[:, :, :, : self.position]
-            chosen[-1][:, :, :, : self.position] = filled.index_select(1, rows)
-        return LanguageState(chosen[0], chosen[1], self.position)
+        """The state of the given rows (indices, in any order, repeated or left out).
+
+        What is there already stays where it is: of the caches only what has been written is copied, and on a
+        CPU only for rows that change. This state is not to be used any more.
+        """
+        own = torch.arange(len(rows), device=rows.device)
+        resized = len(rows) != self.keys.size(1)
+        # Which rows change, only the host could tell: a device would have to be waited for.
+        to = own if resized or rows.device.type != "cpu" else own[rows != own]
+        for name in ("keys", "values"):
+            cache: Tensor = getattr(self, name)
+            new = cache.new_empty(cache.size(0), len(rows), *cache.shape[2:]) if resized else cache
+            new[:, to, :, : self.position] = cache[:, rows[to], :, : self.position]
+            setattr(self, name, new)
+        return self
 
 
 class LanguageBlock(nn.Module):
