@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class DecoderState:
     memory_values: Tensor
     memory_mask: Tensor
     position: int = 0
+    spare: tuple[Tensor, Tensor] | None = None  # what keys and values are reordered into: the last but one
 
     def select(self, rows: Tensor) -> DecoderState:
         """The state of the given utterances (indices, in any order, repeated or left out)."""
@@ -45,21 +46,19 @@ class DecoderState:
     def branch(self, parents: Tensor) -> DecoderState:
         """The state in which each utterance's hypotheses continue the given ones: parents (B, W).
 
-        What is there already stays where it is: of the caches only what has been written is copied, and on a
-        CPU only for rows that change. This state is not to be used any more.
+        Only what has been written is copied, into caches that take turns. This state is used up.
         """
-        held, width = self.keys.size(1) // len(parents), parents.size(1)
-        own = torch.arange(parents.numel(), device=parents.device)
-        rows = (parents + held * own[: len(parents)].unsqueeze(1)).flatten()  # (B * W,)
-        grown = width != held
-        # Which rows change, only the host could tell: a device would have to be waited for.
-        to = own if grown or parents.device.type != "cpu" else own[rows != own]
-        for name in ("keys", "values"):
-            cache = getattr(self, name)
-            new = cache.new_zeros(cache.size(0), len(own), *cache.shape[2:]) if grown else cache
-            new[:, to, :, : self.position] = cache[:, rows[to], :, : self.position]
-            setattr(self, name, new)
-        return self
+        utterances, width = parents.shape
+        held = self.keys.size(1) // utterances
+        rows = (parents + held * torch.arange(utterances, device=parents.device).unsqueeze(1)).flatten()
+        if self.spare is None or width != held:
+            layers, _, *shape = self.keys.shape
+            spare = self.keys.new_zeros(2, layers, utterances * width, *shape)
+            self.spare = (spare[0], spare[1])
+        for cache, target in zip((self.keys, self.values), self.spare, strict=True):
+            torch.index_select(cache[..., : self.position, :], 1, rows, out=target[..., : self.position, :])
+        old = (self.keys, self.values) if width == held else None
+        return replace(self, keys=self.spare[0], values=self.spare[1], spare=old)
 
 
 class DecoderBlock(nn.Module):
