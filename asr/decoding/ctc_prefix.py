@@ -9,8 +9,9 @@ The prefix score of a text is the probability that CTC's output begins with it: 
 is linear, so it is solved by cumulative sums: with X(t) the product of x_c up to t, r_n(t) / X(t) is the
 running sum of phi(t - 1) / X(t - 1). In logarithms that is one `logcumsumexp`, without a loop over time.
 
-The score of one more character, the sum of phi(t - 1) x_c(t) over t, needs no recursion. Its terms are positive,
-so it is taken of probabilities and not of logarithms: phi over its largest value, times the emissions.
+The score of one more character, the sum of phi(t - 1) x_c(t) over t, needs no recursion. Its terms are
+positive, so it is taken of probabilities and not of logarithms: phi over its largest value, times the
+emissions.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class CTCPrefixScorer:
     def score(self, candidates: Tensor) -> Tensor:
         """Log-probabilities of candidates (R, K), each given the prefix: how much of its score they keep.
 
-        For END it is the share of alignments that say the prefix and nothing more. What is impossible gets the
-        logarithm of the smallest number there is, about -700.
+        For END it is the share of alignments that say the prefix and nothing more. What is impossible gets
+        the logarithm of the smallest number there is, about -700.
         """
         scores = self._totals(candidates) - self._score.unsqueeze(1)
         return scores.clamp_min(math.log(torch.finfo(scores.dtype).tiny) + 8)

@@ -14,7 +14,7 @@ LANGUAGE_MODEL_WEIGHT = 0.3
 
 # Decoder -> the options that it has besides `decoder`.
 DECODERS: dict[str, tuple[str, ...]] = {
-    "greedy": ("max_tokens", "ctc_weight", "candidates"),
+    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft"),
     "beam": (
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalisation", "hot_words",
         "hot_word_bonus", "language_model", "language_model_weight",
@@ -40,6 +40,7 @@ class DecodingOptions:
     max_tokens: int | None = None  # characters per utterance at most; a bound from its length
     ctc_weight: float | None = None  # share of CTC in the joint score; 0.3, or 0 without a CTC head
     candidates: int | None = None  # how many of the decoder's best characters others score; 8 or 1.5 x beam
+    draft: bool | None = None  # check CTC's text instead of decoding step by step; where there is CTC
     beam: int | None = None  # texts kept at each step; 10, for ctc 1
     n_best: int | None = None  # texts given, best first; 1
     length_normalisation: float | None = None  # scores are divided by (characters + 1) to this power; 0
