@@ -18,7 +18,13 @@ from typer.testing import CliRunner
 from asr.commands import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "recipes/fsdd/README.md", "CONTRIBUTING.md", "data/samples/README.md"]
+PAGES = [
+    "README.md",
+    "recipes/fsdd/README.md",
+    "recipes/books_lm/README.md",
+    "CONTRIBUTING.md",
+    "data/samples/README.md",
+]
 COMMAND = typer.main.get_command(app)
 
 
