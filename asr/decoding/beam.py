@@ -20,10 +20,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from asr.decoding import repetition
 from asr.decoding.bounds import max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.options import DecodingOptions, Ending, Hypothesis
-from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, going_round
 from asr.decoding.scorers import Scorer, Source
 from asr.model.seams import Memory, Network
 from asr.tokenizer import BEGIN, END, PAD
@@ -80,8 +80,8 @@ def beam_search(
         pool.add(rows, results, texts, torch.where(cut, before, log_probs), position, _LENGTH * cut)
         totals = totals.masked_fill(ended | cut, -torch.inf)
         texts[:, :, position] = tokens
-        if (position + 1) % LOOK_EVERY == 0:
-            stuck = going_round(texts[:, :, : position + 1]) & totals.isfinite()
+        if (position + 1) % repetition.LOOK_EVERY == 0:
+            stuck = repetition.going_round(texts[:, :, : position + 1]) & totals.isfinite()
             results = (totals / normal).masked_fill(~stuck, -torch.inf)
             pool.add(rows, results, texts, log_probs, position + 1, _REPETITION * stuck)
             totals = totals.masked_fill(stuck, -torch.inf)
@@ -103,7 +103,7 @@ def beam_search(
             rows, totals, log_probs, tokens, texts = (
                 each[keep] for each in (rows, totals, log_probs, tokens, texts)
             )
-    return cut_repetitions(network, memory, pool.hypotheses())
+    return repetition.cut_repetitions(network, memory, pool.hypotheses())
 
 
 class JointScores:
