@@ -53,7 +53,7 @@ class DecoderState:
         rows = (parents + held * torch.arange(utterances, device=parents.device).unsqueeze(1)).flatten()
         if self.spare is None or width != held:
             layers, _, *shape = self.keys.shape
-            spare = self.keys.new_zeros(2, layers, utterances * width, *shape)
+            spare = self.keys.new_empty(2, layers, utterances * width, *shape)
             self.spare = (spare[0], spare[1])
         for cache, target in zip((self.keys, self.values), self.spare, strict=True):
             torch.index_select(cache[..., : self.position, :], 1, rows, out=target[..., : self.position, :])
@@ -114,7 +114,8 @@ class DecoderBlock(nn.Module):
 
         def cross_attention(y: Tensor) -> Tensor:
             keys, values = state.memory_keys[layer], state.memory_values[layer]
-            return self.cross_attention.attend(y, keys, values, state.memory_mask)
+            together = y.reshape(len(state.memory_mask), -1, y.size(2))  # (utterances, W * U, d_model)
+            return self.cross_attention.attend(together, keys, values, state.memory_mask).view_as(y)
 
         x = self.around_self_attention(x, self_attention)
         x = self.around_cross_attention(x, cross_attention)

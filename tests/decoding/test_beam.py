@@ -337,3 +337,15 @@ def test_silence_is_empty_text_and_an_empty_batch_is_nothing():
         beam_search(model, Memory(torch.zeros(0, 5, 16), torch.zeros(0, dtype=torch.long)), options=None)
         == []
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_it_is_the_same():
+    model, options = network(5), DecodingOptions(decoder="beam", beam=4, n_best=3)
+    words = {device: [HotWords(["ab"], TOKENIZER, 0.5, device)] for device in ("cpu", "cuda")}
+    expected = beam_search(model, model.encode(*batch()), options, words["cpu"])
+    features, lengths = batch()
+    model.cuda()
+    memory = model.encode(features.cuda(), lengths.cuda())
+    same(beam_search(model, memory, options, words["cuda"]), expected)
