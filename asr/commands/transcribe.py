@@ -54,6 +54,17 @@ def transcribe(
             show_default="8, or 1.5 x beam where that is more",
         ),
     ] = None,
+    draft: Annotated[
+        bool | None,
+        typer.Option(help="Check CTC's text in parallel; the result is that of step by step, sooner."),
+    ] = None,
+    draft: Annotated[
+        bool | None,
+        typer.Option(
+            help="Greedy: check what CTC heard, many characters at once; the text is the same.",
+            show_default="--draft where there is CTC",
+        ),
+    ] = None,
     length_normalisation: Annotated[
         float | None,
         typer.Option(help="Divide scores by (characters + 1) to this power.", show_default="0"),
@@ -91,6 +102,8 @@ def transcribe(
         max_tokens=max_tokens,
         ctc_weight=ctc_weight,
         candidates=candidates,
+        draft=draft,
+        draft=draft,
         beam=beam,
         n_best=n_best,
         length_normalisation=length_normalisation,

@@ -34,9 +34,7 @@ class DecodingOptions:
     Raises AsrError for a value that is impossible and for an option that the decoder does not have.
     """
 
-    decoder: str = (
-        "greedy"  # greedy; beam; ctc: the CTC head alone; rescoring: its best texts, by the decoder
-    )
+    decoder: str = "greedy"  # or beam; ctc: the CTC head alone; rescoring: its texts, ranked by the decoder
     max_tokens: int | None = None  # characters per utterance at most; a bound from its length
     ctc_weight: float | None = None  # share of CTC in the joint score; 0.3, or 0 without a CTC head
     candidates: int | None = None  # how many of the decoder's best characters others score; 8 or 1.5 x beam
@@ -44,9 +42,7 @@ class DecodingOptions:
     beam: int | None = None  # texts kept at each step; 10, for ctc 1
     n_best: int | None = None  # texts given, best first; 1
     length_normalisation: float | None = None  # scores are divided by (characters + 1) to this power; 0
-    hot_words: tuple[str, ...] | None = (
-        None  # words and phrases that are likelier than the model thinks; none
-    )
+    hot_words: tuple[str, ...] | None = None  # phrases that are likelier than the model thinks; none
     hot_word_bonus: float | None = None  # what each of their letters adds to the score; 1
     language_model: str | None = None  # folder of a language model whose scores are added; none
     language_model_weight: float | None = None  # what its scores are multiplied by; 0.3

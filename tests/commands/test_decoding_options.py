@@ -52,6 +52,7 @@ REFUSED = [
     ("--decoder ctc --ctc-weight 0.5", "ctc_weight: the decoder 'ctc'"),
     ("--decoder rescoring --max-tokens 3", "max_tokens: the decoder 'rescoring'"),
     ("--candidates 0", "candidates 0"),
+    ("--decoder beam --no-draft", "draft: the decoder 'beam'"),
     ("--candidates 3 --ctc-weight 0", "only the decoder"),
     ("--max-tokens 0", "max_tokens 0"),
     ("--ctc-weight 1.5", "not a share"),
@@ -81,10 +82,10 @@ def test_a_model_without_ctc_refuses_what_needs_it(transcribe, tmp_path):
     )
     config = Config.model_validate({"model": small, "train": {"ctc_weight": 0}})
     Bundle.build(config, Tokenizer.learn(["seven ix"])).save(tmp_path / "model")
-    for wrong in (["--ctc-weight", "0.3"], ["--decoder", "ctc"], ["--decoder", "rescoring"]):
+    for wrong in (["--draft"], ["--ctc-weight", "0.3"], ["--decoder", "ctc"], ["--decoder", "rescoring"]):
         status, _, err = transcribe(*wrong, model=tmp_path / "model")
         assert status == 1 and "no CTC head" in err and len(err.splitlines()) == 1
-    for right in (["--ctc-weight", "0"], ["--decoder", "beam", "--beam", "2"]):
+    for right in (["--no-draft"], ["--ctc-weight", "0"], ["--decoder", "beam", "--beam", "2"]):
         assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
 
 
