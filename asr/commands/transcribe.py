@@ -58,13 +58,6 @@ def transcribe(
         bool | None,
         typer.Option(help="Check CTC's text in parallel; the result is that of step by step, sooner."),
     ] = None,
-    draft: Annotated[
-        bool | None,
-        typer.Option(
-            help="Greedy: check what CTC heard, many characters at once; the text is the same.",
-            show_default="--draft where there is CTC",
-        ),
-    ] = None,
     length_normalisation: Annotated[
         float | None,
         typer.Option(help="Divide scores by (characters + 1) to this power.", show_default="0"),
@@ -102,7 +95,6 @@ def transcribe(
         max_tokens=max_tokens,
         ctc_weight=ctc_weight,
         candidates=candidates,
-        draft=draft,
         draft=draft,
         beam=beam,
         n_best=n_best,
