@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from asr.bundle import Bundle
 from asr.decoding.beam import beam_search
+from asr.decoding.ctc import ctc_decode
 from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
 from asr.decoding.language import LanguageModelSource
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import Source
 from asr.errors import AsrError
 from asr.model.seams import Memory
@@ -27,6 +29,8 @@ def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
     weight = options.weight_of_ctc(has_ctc)
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
         raise AsrError(f"decoder {options.decoder}: this model has no CTC head; decode with greedy or beam")
+    if options.draft and not has_ctc:
+        raise AsrError("draft: this model has no CTC head that could write one; leave the option out")
     if options.candidates is not None and not (weight or options.hot_words or options.language_model):
         raise AsrError("candidates: there is only the decoder to score them; leave the option out")
     sources = _sources(bundle, options)
@@ -35,7 +39,9 @@ def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
         return lambda memory: [[found] for found in greedy(network, memory, options)]
     if options.decoder == "beam":
         return lambda memory: beam_search(network, memory, options, sources)
-    raise AsrError(f"decoder {options.decoder}: not built yet")
+    if options.decoder == "rescoring":
+        return lambda memory: rescore(network, memory, options, sources)
+    return lambda memory: ctc_decode(network, memory, options)
 
 
 def _sources(bundle: Bundle, options: DecodingOptions) -> list[Source]:
