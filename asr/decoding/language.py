@@ -39,7 +39,7 @@ class LanguageModelSource:
         """
         bundle = load_language_model(folder, device)
         try:
-            ids = same_characters(tokenizer, bundle.tokenizer)
+            ids = matching_tokens(tokenizer, bundle.tokenizer)
         except AsrError as error:
             raise AsrError(f"{folder}: {error}") from None
         bundle.network.requires_grad_(False)
@@ -86,7 +86,7 @@ class LanguageModelScorer:
         return LanguageModelScorer(self._source, self._state.select(rows), self._log_probs[rows])
 
 
-def same_characters(recogniser: Tokenizer, language: Tokenizer) -> Tensor:
+def matching_tokens(recogniser: Tokenizer, language: Tokenizer) -> Tensor:
     """The language model's token for each of the recogniser's: (V,).
 
     A language model with characters that the recogniser cannot say is refused: it would spend its

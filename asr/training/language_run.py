@@ -140,7 +140,7 @@ class Monitor:
         self._characters += characters
         elapsed = time.monotonic() - self._since
         speed, mean = self._characters / elapsed, self._loss / self._characters
-        line = f"epoch {epoch}  loss {mean:.3f}  perplexity {math.exp(mean):.2f}  {speed:,.0f} characters/s"
+        line = f"epoch {epoch}  loss {mean:.3f}  {speed:,.0f} characters/s"
         self.bar.update(self.task, completed=step, description=line)
         if elapsed >= LINE_EVERY:
             self.board.add_scalar("speed/characters_per_second", speed, step)

@@ -12,7 +12,7 @@ from asr.config_lm import LanguageConfig, LanguageModelConfig
 from asr.decoding import DecodingOptions
 from asr.decoding import language as module
 from asr.decoding.beam import beam_search
-from asr.decoding.language import LanguageModelSource, same_characters
+from asr.decoding.language import LanguageModelSource, matching_tokens
 from asr.errors import AsrError
 from asr.model import Transformer
 from asr.model.language import LanguageModel
@@ -31,7 +31,7 @@ def source():
     for parameter in network.parameters():
         parameter.data *= 1.6
     network.out.bias[END] += 1.0
-    return LanguageModelSource(network, same_characters(RECOGNISER, LANGUAGE), 0.7)
+    return LanguageModelSource(network, matching_tokens(RECOGNISER, LANGUAGE), 0.7)
 
 
 def log_probability(source, text):
@@ -125,16 +125,16 @@ def test_fused_beam_search_finds_what_exhaustive_search_finds(source, seed):
 # ---------------------------------------------------------------------------------- characters and folders
 
 
-def test_tokens_are_those_of_the_same_characters():
-    ids = same_characters(RECOGNISER, LANGUAGE).tolist()
+def test_tokens_are_those_of_the_matching_tokens():
+    ids = matching_tokens(RECOGNISER, LANGUAGE).tolist()
     assert ids == [0, 1, 2, 3, 4, 5, 6, UNK]  # x is unknown to the language model
-    other = same_characters(Tokenizer.learn(["zebra"]), Tokenizer(("z", "a", "b")))
+    other = matching_tokens(Tokenizer.learn(["zebra"]), Tokenizer(("z", "a", "b")))
     assert other.tolist() == [0, 1, 2, 3, 5, 6, UNK, UNK, 4]
 
 
 def test_characters_that_the_recogniser_does_not_know_are_refused():
     with pytest.raises(AsrError, match=r"does not know: 'A' 'B'; train it with .*data\.case"):
-        same_characters(Tokenizer.learn(["abc"]), Tokenizer.learn(["cAB"]))
+        matching_tokens(Tokenizer.learn(["abc"]), Tokenizer.learn(["cAB"]))
 
 
 @pytest.fixture

@@ -255,3 +255,12 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
         load_language_model(tiny_model, "cpu")
     with pytest.raises(AsrError, match="no such model folder"):
         load_language_model(tmp_path / "nowhere", "cpu")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path):
+    said = refusal(
+        settings(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}, train={"checkpoint_every": 1}),
+        tmp_path / "run",
+    )
+    assert "the loss is" in said and "lower optim.lr" in said
+    assert all(bool(t.isfinite().all()) for t in weights(newest(tmp_path / "run")).values())
