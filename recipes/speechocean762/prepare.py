@@ -2,10 +2,10 @@
 
     python recipes/speechocean762/prepare.py TRAIN.jsonl TEST.jsonl OUT [--more MANIFEST ...]
 
-TRAIN and TEST are the corpus's own splits, as `asr prepare` writes them. Every twelfth speaker of TRAIN becomes
-OUT/dev.jsonl, the others OUT/train.jsonl; OUT/test.jsonl is TEST as it is. `--more` takes other recordings of read
-English, whose texts are brought to the corpus's spelling (capitals, apostrophe, no other signs): OUT/more.jsonl.
-Texts with digits are left out of it, because they do not say how they were read.
+TRAIN and TEST are the corpus's own splits, as `asr prepare` writes them. Every twelfth speaker of TRAIN
+becomes OUT/dev.jsonl, the others OUT/train.jsonl; OUT/test.jsonl is TEST as it is. `--more` takes other
+recordings of read English, whose texts are brought to the corpus's spelling (capitals, apostrophe, no other
+signs): OUT/more.jsonl. Texts with digits are left out of it: they do not say how they were read.
 """
 
 from __future__ import annotations
