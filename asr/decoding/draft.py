@@ -25,12 +25,15 @@ from asr.tokenizer import BEGIN, END, PAD
 COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
 # A decoder pass takes as long as checking so many positions more in it, on a CPU and elsewhere.
 PASS_ON_CPU, PASS = 96, 2**14
+WIDEST = 512  # positions of a row in one pass
+CHECK = 1.4  # what a pass with a check costs, of one step by step
 
 
 def draft_and_check(
     network: Network, memory: Memory, ctc: Tensor, bounds: Tensor, weight: float, candidates: int
 ) -> Texts | None:
-    """The texts that step by step gives, or None where a choice is so near that rounding decides it.
+    """The texts that step by step gives; None where a choice is so near that rounding decides it, and where
+    the draft is so bad that step by step is faster.
 
     `ctc` (B, S, V) are CTC's log-probabilities, bounds (B,) the most tokens each row may have.
     """
@@ -38,7 +41,7 @@ def draft_and_check(
     draft = _Draft(ctc, memory.lengths)
     scorer = CTCPrefixScorer(ctc, memory.lengths)
     texts = Texts(bounds)
-    state = network.start(memory, texts.capacity + draft.tokens.size(1))
+    state = network.start(memory, texts.capacity + min(WIDEST, draft.tokens.size(1)))
     trust = _Trust(PASS_ON_CPU if device.type == "cpu" else PASS)
 
     rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
@@ -48,7 +51,10 @@ def draft_and_check(
     heard = torch.zeros_like(rows)  # (R,) how much of the draft is used up
     while True:
         left = int((draft.lengths[rows] - heard)[live].max()) + 1  # END is one more
-        width = trust.width(int(live.sum()), left)
+        width, gain = trust.width(int(live.sum()))
+        if gain < CHECK:
+            return None
+        width = min(width, left)
         proposed = draft.ahead(rows, heard, width)  # (R, U)
         fed = torch.cat([tokens.unsqueeze(1), proposed[:, :-1]], 1)
         log_probs = network.extend(fed, state, starts)  # (R, U, V)
@@ -63,7 +69,8 @@ def draft_and_check(
         last = (counts - 1).unsqueeze(1)  # (R, 1) place of the last decision
         if (doubtful.cumsum(1).gather(1, last).squeeze(1)[live] > 0).any():
             return None
-        trust.learn(int(agreed[live].sum()), int((agreed < width)[live].sum()))
+        wrong = (chosen != proposed).gather(1, last).squeeze(1)
+        trust.learn(int(counts[live].sum()), int(wrong[live].sum()))
         live &= texts.add(rows, starts, chosen, said, counts * live)
         before, starts = starts, torch.where(live, starts + counts, starts)
         live &= ~_went_round(texts, rows, before, starts)
@@ -115,22 +122,23 @@ class _Trust:
 
     def __init__(self, cost: int) -> None:
         self._cost = cost  # of a pass, in positions
-        self._right, self._wrong = 9, 1  # tokens of the draft so far, after what was expected of it
+        self._decided, self._wrong = 10, 1  # tokens so far, after what was expected
 
-    def width(self, rows: int, most: int) -> int:
-        """The number of positions, 1 to most, that costs least for each token decided, of so many rows."""
-        share = self._right / (self._right + self._wrong)
-        best, gain, worth = 1, 0.0, 0.0
-        for width in range(1, most + 1):
-            gain += share ** (width - 1)  # tokens decided in a row: 1 + share + share ** 2 ...
-            if gain / (self._cost + rows * width) < worth:
+    def width(self, rows: int) -> tuple[int, float]:
+        """How many positions of so many rows cost least for each token decided, and how much that gains."""
+        share = 1 - self._wrong / self._decided
+        width, tokens, gain = 1, 1.0, 1.0  # tokens decided in a pass: 1 + share + share ** 2 ...
+        while width < WIDEST:
+            more = tokens + share**width
+            more_gain = more * (self._cost + rows) / (self._cost + rows * (width + 1))
+            if more_gain <= gain:
                 break
-            best, worth = width, gain / (self._cost + rows * width)
-        return best
+            width, tokens, gain = width + 1, more, more_gain
+        return width, gain
 
-    def learn(self, right: int, wrong: int) -> None:
-        """Count tokens of the draft that the decoder agreed with, and that it corrected."""
-        self._right, self._wrong = self._right + right, self._wrong + wrong
+    def learn(self, decided: int, wrong: int) -> None:
+        """Count tokens that were decided, and how many of them were not those of the draft."""
+        self._decided, self._wrong = self._decided + decided, self._wrong + wrong
 
 
 def _went_round(texts: Texts, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:

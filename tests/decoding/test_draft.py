@@ -1,4 +1,4 @@
-"""Greedy by draft and check equals step by step, whatever the network, and takes a pass for each correction."""
+"""Greedy by draft and check: the same as step by step whatever the network, a pass for each correction."""
 
 import importlib
 import itertools
@@ -14,7 +14,7 @@ from test_greedy import ENDLESS, HALF, LENGTHS, VOCABULARY, Scripted, batch, net
 from asr.decoding import DecodingOptions, Ending, greedy
 from asr.decoding.ctc import collapse
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.draft import _Draft, _Trust
+from asr.decoding.draft import WIDEST, _Draft, _Trust
 from asr.tokenizer import END, PAD
 
 module = importlib.import_module("asr.decoding.greedy")
@@ -155,6 +155,14 @@ def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch
     assert greedy(model, memory, DecodingOptions(ctc_weight=0.0))[0].tokens == (5, 6, 7)
 
 
+def test_a_draft_that_is_hardly_ever_right_is_given_up():
+    ctc, lengths, _ = heard(*[" _ ".join("5678" * 5)] * 60)
+    model = Scripted(*[ENDLESS[:20]] * 60, ctc=ctc)
+    found = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.0))
+    assert [h.tokens for h in found] == [ENDLESS[:20]] * 60
+    assert len(model.held) == 1 + 21
+
+
 def test_the_guard_against_circles_stops_it_where_it_stops_step_by_step():
     round_and_round = (5, 6, 7) * 40
     ctc, lengths, _ = heard(*(" _ ".join(map(str, text)) for text in (round_and_round, ENDLESS[:50])))
@@ -176,13 +184,15 @@ def test_alone_in_a_batch_and_with_more_padding_it_is_the_same():
         assert [h.tokens for h in together] == alone
 
 
-@given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 300), st.integers(0, 300))
-def test_the_number_of_positions_checked_costs_least(rows, most, right, wrong):
+@given(st.integers(1, 40), st.integers(0, 300), st.integers(0, 300))
+def test_the_number_of_positions_checked_costs_least(rows, right, wrong):
     trust = _Trust(96)
-    trust.learn(right, wrong)
+    trust.learn(right + wrong, wrong)
     share = (right + 9) / (right + wrong + 10)
-    costs = [(96 + rows * n) / sum(share**i for i in range(n)) for n in range(1, most + 1)]
-    assert costs[trust.width(rows, most) - 1] == pytest.approx(min(costs))
+    costs = [(96 + rows * n) / sum(share**i for i in range(n)) for n in range(1, WIDEST + 1)]
+    width, gain = trust.width(rows)
+    assert costs[width - 1] == pytest.approx(min(costs))
+    assert gain == pytest.approx((96 + rows) / min(costs))
 
 
 @given(st.lists(st.lists(st.sampled_from([PAD, 5, 6]), min_size=1, max_size=12), min_size=1, max_size=4))
