@@ -1,6 +1,7 @@
 """Beam search side by side with its peers: the same size of model, beam, audio and number of characters.
 
     python benchmarks/decode_peers.py [--preset tiny] [--beam 1 10] [--batch 8] [--device cpu] [--ctc]
+        [--peers transformers speechbrain]
 
 Peers: transformers' `generate` on a Speech2Text model, and SpeechBrain's S2STransformerBeamSearcher, the
 latter also with its CTC scorer (`--ctc`: joint scores, weight 0.3, candidates 1.5 x beam). All have random
@@ -124,6 +125,9 @@ def speechbrain(config: ModelConfig, states: torch.Tensor, beam: int, characters
     return run
 
 
+PEERS = {"transformers": transformers, "speechbrain": speechbrain}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -135,6 +139,7 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--ctc", action="store_true", help="joint scores; transformers has none")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -149,8 +154,10 @@ def main() -> None:
     for beam in options.beam:
         torch.manual_seed(0)
         states = torch.randn(options.batch, options.states, config.d_model, device=device)
-        peers = (ours, speechbrain) if options.ctc else (ours, transformers, speechbrain)
-        runs = {make.__name__: make(config, states, beam, options.characters) for make in peers}
+        makers = {"ours": ours} | {name: PEERS[name] for name in options.peers}
+        if options.ctc:
+            makers.pop("transformers", None)
+        runs = {name: make(config, states, beam, options.characters) for name, make in makers.items()}
         lengths = {name: run() for name, run in runs.items()}
         times: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(options.rounds):
