@@ -39,10 +39,11 @@ def draft_and_check(
     """
     device, batch = bounds.device, len(bounds)
     draft = _Draft(ctc, memory.lengths)
-    scorer = CTCPrefixScorer(ctc, memory.lengths)
-    texts = Texts(bounds)
+    trust = _Trust(PASS_ON_CPU if device.type == "cpu" else PASS, draft.confidence)
+    if trust.width(batch)[1] < CHECK:
+        return None
+    scorer, texts = CTCPrefixScorer(ctc, memory.lengths), Texts(bounds)
     state = network.start(memory, texts.capacity + min(WIDEST, draft.tokens.size(1)))
-    trust = _Trust(PASS_ON_CPU if device.type == "cpu" else PASS)
 
     rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
     live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
@@ -94,6 +95,8 @@ class _Draft:
         best, self._paths = ctc.max(2)  # (B, S) each
         self.tokens, self._begun = collapse(self._paths, lengths)
         self.lengths = self._begun[:, -1]
+        begins = self._begun.diff(dim=1) > 0
+        self.confidence = float(best[begins].exp().mean()) if begins.any() else 1.0  # CTC's, in its tokens
         valid = torch.arange(ctc.size(1), device=ctc.device) < lengths.unsqueeze(1)
         passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
         self._ahead = passed[:, -1:] - passed  # (B, S + 1): log-probability of the path from there on
@@ -120,9 +123,9 @@ class _Draft:
 class _Trust:
     """How much of the draft to check in one pass: what is beyond the next correction is in vain."""
 
-    def __init__(self, cost: int) -> None:
+    def __init__(self, cost: int, confidence: float) -> None:
         self._cost = cost  # of a pass, in positions
-        self._decided, self._wrong = 10, 1  # tokens so far, after what was expected
+        self._decided, self._wrong = 10.0, 10.0 * (1 - confidence)  # tokens, those expected first
 
     def width(self, rows: int) -> tuple[int, float]:
         """How many positions of so many rows cost least for each token decided, and how much that gains."""
