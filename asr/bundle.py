@@ -27,6 +27,7 @@ from asr.model import Transformer
 from asr.tokenizer import Tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
+RECOGNISER, LANGUAGE_MODEL = "recogniser", "language model"  # what a model folder can hold
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits"
 
 
@@ -88,7 +89,16 @@ def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto")
     `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" or "mps". Raises AsrError when the
     folder, or a file in it, is missing or does not fit the others.
     """
-    folder = Path(path) if path is not None else PRETRAINED
+    folder = model_folder(path if path is not None else PRETRAINED, RECOGNISER)
+    target = pick_device(device)
+    bundle = Bundle.build(load_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
+    bundle.metadata = load_weights(bundle.module, folder)
+    return bundle.to(target).eval()
+
+
+def model_folder(path: str | os.PathLike[str], wanted: str) -> Path:
+    """The path of a folder that holds a model of the wanted kind. Raises AsrError for any other."""
+    folder = Path(path)
     if not os.path.isdir(folder):  # noqa: PTH112  Path's fails where one may not look
         raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
     for name in (CONFIG, TOKENIZER, WEIGHTS):
@@ -97,19 +107,32 @@ def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto")
                 f"{folder}: no {name} in this model folder; a model needs {CONFIG}, {TOKENIZER}, {WEIGHTS} "
                 "(a run folder has them after its first validation)"
             )
-    config = load_config(folder / CONFIG)
-    tokenizer = Tokenizer.load(folder / TOKENIZER)
-    target = pick_device(device)
-    bundle = Bundle.build(config, tokenizer)
-    state, bundle.metadata = load_tensors(folder / WEIGHTS)
+    kind = kind_of(folder)
+    if kind != wanted:
+        raise AsrError(f"{folder}: holds a {kind}; a {wanted} is wanted here")
+    return folder
+
+
+def kind_of(folder: Path) -> str:
+    """What a model folder holds, by its configuration: a recogniser, unless another kind is named."""
     try:
-        bundle.module.load_state_dict(state)
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whoever loads it says what is wrong
+        return RECOGNISER
+    return str(values.get("kind", RECOGNISER)) if isinstance(values, dict) else RECOGNISER
+
+
+def load_weights(module: nn.Module, folder: Path) -> dict[str, str]:
+    """Put a model folder's weights into a module; their metadata. Raises AsrError where they do not fit."""
+    state, metadata = load_tensors(folder / WEIGHTS)
+    try:
+        module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise AsrError(
             f"{folder}: {WEIGHTS} does not fit {CONFIG} and {TOKENIZER} ({reason[:200]})"
         ) from None
-    return bundle.to(target).eval()
+    return metadata
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -27,11 +27,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a configuration: no unknown keys, and nothing is changed once it is made."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically; `load_config` reads it back, JSON being YAML."""
+        with atomic_write(path) as out:
+            out.write(self.model_dump_json(indent=2) + "\n")
 
-class FeatureConfig(_Section):
+
+C = TypeVar("C", bound=Section)
+
+
+class FeatureConfig(Section):
     """Log-mel features. Lengths in milliseconds."""
 
     sample_rate: Positive = 16000
@@ -64,19 +74,32 @@ class FeatureConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
-    """Sizes of the Transformer. `preset` fills in whatever is not given beside it."""
+class BlockConfig(Section):
+    """Sizes of the blocks that every Transformer is made of."""
 
-    preset: Literal["tiny", "small", "base"] | None = None
     d_model: Positive = 256
     n_heads: Positive = 4
     d_ffn: Positive = 1024
-    encoder_layers: Positive = 6
-    decoder_layers: Positive = 3
-    conv_channels: Positive = 64
     dropout: Fraction = 0.1
     attention_dropout: Fraction = 0.0  # of attention weights; above 0 it forgoes the fused kernels on CPU
     norm: Literal["pre", "post"] = "pre"  # post: as in the 2017 paper; needs a longer warm-up
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> BlockConfig:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
+        return self
+
+
+class ModelConfig(BlockConfig):
+    """Sizes of the Transformer. `preset` fills in whatever is not given beside it."""
+
+    preset: Literal["tiny", "small", "base"] | None = None
+    encoder_layers: Positive = 6
+    decoder_layers: Positive = 3
+    conv_channels: Positive = 64
     ctc: bool = True  # a CTC head on the encoder
 
     @model_validator(mode="before")
@@ -87,16 +110,8 @@ class ModelConfig(_Section):
             return PRESETS[preset] | values
         return values
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        if self.d_model % self.n_heads:
-            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
-        if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
-        return self
 
-
-class SpecAugmentConfig(_Section):
+class SpecAugmentConfig(Section):
     """SpecAugment (Park et al. 2019): masks on the normalised features."""
 
     frequency_masks: int = Field(2, ge=0)
@@ -105,7 +120,7 @@ class SpecAugmentConfig(_Section):
     time_width: Fraction = Field(0.05, description="widest time mask, as a share of the utterance")
 
 
-class JoinConfig(_Section):
+class JoinConfig(Section):
     """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
 
     order: Literal["random", "neighbours"] = "random"  # neighbours: those that follow in the manifest
@@ -124,7 +139,7 @@ class JoinConfig(_Section):
         return self
 
 
-class NoiseConfig(_Section):
+class NoiseConfig(Section):
     """Recorded noise from a folder, added at a signal-to-noise ratio."""
 
     folder: Path
@@ -138,14 +153,14 @@ class NoiseConfig(_Section):
         return self
 
 
-class RoomConfig(_Section):
+class RoomConfig(Section):
     """Room impulse responses from a folder, with which the audio is convolved."""
 
     folder: Path
     probability: Fraction = 0.3  # of an example to be in a room
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """What is done to the audio in training. All of it is a function of (seed, epoch, place in the epoch)."""
 
     specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
@@ -177,7 +192,7 @@ class AugmentConfig(_Section):
         return noise_db
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which manifests, and which of their utterances."""
 
     train: tuple[Path, ...] = ()
@@ -201,7 +216,7 @@ class DataConfig(_Section):
         return self
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """AdamW and its schedule."""
 
     lr: float = Field(1e-3, gt=0, description="the peak of the schedule")
@@ -215,7 +230,7 @@ class OptimConfig(_Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The training loop."""
 
     seed: int = Field(0, ge=0)
@@ -243,7 +258,7 @@ _WITHOUT_EFFECT = {
 }
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that makes an experiment; its copy is stored with the model."""
 
     features: FeatureConfig = FeatureConfig()
@@ -294,14 +309,17 @@ class Config(_Section):
             }
         )
 
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically; `load_config` reads it back, JSON being YAML."""
-        with atomic_write(path) as out:
-            out.write(self.model_dump_json(indent=2) + "\n")
 
-
-def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> Config:
+@overload
+def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> Config: ...
+@overload
+def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...], kind: type[C]) -> C: ...
+def load_config(
+    path: str | os.PathLike[str], overrides: tuple[str, ...] = (), kind: type[Section] = Config
+) -> Section:
     """Read a YAML file; `overrides` are `section.key=value` with the value in YAML.
+
+    `kind` is the configuration it holds: a recogniser's, or a language model's.
 
     Raises AsrError naming the file and line of the first thing wrong.
     """
@@ -322,9 +340,9 @@ def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -
     for override in overrides:
         _apply(values, override)
     try:
-        return Config.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise AsrError(_explain(error, path, tree, overrides)) from None
+        raise AsrError(_explain(error, kind, path, tree, overrides)) from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -342,7 +360,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise AsrError(f"{override!r}: the value is not YAML") from None
 
 
-def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, overrides: tuple[str, ...]) -> str:
+def _explain(
+    error: ValidationError,
+    kind: type[Section],
+    path: Path,
+    tree: yaml.Node | None,
+    overrides: tuple[str, ...],
+) -> str:
     """The first error as one line: file and line, or override; key; what is wrong, what would be right."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
@@ -356,7 +380,7 @@ def _explain(error: ValidationError, path: Path, tree: yaml.Node | None, overrid
             where = repr(override)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        section: Any = Config
+        section: Any = kind
         for key in keys[:-1]:
             section = section.model_fields[key].annotation
             section = getattr(section, "__args__", [section])[0]

@@ -9,14 +9,22 @@ from pathlib import Path
 import torch
 
 from asr import __version__
-from asr.bundle import PRETRAINED, load_model
+from asr.bundle import LANGUAGE_MODEL, PRETRAINED, Bundle, kind_of, load_model
+from asr.bundle_lm import LanguageBundle, load_language_model
+from asr.config import Config
+from asr.config_lm import LanguageModelConfig
 
 
 def describe(model: Path | None) -> str:
     """Lines about this installation and a model folder (None: the model that ships)."""
-    bundle = load_model(model, "cpu")
-    config, card = bundle.config, (model or PRETRAINED) / "README.md"
-    m, f = config.model, config.features
+    bundle: Bundle | LanguageBundle
+    if model is not None and kind_of(model) == LANGUAGE_MODEL:
+        bundle = load_language_model(model, "cpu")
+        sizes = _language_sizes(bundle.config.model)
+    else:
+        bundle = load_model(model, "cpu")
+        sizes = _sizes(bundle.config)
+    card = (model or PRETRAINED) / "README.md"
     characters = "".join(bundle.tokenizer.characters)
     shown = characters if len(characters) <= 60 else characters[:60] + "..."
     devices = ["cpu"] + [
@@ -31,10 +39,7 @@ def describe(model: Path | None) -> str:
         "devices": ", ".join(devices),
         "model": str(model or f"{PRETRAINED} (ships with asr)"),
         "parameters": f"{bundle.parameters():,}",
-        "encoder": f"{m.encoder_layers} blocks, d_model {m.d_model}, {m.n_heads} heads, d_ffn {m.d_ffn}",
-        "decoder": f"{m.decoder_layers} blocks, {'pre' if m.norm == 'pre' else 'post'}-norm, "
-        f"CTC head: {'yes' if m.ctc else 'no'}",
-        "features": f"{f.n_mels} log-mel bins, {f.window_ms:g} ms every {f.hop_ms:g} ms, {f.sample_rate} Hz",
+        **sizes,
         "characters": f"{len(characters)}: {shown!r}",
         **{f"trained: {key}": value for key, value in sorted(bundle.metadata.items())},
     }
@@ -42,3 +47,17 @@ def describe(model: Path | None) -> str:
         rows["model card"] = str(card)
     width = max(map(len, rows))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def _sizes(config: Config) -> dict[str, str]:
+    m, f = config.model, config.features
+    return {
+        "encoder": f"{m.encoder_layers} blocks, d_model {m.d_model}, {m.n_heads} heads, d_ffn {m.d_ffn}",
+        "decoder": f"{m.decoder_layers} blocks, {m.norm}-norm, CTC head: {'yes' if m.ctc else 'no'}",
+        "features": f"{f.n_mels} log-mel bins, {f.window_ms:g} ms every {f.hop_ms:g} ms, {f.sample_rate} Hz",
+    }
+
+
+def _language_sizes(m: LanguageModelConfig) -> dict[str, str]:
+    heads = f"d_model {m.d_model}, {m.n_heads} heads, d_ffn {m.d_ffn}"
+    return {"language model": f"{m.n_layers} blocks, {heads}, {m.norm}-norm"}

@@ -15,11 +15,11 @@ import torch
 
 from asr import audio
 from asr.bundle import Bundle, load_model
-from asr.decoding import DecodingOptions, greedy
+from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.errors import AsrError
 from asr.inputs import Input
 from asr.segments import segments
-from asr.transcript import Segment, Transcript
+from asr.transcript import Alternative, Segment, Transcript
 
 LONG = 300.0  # seconds: a longer file is read block by block, in its turn; shorter ones are read ahead
 WINDOW = 8  # batches' worth of audio gathered and sorted by length, so that little is padded
@@ -63,7 +63,7 @@ class Recognizer:
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         self.sample_rate = self.bundle.config.features.sample_rate
         self.batch_seconds = batch_seconds
-        self.options = options or DecodingOptions()
+        self.decoder = build_decoder(self.bundle, options or DecodingOptions())
         # Positions much beyond those seen in training are decoded badly: cut before.
         longest = float(self.bundle.metadata.get("longest_seconds", self.bundle.config.data.max_seconds))
         self.longest = min(longest, batch_seconds)
@@ -183,12 +183,17 @@ class Recognizer:
             Segment(
                 start=round(piece.start, 3),
                 end=round(piece.start + len(piece.samples) / self.sample_rate, 3),
-                text=self.bundle.tokenizer.decode(found.tokens).strip(),
-                confidence=found.confidence,
-                truncated=not found.finished,
+                text=self._text(best),
+                confidence=best.confidence,
+                ending=best.ending.value,
+                score=best.score,
+                alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
             )
-            for piece, found in zip(batch, greedy(network, memory, self.options), strict=True)
+            for piece, (best, *others) in zip(batch, self.decoder(memory), strict=True)
         ]
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        return self.bundle.tokenizer.decode(hypothesis.tokens).strip()
 
     def _result(self, job: _Job) -> Transcript | AsrError:
         return job.error or self._transcript(job, str(job.input.audio))

@@ -44,6 +44,23 @@ class Output:
             raise AsrError(f"{self.folder}: a file; give --output-dir the name of a folder")
 
 
+def read_hot_words(path: Path) -> tuple[str, ...]:
+    """The words and phrases of a file, one in a line; empty lines say nothing.
+
+    Raises AsrError when it cannot be read or has none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise AsrError(f"{path}: cannot read hot words ({error.strerror}); give a text file") from None
+    except UnicodeDecodeError:
+        raise AsrError(f"{path}: hot words that are not UTF-8; save the file as UTF-8") from None
+    found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise AsrError(f"{path}: no hot words in this file; write one in a line")
+    return found
+
+
 def transcribe_inputs(
     arguments: Iterable[str],
     output: Output,
@@ -54,6 +71,11 @@ def transcribe_inputs(
 ) -> int:
     """Transcribe everything the arguments name; errors go to stderr. Returns how many inputs failed."""
     output.check()
+    if (options.n_best or 1) > 1 and not (output.file or output.format == "json"):
+        raise AsrError(
+            "--n-best: other texts than the best are written as JSON; add --output FILE, or --output-dir DIR "
+            "and --format json"
+        )
     inputs = find_inputs(arguments)
     ending = output.format or "txt"
     targets: list[Path | None] = [None] * len(inputs)

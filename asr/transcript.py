@@ -8,6 +8,15 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another text of a segment, that was ranked lower."""
+
+    text: str
+    score: float | None  # by which texts are ranked; a natural logarithm, higher is better
+    confidence: float  # geometric mean of the token probabilities, 0 to 1
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of audio that was decoded at once. Times in seconds from the start of the recording."""
 
@@ -15,7 +24,9 @@ class Segment:
     end: float
     text: str
     confidence: float  # geometric mean of the token probabilities, 0 to 1
-    truncated: bool = False  # a bound on the length cut the text off
+    ending: str = "end"  # end: by itself; length, repetition: a bound, or going in circles, cut it off
+    score: float | None = None  # by which it was ranked among its alternatives
+    alternatives: tuple[Alternative, ...] = ()  # best first, when `n_best` asks for more than one text
 
 
 @dataclass(frozen=True)

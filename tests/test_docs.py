@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "recipes/fsdd/README.md",
+    "recipes/books_lm/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "docs/training.md",

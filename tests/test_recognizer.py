@@ -13,7 +13,7 @@ import soundfile
 from asr import recognizer as module
 from asr.bundle import Bundle
 from asr.config import Config
-from asr.decoding import DecodingOptions, Hypothesis
+from asr.decoding import DecodingOptions, Ending, Hypothesis
 from asr.errors import AsrError
 from asr.inputs import Input
 from asr.recognizer import Recognizer
@@ -46,8 +46,8 @@ def write(path, samples, rate=RATE):
 
 def same(one, other):
     assert one.text == other.text
-    assert [(s.start, s.end, s.text, s.truncated) for s in one.segments] == [
-        (s.start, s.end, s.text, s.truncated) for s in other.segments
+    assert [(s.start, s.end, s.text, s.ending) for s in one.segments] == [
+        (s.start, s.end, s.text, s.ending) for s in other.segments
     ]
     np.testing.assert_allclose(
         [s.confidence for s in one.segments], [s.confidence for s in other.segments], atol=1e-4
@@ -171,10 +171,10 @@ def bursts():
 
 
 def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
-    def by_length(network, memory, options):  # no nonsense that may be empty: then there is no segment
-        return [Hypothesis((5 + int(length) % 15,), -1.0, True) for length in memory.lengths]
+    def by_length(memory):  # no nonsense that may be empty: then there is no segment
+        return [[Hypothesis((5 + int(length) % 15,), -1.0)] for length in memory.lengths]
 
-    monkeypatch.setattr(module, "greedy", by_length)
+    monkeypatch.setattr(recognizer, "decoder", by_length)
     samples, places = bursts
     found = recognizer.transcribe(samples, RATE)
     assert found.duration == pytest.approx(len(samples) / RATE)
@@ -202,10 +202,11 @@ def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatc
 
 def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
     bundle = Bundle.build(Config(), Tokenizer.learn(["机器学习"])).eval()
-    said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0, True)
-    monkeypatch.setattr(module, "greedy", lambda network, memory, options: [said] * len(memory.lengths))
+    said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
-    found = Recognizer(bundle, batch_seconds=4.0).transcribe(samples, RATE)
+    recognizer = Recognizer(bundle, batch_seconds=4.0)
+    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[said]] * len(memory.lengths))
+    found = recognizer.transcribe(samples, RATE)
     assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
     assert found.text == "机器学习机器学习"
 
@@ -308,11 +309,16 @@ def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
 def test_segments_say_what_the_decoder_found(recognizer, monkeypatch):
     ids = tuple(recognizer.bundle.tokenizer.encode("seven"))
     samples = np.concatenate([sound(0, 1.2), silence(2), sound(1, 0.9)])
-    found = iter([[Hypothesis(ids, np.log(0.5) * 6, True), Hypothesis(ids, np.log(0.25) * 5, False)]])
-    monkeypatch.setattr(module, "greedy", lambda network, memory, options: next(found))
+    best, other = Hypothesis(ids, np.log(0.5) * 6), Hypothesis(ids, np.log(0.25) * 5, Ending.length, -7.5)
+    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[best], [other, best]])
     transcript = recognizer.transcribe(samples, RATE)
     assert transcript.text == "seven seven"
-    assert [segment.truncated for segment in transcript.segments] == [False, True]
+    assert [segment.ending for segment in transcript.segments] == ["end", "length"]
+    assert [segment.score for segment in transcript.segments] == [None, -7.5]
+    assert transcript.segments[0].alternatives == ()
+    (alternative,) = transcript.segments[1].alternatives
+    assert (alternative.text, alternative.score) == ("seven", None)
+    assert alternative.confidence == pytest.approx(0.5)
     assert [segment.confidence for segment in transcript.segments] == pytest.approx([0.5, 0.25])
 
 
@@ -322,6 +328,6 @@ def test_a_bound_on_the_length_truncates(bundle, mixed, alone):
     for transcript, whole in zip(bounded, alone, strict=True):
         for segment in transcript.segments:
             assert len(segment.text) <= 2
-            cut += segment.truncated
+            cut += segment.ending == "length"
         assert transcript.text or not whole.segments[:1] or not whole.segments[0].text[:2].strip()
     assert cut > 8

@@ -17,6 +17,7 @@ from asr.commands.prepare import prepare
 from asr.commands.runs import runs
 from asr.commands.score import score
 from asr.commands.train import train
+from asr.commands.train_lm import train_lm
 from asr.commands.transcribe import transcribe
 from asr.errors import AsrError
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, runs, prepare, info):
+for verb in (transcribe, score, train, train_lm, runs, prepare, info):
     app.command(context_settings={"max_content_width": 100})(verb)
 app.add_typer(data)
 

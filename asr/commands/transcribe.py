@@ -16,6 +16,15 @@ class Format(StrEnum):
     json = "json"
 
 
+class Decoder(StrEnum):
+    """How texts are found; asr.decoding.options says what each can be told."""
+
+    greedy = "greedy"
+    beam = "beam"
+    ctc = "ctc"
+    rescoring = "rescoring"
+
+
 def transcribe(
     audio: Annotated[list[str], typer.Argument(help="Files, folders, globs, or a manifest (.jsonl).")],
     model: Annotated[
@@ -23,15 +32,47 @@ def transcribe(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_seconds: Annotated[float, typer.Option(min=1.0, help="Audio in one batch, in seconds.")] = 120.0,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Characters in one segment, at most.")] = None,
+    decoder: Annotated[
+        Decoder,
+        typer.Option(help="beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too."),
+    ] = Decoder.greedy,
+    beam: Annotated[
+        int | None, typer.Option(help="Texts kept while searching.", show_default="10; ctc: 1")
+    ] = None,
+    n_best: Annotated[
+        int | None, typer.Option(help="Texts written as JSON for each segment.", show_default="1")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Characters in one segment, at most.")] = None,
     ctc_weight: Annotated[
         float | None,
+        typer.Option(show_default="0.3", help="Share of CTC in choosing characters; 0: attention alone."),
+    ] = None,
+    candidates: Annotated[
+        int | None,
         typer.Option(
-            min=0.0,
-            max=1.0,
-            show_default="0.3",
-            help="Share of CTC in choosing characters; 0: attention alone.",
+            help="Of the decoder's best characters, how many CTC and others score at each step.",
+            show_default="8, or 1.5 x beam where that is more",
         ),
+    ] = None,
+    draft: Annotated[
+        bool | None,
+        typer.Option(help="Check CTC's text in parallel; the result is that of step by step, sooner."),
+    ] = None,
+    length_normalisation: Annotated[
+        float | None,
+        typer.Option(help="Divide scores by (characters + 1) to this power.", show_default="0"),
+    ] = None,
+    hot_words: Annotated[
+        Path | None, typer.Option(help="File of words and phrases to favour, one in a line.")
+    ] = None,
+    hot_word_bonus: Annotated[
+        float | None, typer.Option(help="Added to the score for each of their letters.", show_default="0.6")
+    ] = None,
+    language_model: Annotated[
+        Path | None, typer.Option(help="Folder of a language model; its scores are added.")
+    ] = None,
+    language_model_weight: Annotated[
+        float | None, typer.Option(help="What they are multiplied by.", show_default="0.3")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write one JSON line per input; `asr score` reads it.")
@@ -47,15 +88,29 @@ def transcribe(
     Files that cannot be read are reported, the others transcribed; the exit status is then 1.
     """
     from asr.decoding import DecodingOptions
-    from asr.transcribing import Output, transcribe_inputs
+    from asr.transcribing import Output, read_hot_words, transcribe_inputs
 
+    options = DecodingOptions(
+        decoder=decoder.value,
+        max_tokens=max_tokens,
+        ctc_weight=ctc_weight,
+        candidates=candidates,
+        draft=draft,
+        beam=beam,
+        n_best=n_best,
+        length_normalisation=length_normalisation,
+        hot_words=read_hot_words(hot_words) if hot_words else None,
+        hot_word_bonus=hot_word_bonus,
+        language_model=str(language_model) if language_model else None,
+        language_model_weight=language_model_weight,
+    )
     failed = transcribe_inputs(
         audio,
         Output(output, output_dir, format.value if format else None, skip_existing),
         model=model,
         device=device,
         batch_seconds=batch_seconds,
-        options=DecodingOptions(max_tokens, ctc_weight),
+        options=options,
     )
     if failed:
         raise typer.Exit(1)

@@ -1,6 +1,8 @@
-"""Decoders: functions `(network, memory, options) -> list[Hypothesis]`. Nothing in here knows about audio."""
+"""Decoders: from a memory to hypotheses (`build_decoder`). Nothing in here knows about audio."""
 
+from asr.decoding.beam import beam_search
+from asr.decoding.decoder import Decoder, build_decoder
 from asr.decoding.greedy import greedy
-from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.options import DecodingOptions, Ending, Hypothesis
 
-__all__ = ["DecodingOptions", "Hypothesis", "greedy"]
+__all__ = ["Decoder", "DecodingOptions", "Ending", "Hypothesis", "beam_search", "build_decoder", "greedy"]

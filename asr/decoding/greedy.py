@@ -7,9 +7,12 @@ from torch import Tensor
 
 from asr.decoding.bounds import max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.draft import draft_and_check
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, going_round
+from asr.decoding.texts import Texts, choose
 from asr.model.seams import Memory, Network
-from asr.tokenizer import BEGIN, END, PAD
+from asr.tokenizer import BEGIN
 
 COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
 
@@ -23,36 +26,45 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
     and in order: it knows what attention skips or says twice. With a `ctc_weight` of 0 the decoder chooses
     alone.
 
-    Keys and values are cached, and finished rows leave the batch: leaving copies the caches, so it waits
-    until a quarter of the rows held are finished.
+    Where there is a CTC head, its own text is a draft that the decoder checks (`asr.decoding.draft`), unless
+    `draft` is False. The result is the same as step by step.
     """
-    device, batch = memory.states.device, memory.states.size(0)
-    if batch == 0:
+    if memory.states.size(0) == 0:
         return []
     ctc = network.ctc(memory)  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
-    scorer = CTCPrefixScorer(ctc, memory.lengths) if ctc is not None and weight else None
     bounds = max_tokens(memory, ctc, options)  # (B,)
-    capacity = int(bounds.max()) + 1  # the last step may still say END
-    state = network.start(memory, capacity)
-    found = torch.full((batch, capacity), END, device=device)
-    scores = torch.zeros(batch, device=device)
-    finished = torch.zeros(batch, dtype=torch.bool, device=device)
+    texts = None
+    if ctc is not None and options.draft is not False:
+        texts = draft_and_check(network, memory, ctc, bounds, weight, options.candidate_count)
+    if texts is None:
+        texts = step_by_step(network, memory, ctc, bounds, weight, options.candidate_count)
+    return [found for (found,) in cut_repetitions(network, memory, [[h] for h in texts.hypotheses()])]
 
-    rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
-    live = torch.ones(batch, dtype=torch.bool, device=device)  # (R,)
-    tokens = torch.full((batch,), BEGIN, device=device)
-    for position in range(capacity):
-        log_probs = network.step(tokens, state)  # (R, V)
-        log_probs[:, [PAD, BEGIN]] = -torch.inf
-        best, tokens = _choose(log_probs, scorer, weight, options.ctc_candidates)  # (R,)
-        ended = tokens == END
-        cut = ~ended & (bounds[rows] <= position)
-        speaking = live & ~cut
-        found[rows[speaking], position] = tokens[speaking]
-        scores[rows[speaking]] += best[speaking]
-        finished[rows[live & ended]] = True
-        live = speaking & ~ended
+
+def step_by_step(
+    network: Network, memory: Memory, ctc: Tensor | None, bounds: Tensor, weight: float, candidates: int
+) -> Texts:
+    """One decoder pass for each character; bounds (B,) are the most that each row may have.
+
+    Keys and values are cached, and finished rows leave the batch: leaving copies the caches, so it waits
+    until a quarter of the rows held are finished.
+    """
+    texts = Texts(bounds)
+    scorer = CTCPrefixScorer(ctc, memory.lengths) if ctc is not None and weight else None
+    rows = torch.arange(len(bounds), device=bounds.device)  # the utterance of each row held, (R,)
+    live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
+    tokens = torch.full_like(rows, BEGIN)
+    state = network.start(memory, texts.capacity)
+    for position in range(texts.capacity):
+        choice = choose(network.step(tokens, state), scorer, weight, candidates)
+        tokens = choice.tokens  # (R,)
+        if scorer is not None:
+            scorer.advance(tokens)
+        starts = torch.full_like(rows, position)
+        live &= texts.add(rows, starts, tokens.unsqueeze(1), choice.log_probs.unsqueeze(1), live.long())
+        if (position + 1) % LOOK_EVERY == 0:
+            live &= ~going_round(texts.tokens[rows, : position + 1])
 
         left = int(live.sum())
         if left == 0:
@@ -61,28 +73,4 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
             keep = live.nonzero().squeeze(1)
             state, rows, tokens, live = state.select(keep), rows[keep], tokens[keep], live[keep]
             scorer = scorer and scorer.select(keep)
-
-    lengths = (found != END).sum(1).tolist()
-    return [
-        Hypothesis(tuple(row[:length]), score, done)
-        for row, length, score, done in zip(
-            found.tolist(), lengths, scores.tolist(), finished.tolist(), strict=True
-        )
-    ]
-
-
-def _choose(
-    log_probs: Tensor, scorer: CTCPrefixScorer | None, weight: float, count: int
-) -> tuple[Tensor, Tensor]:
-    """The decoder's log-probability of the next token of every row, and the token: (R, V) -> (R,), (R,)."""
-    if scorer is None:
-        best, tokens = log_probs.max(-1)
-        return best, tokens
-    likely = log_probs.topk(min(count, log_probs.size(1) - 2), dim=1).indices  # (R, K); never PAD, BEGIN
-    candidates = torch.cat([likely, torch.full_like(likely[:, :1], END)], dim=1)  # (R, K + 1)
-    attention = log_probs.gather(1, candidates)
-    joint = (1 - weight) * attention + weight * scorer.score(candidates)
-    chosen = joint.argmax(1, keepdim=True)
-    tokens = candidates.gather(1, chosen).squeeze(1)
-    scorer.advance(tokens)
-    return attention.gather(1, chosen).squeeze(1), tokens
+    return texts

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from asr.config import ModelConfig
+from asr.config import BlockConfig
 from asr.model.products import Linear
 
 
@@ -38,7 +38,7 @@ class Residual(nn.Module):
     post: norm(x + dropout(sublayer(x)))   as in Vaswani et al. 2017
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model)
@@ -51,12 +51,12 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(sublayer(x)))
 
 
-def final_norm(config: ModelConfig) -> nn.Module:
+def final_norm(config: BlockConfig) -> nn.Module:
     """The norm after the last block: pre-norm leaves the residual stream unnormalised, post-norm does not."""
     return nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
 
 
-def feed_forward(config: ModelConfig) -> nn.Module:
+def feed_forward(config: BlockConfig) -> nn.Module:
     """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model.
 
     Dropout before ReLU is the same as after it, and ReLU can then write where it reads, which no gradient
@@ -83,9 +83,13 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, T, d_model), whose first position is `offset`, plus the sinusoids of its positions."""
         end = offset + x.size(1)
+        return self.dropout(x + self.upto(end)[offset:end])
+
+    def upto(self, end: int) -> Tensor:
+        """The sinusoids of `end` positions or more: (>= end, d_model)."""
         if end > self.table.size(0):
-            self.table = _sinusoids(2 * end, x.size(2)).to(self.table)
-        return self.dropout(x + self.table[offset:end])
+            self.table = _sinusoids(2 * end, self.table.size(1)).to(self.table)
+        return self.table
 
 
 def _sinusoids(size: int, d_model: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from asr.model.blocks import Residual, SinusoidalPositions, feed_forward, final_
 class DecoderState:
     """Keys and values of every block, allocated once; what a step writes and the next one reads.
 
-    `keys`, `values` (n_layers, B, n_heads, capacity, d_head) hold the positions decoded so far;
-    `memory_keys`, `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states;
-    `memory_mask` (B, 1, 1, S) is true where a state is valid.
+    `keys`, `values` (n_layers, B * W, n_heads, capacity, d_head) hold the positions decoded so far, of W
+    hypotheses for each utterance (1 until `branch`), one utterance after the other; `memory_keys`,
+    `memory_values` (n_layers, B, n_heads, S, d_head) those of the encoder's states, which the hypotheses of
+    an utterance share; `memory_mask` (B, 1, 1, S) is true where a state is valid.
     """
 
     keys: Tensor
@@ -28,15 +29,36 @@ class DecoderState:
     memory_values: Tensor
     memory_mask: Tensor
     position: int = 0
+    spare: tuple[Tensor, Tensor] | None = None  # what keys and values are reordered into: the last but one
 
     def select(self, rows: Tensor) -> DecoderState:
-        """The state of the given rows (indices, in any order, repeated or left out)."""
-        keys, values, memory_keys, memory_values = (
-            cache.index_select(1, rows)
-            for cache in (self.keys, self.values, self.memory_keys, self.memory_values)
+        """The state of the given utterances (indices, in any order, repeated or left out)."""
+        keys, values = (
+            cache.unflatten(1, (len(self.memory_mask), -1)).index_select(1, rows).flatten(1, 2)
+            for cache in (self.keys, self.values)
+        )
+        memory_keys, memory_values = (
+            cache.index_select(1, rows) for cache in (self.memory_keys, self.memory_values)
         )
         mask = self.memory_mask.index_select(0, rows)
         return DecoderState(keys, values, memory_keys, memory_values, mask, self.position)
+
+    def branch(self, parents: Tensor) -> DecoderState:
+        """The state in which each utterance's hypotheses continue the given ones: parents (B, W).
+
+        Only what has been written is copied, into caches that take turns. This state is used up.
+        """
+        utterances, width = parents.shape
+        held = self.keys.size(1) // utterances
+        rows = (parents + held * torch.arange(utterances, device=parents.device).unsqueeze(1)).flatten()
+        if self.spare is None or width != held:
+            layers, _, *shape = self.keys.shape
+            spare = self.keys.new_empty(2, layers, utterances * width, *shape)
+            self.spare = (spare[0], spare[1])
+        for cache, target in zip((self.keys, self.values), self.spare, strict=True):
+            torch.index_select(cache[..., : self.position, :], 1, rows, out=target[..., : self.position, :])
+        old = (self.keys, self.values) if width == held else None
+        return replace(self, keys=self.spare[0], values=self.spare[1], spare=old)
 
 
 class DecoderBlock(nn.Module):
@@ -79,8 +101,30 @@ class DecoderBlock(nn.Module):
             return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen])
 
         def cross_attention(y: Tensor) -> Tensor:
+            # The hypotheses of an utterance ask its memory together, as if they were positions of one text.
             keys, values = state.memory_keys[layer], state.memory_values[layer]
-            return self.cross_attention.attend(y, keys, values, state.memory_mask)
+            together = y.view(len(state.memory_mask), -1, y.size(2))  # (B, W, d_model)
+            return self.cross_attention.attend(together, keys, values, state.memory_mask).view_as(y)
+
+        x = self.around_self_attention(x, self_attention)
+        x = self.around_cross_attention(x, cross_attention)
+        return self.around_feed_forward(x, self.feed_forward)
+
+    def extend(self, x: Tensor, state: DecoderState, layer: int, places: Tensor, mask: Tensor) -> Tensor:
+        """Positions x (B, U, d_model) at the given places (B, U) of the caches; `mask` (B, 1, U, seen)."""
+
+        def self_attention(y: Tensor) -> Tensor:
+            keys, values = state.keys[layer], state.values[layer]
+            rows = torch.arange(len(places), device=places.device).unsqueeze(1)
+            for cache, new in zip((keys, values), self.self_attention.project(y), strict=True):
+                cache[rows, :, places] = new.transpose(1, 2)  # (B, U, n_heads, d_head)
+            seen = mask.size(3)
+            return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen], mask)
+
+        def cross_attention(y: Tensor) -> Tensor:
+            keys, values = state.memory_keys[layer], state.memory_values[layer]
+            together = y.reshape(len(state.memory_mask), -1, y.size(2))  # (utterances, W * U, d_model)
+            return self.cross_attention.attend(together, keys, values, state.memory_mask).view_as(y)
 
         x = self.around_self_attention(x, self_attention)
         x = self.around_cross_attention(x, cross_attention)
@@ -131,3 +175,19 @@ class Decoder(nn.Module):
             x = block.step(x, state, layer)  # type: ignore[operator]
         state.position += 1
         return self.out(self.norm(x)).squeeze(1)
+
+    def extend(self, tokens: Tensor, state: DecoderState, starts: Tensor) -> Tensor:
+        """tokens (B, U), each row's from its own position on, starts (B,) -> logits (B, U, V).
+
+        What the caches held from there on is overwritten; the state's `position` is not used. Nothing is
+        dropped out: this is for decoding.
+        """
+        places = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)  # (B, U)
+        seen = int(places.max()) + 1
+        if seen > state.keys.size(3):
+            raise IndexError(f"the state has room for {state.keys.size(3)} positions, not for {seen}")
+        mask = torch.arange(seen, device=places.device) <= places.unsqueeze(2)  # (B, U, seen)
+        x = self.embed(tokens) * self.scale + self.positions.upto(seen)[places]
+        for layer, block in enumerate(self.blocks):
+            x = block.extend(x, state, layer, places, mask.unsqueeze(1))  # type: ignore[operator]
+        return self.out(self.norm(x))

@@ -21,10 +21,20 @@ class Memory:
 
 
 class State(Protocol):
-    """Where a decoder stands after a number of steps: the caches of every row."""
+    """Where a decoder stands after a number of steps: the caches of every row.
+
+    There are as many rows as the memory had utterances, or, after `branch`, W hypotheses for each of them.
+    """
 
     def select(self, rows: Tensor) -> Self:
-        """The state of the given rows (indices): reordered, repeated or dropped."""
+        """The state of the given utterances (indices): reordered, repeated or dropped."""
+        ...
+
+    def branch(self, parents: Tensor) -> Self:
+        """Each utterance's hypotheses continue the given ones: parents (B, W) -> a state of B * W rows.
+
+        `parents` are places among the utterance's present hypotheses. The present state is used up.
+        """
         ...
 
 
@@ -47,6 +57,15 @@ class Network(Protocol):
         """One position for every row: tokens (B,) -> log-probabilities (B, V).
 
         `state` is one that this network's `start` made; it is updated.
+        """
+        ...
+
+    def extend(self, tokens: Tensor, state: Any, starts: Tensor) -> Tensor:
+        """Many positions for every row: tokens (B, U), whose first is at position starts (B,) of its row,
+        -> log-probabilities (B, U, V) of the token that follows each.
+
+        The state must hold the positions before; what it held from there on is overwritten. So each row goes
+        at its own pace, and takes back what it said. A state is either stepped or extended.
         """
         ...
 

@@ -64,6 +64,10 @@ class Transformer(nn.Module):
         """tokens (B,) -> log-probabilities (B, V) of the next ones, float32; the state is updated."""
         return self.decoder.step(tokens, state).float().log_softmax(-1)
 
+    def extend(self, tokens: Tensor, state: DecoderState, starts: Tensor) -> Tensor:
+        """tokens (B, U) at positions from starts (B,) on -> log-probabilities (B, U, V), float32."""
+        return self.decoder.extend(tokens, state, starts).float().log_softmax(-1)
+
     def ctc(self, memory: Memory) -> Tensor | None:
         """Log-probabilities (B, S, V), float32, the blank at PAD's place; None without a CTC head."""
         return None if self.ctc_head is None else self.ctc_head(memory.states).float().log_softmax(-1)

@@ -4,7 +4,7 @@ import functools
 import importlib
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import ModelConfig
-from asr.decoding import DecodingOptions, Hypothesis, greedy
+from asr.decoding import DecodingOptions, Ending, Hypothesis
+from asr.decoding import greedy as decode
 from asr.decoding.bounds import ctc_lengths, max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.repetition import first_round
 from asr.errors import AsrError
 from asr.model import Memory, Transformer
 from asr.tokenizer import BEGIN, END, PAD, UNK
@@ -22,7 +24,15 @@ from asr.tokenizer import BEGIN, END, PAD, UNK
 MELS, VOCABULARY = 12, 9
 LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
 PLAIN = DecodingOptions(ctc_weight=0.0)  # attention alone
-JOINT = DecodingOptions(ctc_candidates=VOCABULARY)  # with CTC, and every character is a candidate
+JOINT = DecodingOptions(candidates=VOCABULARY)  # with CTC, and every character is a candidate
+
+
+def greedy(network, memory, options):
+    """Step by step, and with a draft where there can be one: they must be the same."""
+    found = decode(network, memory, replace(options, draft=False))
+    if network is not None and network.ctc(memory) is not None:
+        same(decode(network, memory, options), found)
+    return found
 
 
 def batch(lengths=LENGTHS, padding=0):
@@ -72,7 +82,7 @@ def talkative(norm):
 
 def same(found, expected):
     assert [h.tokens for h in found] == [h.tokens for h in expected]
-    assert [h.finished for h in found] == [h.finished for h in expected]
+    assert [h.ending for h in found] == [h.ending for h in expected]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in expected], abs=1e-4)
 
 
@@ -82,19 +92,22 @@ def naive(model, features, lengths, bounds, ctc_weight=0.0):
     hypotheses = []
     for row, bound in enumerate(bounds):
         memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
-        said, total, finished = [], 0.0, False
+        said, steps, finished = [], [], False
         while True:
+            if (kept := first_round(tuple(said))) is not None:
+                break
             log_probs = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].float().log_softmax(-1)
             log_probs[[PAD, BEGIN]] = -math.inf
             best = int((log_probs + ctc_weight * ctc_scores(model, memory, said, log_probs)).argmax())
             if best != END and len(said) == bound:
                 break
-            total += float(log_probs[best])
+            steps.append(float(log_probs[best]))
             if best == END:
                 finished = True
                 break
             said.append(best)
-        hypotheses.append(Hypothesis(tuple(said), total, finished))
+        ending = Ending.end if finished else Ending.length if kept is None else Ending.repetition
+        hypotheses.append(Hypothesis(tuple(said[:kept]), sum(steps[:kept]), ending))
     return hypotheses
 
 
@@ -169,16 +182,18 @@ HALF = math.log(0.5)
 @dataclass
 class ScriptedState:
     rows: torch.Tensor
+    fed: torch.Tensor
     position: int = 0
 
     def select(self, rows):
-        return ScriptedState(self.rows[rows], self.position)
+        return ScriptedState(self.rows[rows], self.fed[rows], self.position)
 
 
 class Scripted:
     """Says each row's script with probability 1/2 a token, and then END for ever; `held` counts its rows.
 
-    It has the seams and nothing else, so decoders need nothing else.
+    It has the seams and nothing else, so decoders need nothing else. After what is not in the script it says
+    that it does not know.
     """
 
     def __init__(self, *scripts, ctc=None):
@@ -190,30 +205,36 @@ class Scripted:
         return Memory(states, torch.tensor(lengths))
 
     def start(self, memory, capacity):
-        return ScriptedState(memory.states[:, 0, 0].long())
+        rows = memory.states[:, 0, 0].long()
+        return ScriptedState(rows, torch.zeros(len(rows), capacity, dtype=torch.long))
 
     def step(self, tokens, state):
-        self.held.append(len(state.rows))
-        log_probs = torch.full((len(state.rows), VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
-        for row, index in enumerate(state.rows.tolist()):
-            line = (BEGIN, *self.scripts[index], END)
-            fed, said = (line[min(at, len(line) - 1)] for at in (state.position, state.position + 1))
-            assert int(tokens[row]) == fed
-            log_probs[row, said] = HALF
+        starts = torch.full_like(state.rows, state.position)
         state.position += 1
+        return self.extend(tokens.unsqueeze(1), state, starts).squeeze(1)
+
+    def extend(self, tokens, state, starts):
+        self.held.append(len(state.rows))
+        log_probs = torch.full((*tokens.shape, VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
+        for row, (index, start) in enumerate(zip(state.rows.tolist(), starts.tolist(), strict=True)):
+            line = (BEGIN, *self.scripts[index], *[END] * 99)
+            for place, token in enumerate(tokens[row].tolist(), start):
+                state.fed[row, place] = token
+                known = tuple(state.fed[row, : place + 1].tolist()) == line[: place + 1]
+                log_probs[row, place - start, line[place + 1] if known else UNK] = HALF
         return log_probs
 
     def ctc(self, memory):
         return self.log_probs
 
 
-ENDLESS = (7,) * 1000
+ENDLESS = tuple(5 + i.bit_count() % 2 for i in range(1000))  # goes on and on, but not in circles
 
 
 def test_tokens_scores_and_ends():
     model = Scripted((5, 6, 7), (), ENDLESS, (8,) * 12)
     found = greedy(model, model.memory(20, 9, 4, 4), PLAIN)
-    assert [h.tokens for h in found] == [(5, 6, 7), (), (7,) * 12, (8,) * 12]
+    assert [h.tokens for h in found] == [(5, 6, 7), (), ENDLESS[:12], (8,) * 12]
     assert [h.finished for h in found] == [True, True, False, True]  # END right at the bound of 4 + 8 counts
     assert [h.log_prob for h in found] == pytest.approx([4 * HALF, HALF, 12 * HALF, 13 * HALF])
     assert [h.confidence for h in found] == pytest.approx([0.5] * 4)
@@ -257,14 +278,14 @@ def test_the_length_of_a_ctc_path(rows):
 
 def test_pad_and_begin_are_never_said_but_unk_may_be():
     model = Scripted((8,), (8,), (UNK,))
-    original = model.step
+    original = model.extend
 
-    def step(tokens, state):
-        log_probs = original(tokens, state)
-        log_probs[0, PAD] = log_probs[1, BEGIN] = math.log(0.9)
+    def extend(tokens, state, starts):
+        log_probs = original(tokens, state, starts)
+        log_probs[0, :, PAD] = log_probs[1, :, BEGIN] = math.log(0.9)
         return log_probs
 
-    model.step = step
+    model.extend = extend
     found = greedy(model, model.memory(9, 9, 9), PLAIN)
     assert [h.tokens for h in found] == [(8,), (8,), (UNK,)]
     assert [h.log_prob for h in found] == pytest.approx([2 * HALF] * 3)
@@ -286,9 +307,9 @@ def test_an_empty_batch_needs_no_network():
 
 
 def test_confidence_of_nothing_said_and_nothing_finished():
-    assert Hypothesis((), 0.0, finished=False).confidence == 1.0
-    assert Hypothesis((5, 6), 3 * HALF, finished=True).confidence == pytest.approx(0.5)
-    assert Hypothesis((5, 6), 2 * HALF, finished=False).confidence == pytest.approx(0.5)
+    assert Hypothesis((), 0.0, Ending.length).confidence == 1.0
+    assert Hypothesis((5, 6), 3 * HALF, Ending.end).confidence == pytest.approx(0.5)
+    assert Hypothesis((5, 6), 2 * HALF, Ending.length).confidence == pytest.approx(0.5)
 
 
 def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
@@ -304,9 +325,11 @@ def test_ctc_mends_what_attention_says_twice():
 
     class Stutter(Transformer):
         def step(self, tokens, state):
-            super().step(tokens, state)
-            log_probs = torch.full((len(tokens), VOCABULARY), -9.0)
-            log_probs[:, 5], log_probs[:, END] = -0.6, -0.8
+            return self.extend(tokens.unsqueeze(1), state, None).squeeze(1)
+
+        def extend(self, tokens, state, starts):
+            log_probs = torch.full((*tokens.shape, VOCABULARY), -9.0)
+            log_probs[..., 5], log_probs[..., END] = -0.6, -0.8
             return log_probs
 
         def ctc(self, memory):

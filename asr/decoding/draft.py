@@ -1,0 +1,153 @@
+"""Greedy decoding by draft and check: as step by step, with a decoder pass for each correction.
+
+What CTC hears is a draft. The decoder is given many of its characters at once and says what it would have
+chosen after each. Up to the first choice that differs from the draft the choices are those of decoding step
+by step, because all that was said before is the same; that choice is the correction. Then the rest of the
+draft is checked again after it (Stern et al. 2018, "Blockwise Parallel Decoding", with a draft of CTC's).
+
+CTC's prefix scores take part in the choice. Their recursion runs along the draft, and the candidates of all
+positions are then scored together.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from asr.decoding.ctc import collapse
+from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.repetition import LOOK_EVERY, going_round
+from asr.decoding.texts import Texts, choose
+from asr.model.seams import Memory, Network
+from asr.tokenizer import BEGIN, END, PAD
+
+COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
+# A decoder pass takes as long as checking so many positions more in it, on a CPU and elsewhere.
+PASS_ON_CPU, PASS = 96, 2**14
+WIDEST = 512  # positions of a row in one pass
+CHECK = 1.4  # what a pass with a check costs, of one step by step
+
+
+def draft_and_check(
+    network: Network, memory: Memory, ctc: Tensor, bounds: Tensor, weight: float, candidates: int
+) -> Texts | None:
+    """The texts that step by step gives; None where a choice is so near that rounding decides it, and where
+    the draft is so bad that step by step is faster.
+
+    `ctc` (B, S, V) are CTC's log-probabilities, bounds (B,) the most tokens each row may have.
+    """
+    device, batch = bounds.device, len(bounds)
+    draft = _Draft(ctc, memory.lengths)
+    trust = _Trust(PASS_ON_CPU if device.type == "cpu" else PASS, draft.confidence)
+    if trust.width(batch)[1] < CHECK:
+        return None
+    scorer, texts = CTCPrefixScorer(ctc, memory.lengths), Texts(bounds)
+    state = network.start(memory, texts.capacity + min(WIDEST, draft.tokens.size(1)))
+
+    rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
+    live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
+    tokens = torch.full_like(rows, BEGIN)  # (R,) the last one decided
+    starts = torch.zeros_like(rows)  # (R,) how many have been decided
+    heard = torch.zeros_like(rows)  # (R,) how much of the draft is used up
+    while True:
+        left = int((draft.lengths[rows] - heard)[live].max()) + 1  # END is one more
+        width, gain = trust.width(int(live.sum()))
+        if gain < CHECK:
+            return None
+        width = min(width, left)
+        proposed = draft.ahead(rows, heard, width)  # (R, U)
+        fed = torch.cat([tokens.unsqueeze(1), proposed[:, :-1]], 1)
+        log_probs = network.extend(fed, state, starts)  # (R, U, V)
+        ways = scorer.along(proposed[:, :-1])  # R * U rows
+        choice = choose(log_probs.flatten(0, 1), ways if weight else None, weight, candidates)
+        chosen, said, doubtful = (
+            each.view_as(proposed) for each in (choice.tokens, choice.log_probs, choice.doubtful)
+        )
+
+        agreed = ((chosen == proposed) & (chosen != END)).cumprod(1).sum(1)  # (R,)
+        counts = (agreed + 1).clamp_max(width)
+        last = (counts - 1).unsqueeze(1)  # (R, 1) place of the last decision
+        if (doubtful.cumsum(1).gather(1, last).squeeze(1)[live] > 0).any():
+            return None
+        wrong = (chosen != proposed).gather(1, last).squeeze(1)
+        trust.learn(int(counts[live].sum()), int(wrong[live].sum()))
+        live &= texts.add(rows, starts, chosen, said, counts * live)
+        before, starts = starts, torch.where(live, starts + counts, starts)
+        live &= ~_went_round(texts, rows, before, starts)
+        if not live.any():
+            return texts
+
+        tokens = chosen.gather(1, last).squeeze(1)
+        scorer = ways.select(torch.arange(len(rows), device=device) * width + last.squeeze(1))
+        scorer.advance(tokens)
+        heard = torch.where(agreed == width, heard + width, draft.place(rows, scorer.spoken(), tokens))
+        if int(live.sum()) < COMPACT_BELOW * len(rows):
+            keep = live.nonzero().squeeze(1)
+            state, scorer = state.select(keep), scorer.select(keep)
+            rows, live, tokens, starts, heard = (each[keep] for each in (rows, live, tokens, starts, heard))
+
+
+class _Draft:
+    """What CTC's best path says, and where the rest of it begins when something else has been said."""
+
+    def __init__(self, ctc: Tensor, lengths: Tensor) -> None:
+        best, self._paths = ctc.max(2)  # (B, S) each
+        self.tokens, self._begun = collapse(self._paths, lengths)
+        self.lengths = self._begun[:, -1]
+        begins = self._begun.diff(dim=1) > 0
+        self.confidence = float(best[begins].exp().mean()) if begins.any() else 1.0  # CTC's, in its tokens
+        valid = torch.arange(ctc.size(1), device=ctc.device) < lengths.unsqueeze(1)
+        passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
+        self._ahead = passed[:, -1:] - passed  # (B, S + 1): log-probability of the path from there on
+
+    def ahead(self, rows: Tensor, heard: Tensor, width: int) -> Tensor:
+        """The next tokens of the given rows, END after the last: (R, width)."""
+        places = heard.unsqueeze(1) + torch.arange(width, device=rows.device)
+        return pad(self.tokens, (0, 1), value=END)[rows.unsqueeze(1), places.clamp_max(self.tokens.size(1))]
+
+    def place(self, rows: Tensor, spoken: Tensor, tokens: Tensor) -> Tensor:
+        """How much of the draft a text stands for: spoken (R, S + 1), its last tokens (R,) -> (R,).
+
+        The text ends, and the best path goes on, where the two together are likeliest.
+        """
+        time = (spoken + self._ahead[rows]).argmax(1, keepdim=True)  # (R, 1) states used up
+        heard = self._begun[rows].gather(1, time)
+        # A token of the path that goes on there begins anew after another one.
+        paths = pad(self._paths, (1, 1), value=PAD)[rows]  # (R, S + 2): state t - 1 at t
+        here, next = paths.gather(1, time), paths.gather(1, time + 1)
+        again = (here == next) & (next != PAD) & (next != tokens.unsqueeze(1))
+        return (heard - again.long()).squeeze(1)
+
+
+class _Trust:
+    """How much of the draft to check in one pass: what is beyond the next correction is in vain."""
+
+    def __init__(self, cost: int, confidence: float) -> None:
+        self._cost = cost  # of a pass, in positions
+        self._decided, self._wrong = 10.0, 10.0 * (1 - confidence)  # tokens, those expected first
+
+    def width(self, rows: int) -> tuple[int, float]:
+        """How many positions of so many rows cost least for each token decided, and how much that gains."""
+        share = 1 - self._wrong / self._decided
+        width, tokens, gain = 1, 1.0, 1.0  # tokens decided in a pass: 1 + share + share ** 2 ...
+        while width < WIDEST:
+            more = tokens + share**width
+            more_gain = more * (self._cost + rows) / (self._cost + rows * (width + 1))
+            if more_gain <= gain:
+                break
+            width, tokens, gain = width + 1, more, more_gain
+        return width, gain
+
+    def learn(self, decided: int, wrong: int) -> None:
+        """Count tokens that were decided, and how many of them were not those of the draft."""
+        self._decided, self._wrong = self._decided + decided, self._wrong + wrong
+
+
+def _went_round(texts: Texts, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether a text did so at any of the lengths that it has had since: rows, before, after (R,) -> (R,)."""
+    found = torch.zeros_like(rows, dtype=torch.bool)
+    for size in range(int(before.min()) // LOOK_EVERY * LOOK_EVERY, int(after.max()) + 1, LOOK_EVERY):
+        passed = (before < size) & (size <= after)
+        found |= passed & going_round(texts.tokens[rows, :size])
+    return found

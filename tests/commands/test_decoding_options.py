@@ -1,0 +1,118 @@
+"""Options of decoding on the command line: each does something, or is refused in one line before any work."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr import commands
+from asr.bundle import Bundle
+from asr.config import Config
+from asr.tokenizer import Tokenizer
+
+
+@pytest.fixture
+def transcribe(monkeypatch, capsys, tmp_path, tiny_model):
+    """`asr transcribe` of a second of sound: exit status, stdout, stderr. WORDS is a file of hot words."""
+    time = np.arange(16000) / 16000
+    soundfile.write(tmp_path / "a.wav", 0.3 * np.sin(500 * time * (1 + time)), 16000)
+    (tmp_path / "words.txt").write_text("seven\n\nnine six\n", encoding="utf-8")
+
+    def call(*arguments, model=tiny_model):
+        words = [str(tmp_path / "words.txt") if a == "WORDS" else str(a) for a in arguments]
+        line = ["asr", "transcribe", str(tmp_path / "a.wav"), "--model", str(model), *words]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as caught:
+            commands.main()
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return call
+
+
+REFUSED = [
+    ("--decoder beam --beam 0", "beam 0"),
+    ("--beam 4", "beam: the decoder 'greedy' has no such option"),
+    ("--n-best 2", "n_best"),
+    ("--decoder beam --beam 3 --n-best 4 --output x", "more than the beam of 3"),
+    ("--decoder beam --n-best 4", "--output"),
+    ("--decoder beam --n-best 4 --output-dir x", "--format json"),
+    ("--length-normalisation 1", "length_normalisation"),
+    ("--decoder beam --length-normalisation -1", "below 0"),
+    ("--decoder beam --length-normalisation nan", "not a number"),
+    ("--hot-words WORDS", "hot_words: the decoder 'greedy'"),
+    ("--decoder beam --hot-words missing.txt", "missing.txt: cannot read hot words"),
+    ("--decoder beam --hot-word-bonus 2", "nothing that it could weigh"),
+    ("--decoder beam --hot-words WORDS --hot-word-bonus -1", "below 0"),
+    ("--decoder beam --language-model-weight 2", "nothing that it could weigh"),
+    ("--decoder beam --language-model missing", "missing"),
+    ("--language-model missing", "language_model: the decoder 'greedy'"),
+    ("--decoder ctc --ctc-weight 0.5", "ctc_weight: the decoder 'ctc'"),
+    ("--decoder rescoring --max-tokens 3", "max_tokens: the decoder 'rescoring'"),
+    ("--candidates 0", "candidates 0"),
+    ("--decoder beam --no-draft", "draft: the decoder 'beam'"),
+    ("--candidates 3 --ctc-weight 0", "only the decoder"),
+    ("--max-tokens 0", "max_tokens 0"),
+    ("--ctc-weight 1.5", "not a share"),
+]
+
+
+@pytest.mark.parametrize("arguments, complaint", REFUSED)
+def test_refused(transcribe, arguments, complaint):
+    status, out, err = transcribe(*arguments.split())
+    assert (status, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("asr: error: ") and complaint in line
+
+
+@pytest.mark.parametrize("text, complaint", [("sevän\n", "'ä'"), ("\n \n", "no hot words"), ("x" * 99, "60")])
+def test_hot_words_that_cannot_be_are_refused(transcribe, tmp_path, text, complaint):
+    (tmp_path / "odd.txt").write_text(text, encoding="utf-8")
+    status, _, err = transcribe("--decoder", "beam", "--hot-words", tmp_path / "odd.txt")
+    assert status == 1 and len(err.splitlines()) == 1 and complaint in err
+    (tmp_path / "odd.txt").write_bytes(b"s\xe9ven")
+    assert "UTF-8" in transcribe("--decoder", "beam", "--hot-words", tmp_path / "odd.txt")[2]
+
+
+def test_a_model_without_ctc_refuses_what_needs_it(transcribe, tmp_path):
+    small = dict(
+        d_model=16, n_heads=2, d_ffn=16, encoder_layers=1, decoder_layers=1, conv_channels=2, ctc=False
+    )
+    config = Config.model_validate({"model": small, "train": {"ctc_weight": 0}})
+    Bundle.build(config, Tokenizer.learn(["seven ix"])).save(tmp_path / "model")
+    for wrong in (["--draft"], ["--ctc-weight", "0.3"], ["--decoder", "ctc"], ["--decoder", "rescoring"]):
+        status, _, err = transcribe(*wrong, model=tmp_path / "model")
+        assert status == 1 and "no CTC head" in err and len(err.splitlines()) == 1
+    for right in (["--no-draft"], ["--ctc-weight", "0"], ["--decoder", "beam", "--beam", "2"]):
+        assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
+
+
+def test_the_n_best_texts_are_written_as_json(transcribe, tmp_path):
+    out = tmp_path / "out.jsonl"
+    assert transcribe("--decoder", "beam", "--beam", 4, "--n-best", 3, "--output", out) == (0, "", "")
+    (record,) = map(json.loads, out.read_text().splitlines())
+    (segment,) = record["segments"]
+    assert len(segment["alternatives"]) == 2 and segment["ending"] in ("end", "length", "repetition")
+    scores = [segment["score"], *(other["score"] for other in segment["alternatives"])]
+    assert scores == sorted(scores, reverse=True)
+    assert set(segment["alternatives"][0]) == {"text", "score", "confidence"}
+
+
+def test_each_option_changes_something(transcribe, tmp_path):
+    """Not only accepted: a text, or a score, is another one."""
+    out = tmp_path / "out.jsonl"
+
+    def result(arguments):
+        assert transcribe(*arguments.split(), "--output", out) == (0, "", "")
+        (segment,) = json.loads(out.read_text())["segments"]
+        return segment["text"], segment["score"], len(segment["alternatives"])
+
+    plain = result("--decoder beam")
+    for option in (
+        "--beam 1", "--n-best 2", "--max-tokens 1", "--ctc-weight 0.9", "--length-normalisation 1",
+        "--hot-words WORDS --hot-word-bonus 9", "--candidates 1",
+    ):  # fmt: skip
+        assert result(f"--decoder beam {option}") != plain, option
+    assert result("--decoder beam --hot-words WORDS --hot-word-bonus 0") == plain

@@ -1,0 +1,126 @@
+"""Hot words score what they say: letters in whole occurrences, however a text grows."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr.decoding.hot_words import HotWords
+from asr.errors import AsrError
+from asr.tokenizer import END, Tokenizer
+
+TOKENIZER = Tokenizer(tuple(" abc"))
+phrases = st.lists(
+    st.text("abc ", min_size=1, max_size=7).filter(str.strip), min_size=0, max_size=5, unique=True
+)
+texts = st.text("aaabbc  ", max_size=16)
+
+
+def covered(text, phrases, spaces=True):
+    """The letters of a text that lie in occurrences of phrases, counted one by one."""
+    edge = " " if spaces else ""
+    padded = edge + text + edge
+    hit = set()
+    for phrase in phrases:
+        string = edge + " ".join(phrase.split()) + edge
+        for i in range(len(padded)):
+            if padded.startswith(string, i):
+                hit.update(range(i, i + len(string)))
+    return sum(padded[i] != " " for i in hit)
+
+
+def ids(text):
+    return [TOKENIZER.characters.index(c) + 4 for c in text]  # encode() would tidy spaces away
+
+
+def increments(words, text):
+    """What every token of a text, END included, adds; and each is what the same candidate among all got."""
+    scorer, found = words.start(1, len(text)), []
+    everything = torch.arange(words.vocabulary).unsqueeze(0)
+    for token in [*ids(text), END]:
+        found.append(float(scorer.score(torch.tensor([[token]]))))
+        assert found[-1] == float(scorer.score(everything)[0, token])
+        scorer.advance(torch.tensor([token]))
+    return found
+
+
+@settings(max_examples=40)
+@given(phrases, texts)
+def test_a_text_scores_its_letters_in_whole_occurrences(phrases, text):
+    words = HotWords(phrases, TOKENIZER, 1.0)
+    steps = increments(words, text)
+    assert sum(steps) == covered(text, phrases)
+    assert max(steps) <= words.gain == 1.0
+
+
+@settings(max_examples=40)
+@given(phrases, texts)
+def test_without_spaces_in_the_script_every_occurrence_counts(phrases, text):
+    tokenizer = Tokenizer(("a", "b", "c"))
+    phrases, text = [p.replace(" ", "") for p in phrases], text.replace(" ", "")
+    words = HotWords(phrases, tokenizer, 1.0)
+    tokens = torch.tensor([tokenizer.encode(text)], dtype=torch.long).view(1, -1)
+    assert float(words.score_texts(tokens, torch.tensor([len(text)]))) == covered(text, phrases, spaces=False)
+
+
+@settings(max_examples=40)
+@given(phrases, st.lists(texts, min_size=1, max_size=4))
+def test_whole_texts_of_other_lengths_score_as_step_by_step(phrases, batch):
+    words = HotWords(phrases, TOKENIZER, 1.0)
+    rows = [torch.tensor(ids(text), dtype=torch.long) for text in batch]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    found = words.score_texts(tokens, torch.tensor([len(text) for text in batch]))
+    assert found.tolist() == [sum(increments(words, text)) for text in batch]
+
+
+@settings(max_examples=40)
+@given(phrases, texts, texts)
+def test_rows_that_branch_keep_their_own_counts(phrases, one, other):
+    words = HotWords(phrases, TOKENIZER, 1.0)
+    size = min(len(one), len(other))
+    scorer, alone = words.start(2, size), [words.start(1, size), words.start(1, size)]
+    candidates = torch.arange(4, 8).unsqueeze(0)
+    for pair in zip(ids(one[:size]), ids(other[:size]), strict=True):
+        scorer.advance(torch.tensor(pair))
+        for each, token in zip(alone, pair, strict=True):
+            each.advance(torch.tensor([token]))
+    scores = scorer.select(torch.tensor([1, 0, 1])).score(candidates.expand(3, -1))
+    expected = [alone[i].score(candidates)[0] for i in (1, 0, 1)]
+    torch.testing.assert_close(scores, torch.stack(expected))
+
+
+def test_a_phrase_counts_as_it_grows_and_is_taken_back_when_left():
+    words = HotWords(["ab cab"], TOKENIZER, 1.0)
+    assert increments(words, "ab cab") == [1, 1, 0, 1, 1, 1, 0]
+    assert increments(words, "ab ca") == [1, 1, 0, 1, 1, -4]
+    assert increments(words, "ab ab cab") == [1, 1, 0, -1, 1, 0, 1, 1, 1, 0]
+    assert increments(words, "bab cab") == [0] * 8  # not at the beginning of a word
+    assert increments(words, "ab cabb") == [1, 1, 0, 1, 1, 1, -5, 0]  # not at the end of one
+
+
+def test_scripts_side_by_side_have_boundaries_of_their_own():
+    tokenizer = Tokenizer.learn(["机器学习 abc"])
+    words = HotWords(["学习", "ab"], tokenizer, 1.0)
+
+    def total(text):
+        tokens = torch.tensor([tokenizer.encode(text)])
+        return float(words.score_texts(tokens, torch.tensor([tokens.size(1)])))
+
+    assert [total(text) for text in ("机器学习", "学习机器", "abc", "ab 学习", "学ab习")] == [2, 2, 0, 4, 0]
+
+
+def test_long_phrases_and_thousands_of_them():
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, 4, (1000, 40), generator=generator).tolist()
+    many = ["".join(" abc"[i] for i in row).strip() or "a" for row in drawn] + ["a" * 60]
+    words = HotWords(many, TOKENIZER, 1.0)
+    for text in (many[7] + " " + many[900], "a" * 60, "a" * 59, "b " + "a" * 60):
+        assert sum(increments(words, text)) == covered(text, many)
+
+
+@pytest.mark.parametrize(
+    "wrong, complaint", [("", "1 to 60"), (" ", "1 to 60"), ("a" * 61, "60"), ("abx", "'x'")]
+)
+def test_what_cannot_be_a_hot_word_is_refused(wrong, complaint):
+    with pytest.raises(AsrError, match=complaint):
+        HotWords(["ab", wrong], TOKENIZER, 1.0)

@@ -1,0 +1,266 @@
+"""Training a language model: what it learns, stopping and resuming, what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+from collections import Counter
+
+import pytest
+import torch
+
+from asr.bundle import load_model, load_tensors
+from asr.bundle_lm import LanguageBundle, load_language_model
+from asr.config_lm import LanguageConfig
+from asr.datasets.text import Source, Text
+from asr.errors import AsrError
+from asr.tokenizer import Tokenizer
+from asr.training import language_run
+from asr.training.language import perplexity, train_language_model
+from asr.training.language_run import Monitor
+
+# A Markov chain: what follows each letter, "." being the end of a sentence.
+CHAIN = {
+    "": {"a": 0.5, "b": 0.5},
+    "a": {"a": 0.1, "b": 0.8, ".": 0.1},
+    "b": {"c": 0.6, "a": 0.35, ".": 0.05},
+    "c": {"c": 0.7, "a": 0.2, ".": 0.1},
+}
+
+
+def chain_text(sentences, seed):
+    generator, lines = random.Random(seed), []
+    for _ in range(sentences):
+        line = ""
+        while True:
+            follows = CHAIN[line[-1:]]
+            letter = generator.choices([*follows], [*follows.values()])[0]
+            if letter == ".":
+                break
+            line += letter
+        lines.append(line[:80])
+    return lines
+
+
+def settings(tmp_path, **sections):
+    """A very small model on a text of the chain, of which the last 50 lines are held out."""
+    path = tmp_path / "text.txt"
+    if not path.exists():
+        path.write_text("\n".join(chain_text(400, seed=0)) + "\n")
+    values = {
+        "model": dict(d_model=16, n_heads=2, d_ffn=32, n_layers=1),
+        "data": dict(text=[path], hold_out=50, batch_characters=400, max_characters=100),
+        "optim": dict(warmup_steps=5, accumulate=2),
+        "train": dict(steps=12, validate_every=5, checkpoint_every=4),
+    }
+    return LanguageConfig.model_validate({key: values[key] | sections.get(key, {}) for key in values})
+
+
+def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
+    lines = chain_text(1500, seed=1)
+    (tmp_path / "text.txt").write_text("\n".join(lines[:1200]))
+    (tmp_path / "dev.txt").write_text("\n".join(lines[1200:]))
+    config = settings(
+        tmp_path,
+        model={"d_model": 32, "dropout": 0.0},
+        data={"dev": [tmp_path / "dev.txt"], "hold_out": 0, "batch_characters": 600},
+        optim={"lr": 0.005, "accumulate": 1, "schedule": "cosine"},
+        train={"steps": 150, "validate_every": 150, "checkpoint_every": 150},
+    )
+    assert train_language_model(config, tmp_path / "run", device="cpu") == 0
+    found = float(load_language_model(tmp_path / "run", "cpu").metadata["dev_perplexity"])
+
+    held_out = [line + "." for line in lines[1200:]]
+    losses = [
+        -math.log(CHAIN[before][letter])
+        for line in held_out
+        for before, letter in zip(["", *line], line, strict=False)
+    ]
+    bound = math.exp(sum(losses) / len(losses))
+    counts = Counter("".join(held_out))
+    share = [count / counts.total() for count in counts.values()]
+    unigram = math.exp(-sum(p * math.log(p) for p in share))
+    assert 0.995 * bound < found < 1.02 * bound < 0.8 * unigram
+
+
+def test_perplexity_counts_every_character_and_END_and_no_BEGIN(tmp_path):
+    """A network that gives END 1/2 and everything else an equal share, whatever came before."""
+    (tmp_path / "some.txt").write_text("abc\na\n\ncb\n")
+    tokenizer = Tokenizer.learn(["abc"])  # seven tokens
+    bundle = LanguageBundle.build(settings(tmp_path), tokenizer)
+    with torch.no_grad():
+        bundle.network.out.weight.zero_()
+        bundle.network.out.bias.copy_(torch.tensor([1, 1, 6, 1, 1, 1, 1]).log())
+    text = Text([Source.open(tmp_path / "some.txt", tmp_path)], bundle.config.data)
+    expected = (2**3 * 12**6) ** (1 / 9)  # three sentences, six characters
+    assert perplexity(bundle, text) == pytest.approx(expected, rel=1e-6)
+
+
+def weights(folder):
+    return load_tensors(folder / "model.safetensors")[0]
+
+
+def newest(run):
+    (folder,) = (run / "checkpoints").glob("step-*")
+    return folder
+
+
+def interrupt_at(monkeypatch, wanted, number):
+    """Send this process a signal in the middle of a step."""
+    original = Monitor.step
+
+    def step(self, step, *rest):
+        original(self, step, *rest)
+        if step == wanted:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Monitor, "step", step)
+
+
+@pytest.mark.parametrize("stop", [1, 7])
+def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch, stop):
+    config = settings(tmp_path)
+    assert train_language_model(config, tmp_path / "alone", device="cpu") == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, stop, signal.SIGTERM)
+        assert train_language_model(config, tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
+    assert newest(tmp_path / "stopped").name == f"step-{stop:08d}"
+    torch.rand(3)  # the state of the global generator must not matter
+    assert train_language_model(config, tmp_path / "stopped", resume=True, device="cpu") == 0
+    for part in ("", "checkpoints/step-00000012"):
+        alone, stopped = weights(tmp_path / "alone" / part), weights(tmp_path / "stopped" / part)
+        assert alone.keys() == stopped.keys()
+        assert all(torch.equal(alone[name], stopped[name]) for name in alone)
+
+
+def test_ctrl_c_saves_a_model_folder_and_leaves(tmp_path, monkeypatch):
+    interrupt_at(monkeypatch, 3, signal.SIGINT)
+    assert train_language_model(settings(tmp_path), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
+    assert newest(tmp_path / "run").name == "step-00000003"
+    bundle = load_language_model(newest(tmp_path / "run"), "cpu")
+    assert bundle.tokenizer.characters == ("a", "b", "c") and not bundle.network.training
+
+
+def test_a_run_is_a_model_folder_with_one_checkpoint_and_curves(tmp_path):
+    train_language_model(settings(tmp_path), tmp_path / "run", device="cpu")
+    assert newest(tmp_path / "run").name == "step-00000012"
+    for folder in (tmp_path / "run", newest(tmp_path / "run")):
+        assert load_language_model(folder, "cpu").parameters() > 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["kind"] == "language model"
+
+
+def test_the_run_folder_holds_the_best_model_and_not_the_last(tmp_path, monkeypatch):
+    found = iter([3.0, 2.0, 2.5])
+    monkeypatch.setattr("asr.training.language.perplexity", lambda *_: next(found))
+    train_language_model(settings(tmp_path), tmp_path / "run", device="cpu")
+    metadata = load_language_model(tmp_path / "run", "cpu").metadata
+    assert (metadata["step"], metadata["dev_perplexity"]) == ("10", "2.0")
+
+
+def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
+    run, config = tmp_path / "run", settings(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, signal.SIGTERM)
+        train_language_model(config, run, device="cpu")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(language_run, "save_tensors", die)
+        train_language_model(config, run, resume=True, device="cpu")
+    assert newest(run).name == "step-00000004"
+    assert train_language_model(config, run, resume=True, device="cpu") == 0
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    """Three batches of four sentences, or one of all twelve."""
+    (tmp_path / "text.txt").write_text("\n".join(["abcabc", "cabcab"] * 8))
+    common = dict(model={"dropout": 0.0}, train={"steps": 1, "precision": "float32"})
+    optim = {"lr": 1e-3, "warmup_steps": 0}
+    for name, size, count in (("many", 7 * 4, 3), ("one", 7 * 12, 1)):
+        config = settings(
+            tmp_path,
+            data={"batch_characters": size, "hold_out": 4, "max_characters": 10},
+            optim=optim | {"accumulate": count},
+            **common,
+        )
+        train_language_model(config, tmp_path / name, device="cpu")
+    # The first moments are a tenth of the gradients, which the weights are not compared by: where a gradient
+    # is nothing but rounding errors, AdamW makes a whole step of it.
+    many, one = (
+        load_tensors(newest(tmp_path / name) / "optimizer.safetensors")[0] for name in ("many", "one")
+    )
+    assert many.keys() == one.keys()
+    assert all(torch.allclose(many[name], one[name], atol=1e-6) for name in one if name.endswith("exp_avg"))
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+def refusal(config, run, **options):
+    with pytest.raises(AsrError) as caught:
+        train_language_model(config, run, device="cpu", **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_text_that_cannot_be_used_is_refused_before_the_first_step(tmp_path):
+    def said(**data):
+        config = settings(tmp_path, data=data)
+        return refusal(config, tmp_path / "run")
+
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "long.txt").write_text("a" * 101 + "\nab\n")
+    assert "data.text names no file" in said(text=[])
+    assert "no.txt: cannot be read as text" in said(text=[tmp_path / "no.txt"])
+    assert "data.text: no sentence left" in said(
+        text=[tmp_path / "empty.txt"], hold_out=0, dev=[tmp_path / "text.txt"]
+    )
+    assert "held-out text: no sentence left" in said(hold_out=0, dev=[tmp_path / "empty.txt"])
+    assert "no held-out text" in said(hold_out=0)
+    assert "400 lines, of which hold_out 400 leaves none" in said(hold_out=400)
+    assert "1 longer than data.max_characters" in said(text=[tmp_path / "long.txt"], hold_out=1)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_characters_of_a_model_decide_what_is_read(tmp_path, tiny_model):
+    (tmp_path / "text.txt").write_text("\n".join(["one two", "naïve", "three"] * 9))
+    config = settings(tmp_path, data={"characters_of": tiny_model, "hold_out": 3})
+    assert train_language_model(config, tmp_path / "run", device="cpu") == 0
+    assert load_language_model(tmp_path / "run", "cpu").tokenizer == Tokenizer.load(
+        tiny_model / "tokenizer.json"
+    )
+    upper = settings(tmp_path, data={"characters_of": tiny_model, "hold_out": 3, "case": "upper"})
+    assert "unknown characters, such as 'O'" in refusal(upper, tmp_path / "other")
+
+
+def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
+    config, run = settings(tmp_path, train={"steps": 2}), tmp_path / "run"
+    assert "nothing to resume" in refusal(config, run, resume=True)
+    train_language_model(config, run, device="cpu")
+    assert "--resume" in refusal(config, run)
+    other = settings(tmp_path, train={"steps": 3})
+    assert "another configuration" in refusal(other, run, resume=True)
+    (tmp_path / "text.txt").write_text("\n".join(chain_text(401, seed=3)))
+    assert "text is not what it was" in refusal(config, run, resume=True)
+
+    with pytest.raises(AsrError, match=r"run: holds a language model; a recogniser is wanted"):
+        load_model(run, "cpu")
+    with pytest.raises(AsrError, match=r"holds a recogniser; a language model is wanted"):
+        load_language_model(tiny_model, "cpu")
+    with pytest.raises(AsrError, match="no such model folder"):
+        load_language_model(tmp_path / "nowhere", "cpu")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path):
+    said = refusal(
+        settings(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}, train={"checkpoint_every": 1}),
+        tmp_path / "run",
+    )
+    assert "the loss is" in said and "lower optim.lr" in said
+    assert all(bool(t.isfinite().all()) for t in weights(newest(tmp_path / "run")).values())
