@@ -24,8 +24,9 @@ from asr.inputs import find_inputs
 from asr.recognizer import Recognizer
 from asr.training.checkpoints import Progress
 from asr.training.distributed import join
+from asr.training.optimizer import build_optimizer
 from asr.training.setup import set_up
-from asr.training.steps import Step, build_optimizer, steps
+from asr.training.steps import Step, steps
 from asr.transcript import Transcript
 
 
@@ -50,7 +51,7 @@ def train(options: argparse.Namespace) -> None:
     with join(options.device) as ranks:
         setup = set_up(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
         setup.bundle.to(ranks.device)
-        optimizer = build_optimizer(setup.bundle, config.optim)
+        optimizer = build_optimizer(setup.bundle.network, config.optim)
         done: list[Step] = []
         began = 0.0
         for step in steps(setup, optimizer, Progress(), ranks):

@@ -24,6 +24,7 @@ from asr.config import Config, load_config
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.tokenizer import Tokenizer
+from asr.training.optimizer import moments_of, restore_moments
 from asr.training.weights import MovingAverage
 
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
@@ -143,15 +144,11 @@ def load_checkpoint(
     bundle.module.load_state_dict(load_tensors(folder / WEIGHTS)[0])
     if average is not None:
         average.restart()
-    state: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in load_tensors(folder / OPTIMIZER)[0].items():
-        state.setdefault(key.rpartition("/")[0], {})[key.rpartition("/")[2]] = tensor
+    stored = load_tensors(folder / OPTIMIZER)[0]
     for name, parameter in bundle.network.named_parameters():
-        entries = state.get(name, {})
-        if LIVE in entries:
-            parameter.data.copy_(entries.pop(LIVE))
-        if entries:  # fused AdamW has its step count where the weights are, as all the rest
-            optimizer.state[parameter] = {k: t.to(parameter.device) for k, t in entries.items()}
+        if f"{name}/{LIVE}" in stored:
+            parameter.data.copy_(stored[f"{name}/{LIVE}"])
+    restore_moments(bundle.network, optimizer, stored)
     try:
         return Progress(**json.loads((folder / TRAINER).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -188,13 +185,8 @@ def average_weights(run: Path, steps: list[int]) -> dict[str, Tensor]:
 
 def _training_state(bundle: Bundle, optimizer: torch.optim.Optimizer, live: bool) -> dict[str, Tensor]:
     """The moments of every weight, and the weight itself where the model has its average."""
-    found: dict[str, Tensor] = {}
-    for name, parameter in bundle.network.named_parameters():
-        state = dict(optimizer.state.get(parameter, {}))
-        if live:
-            state[LIVE] = parameter
-        found |= {f"{name}/{key}": value for key, value in state.items()}
-    return found
+    weights = bundle.network.named_parameters() if live else ()
+    return moments_of(bundle.network, optimizer) | {f"{name}/{LIVE}": p for name, p in weights}
 
 
 def _save_progress(folder: Path, progress: Progress) -> None:

@@ -28,6 +28,7 @@ from asr.datasets.text import START, Place
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.tokenizer import Tokenizer
+from asr.training.optimizer import moments_of, restore_moments
 
 OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
@@ -53,12 +54,7 @@ def save_checkpoint(
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     bundle.save(unfinished, step=standing.step)
-    moments = {
-        f"{name}/{key}": value
-        for name, parameter in bundle.network.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
-    save_tensors(unfinished / OPTIMIZER, moments, {})
+    save_tensors(unfinished / OPTIMIZER, moments_of(bundle.network, optimizer), {})
     with atomic_write(unfinished / TRAINER) as out:
         json.dump(asdict(standing), out, indent=1)
     unfinished.rename(folder)
@@ -82,12 +78,7 @@ def load_checkpoint(
     if Tokenizer.load(folder / TOKENIZER) != bundle.tokenizer or not same_text:
         raise AsrError(f"{folder}: the training text is not what it was when this run began; start anew")
     load_weights(bundle.network, folder)
-    moments, _ = load_tensors(folder / OPTIMIZER)
-    for name, parameter in bundle.network.named_parameters():
-        optimizer.state[parameter] = {  # AdamW keeps its step count as a CPU tensor
-            key: moments[f"{name}/{key}"].to("cpu" if key == "step" else parameter.device)
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    restore_moments(bundle.network, optimizer, load_tensors(folder / OPTIMIZER)[0])
     return standing
 
 

@@ -25,10 +25,11 @@ from asr.training.checkpoints import (
 from asr.training.distributed import Ranks, join
 from asr.training.interruption import Interruption
 from asr.training.monitor import Monitor
+from asr.training.optimizer import build_optimizer
 from asr.training.picture import choose_utterance
 from asr.training.probe import prove_memory
 from asr.training.setup import set_up
-from asr.training.steps import Step, build_optimizer, steps
+from asr.training.steps import Step, steps
 from asr.training.validate import validate
 from asr.training.weights import MovingAverage, freeze, start_from
 
@@ -59,7 +60,7 @@ class Training:
         begun = [] if config.train.init is None else start_from(config.train.init, self.bundle)
         frozen = freeze(self.bundle.network, config.train.freeze)
         self.bundle.to(ranks.device)
-        self.optimizer = build_optimizer(self.bundle, config.optim)
+        self.optimizer = build_optimizer(self.bundle.network, config.optim)
         ema = config.optim.ema
         self.average = MovingAverage(self.bundle.network, ema) if ema is not None else None
         self.progress = Progress()

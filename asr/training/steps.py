@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr.bundle import Bundle
-from asr.config import OptimConfig
 from asr.datasets.batching import EpochPlan
 from asr.datasets.loader import Batch
 from asr.training.checkpoints import Progress
@@ -151,13 +149,3 @@ def _to_blame(losses: Tensor, group: list[Batch], epoch: int, ranks: Ranks) -> t
     found = [([n for n, fine in zip(names, finite, strict=False) if not fine], names)]
     everyone = [pair for each in ranks.gather(found) for pair in each]
     return tuple(n for bad, _ in everyone for n in bad) or tuple(n for _, names in everyone for n in names)
-
-
-def build_optimizer(bundle: Bundle, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed, frozen weights not touched."""
-    trained = [p for p in bundle.network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

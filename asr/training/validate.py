@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from asr.decoding import DecodingOptions, greedy
+from asr.decoding import DecodingOptions, build_decoder
 from asr.errors import AsrError
 from asr.scoring import Score, score
 from asr.training.distributed import Ranks
@@ -43,6 +43,7 @@ def validate(setup: Setup, ranks: Ranks, stop: Callable[[], bool] = bool) -> Val
     """
     bundle = setup.bundle.eval()
     config, device = bundle.config.train, bundle.device
+    decode = build_decoder(bundle, DecodingOptions())
     loss, tokens, stopped = 0.0, 0, False
     texts: dict[str, tuple[str, str]] = {}  # id: said, heard
     bad: list[str] = []
@@ -56,8 +57,8 @@ def validate(setup: Setup, ranks: Ranks, stop: Callable[[], bool] = bool) -> Val
         given = (batch.tokens.to(device), batch.token_lengths.to(device))
         loss += float(joint_loss(bundle.network, features, lengths, *given, config).total)
         tokens += count_tokens(batch)
-        found = greedy(bundle.network, bundle.network.encode(features, lengths), DecodingOptions())
-        heard = (bundle.tokenizer.decode(hypothesis.tokens) for hypothesis in found)
+        found = decode(bundle.network.encode(features, lengths))
+        heard = (bundle.tokenizer.decode(best.tokens) for best, *_ in found)
         texts.update(zip(batch.ids, zip(batch.texts, heard, strict=True), strict=True))
 
     loss, tokens_of_all, stops = ranks.total(loss, tokens, stopped)

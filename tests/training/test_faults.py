@@ -210,16 +210,21 @@ def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, co
 def test_a_signal_in_mid_validation_saves_and_leaves_at_once(tmp_path, monkeypatch, alone):
     decoded = 0
     with monkeypatch.context() as patch:
-        original = validate.greedy
+        original = validate.build_decoder
 
-        def greedy(*given):
-            nonlocal decoded
-            decoded += 1
-            if decoded == 1:
-                os.kill(os.getpid(), signal.SIGINT)
-            return original(*given)
+        def build_decoder(*given):
+            decode = original(*given)
 
-        patch.setattr(validate, "greedy", greedy)
+            def decode_and_signal(memory):
+                nonlocal decoded
+                decoded += 1
+                if decoded == 1:
+                    os.kill(os.getpid(), signal.SIGINT)
+                return decode(memory)
+
+            return decode_and_signal
+
+        patch.setattr(validate, "build_decoder", build_decoder)
         assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
     assert decoded == 1  # of several batches
     assert newest(tmp_path / "run").name == "step-00000003"
