@@ -26,11 +26,19 @@ def train(
             min=1, help="Learn the first N training utterances by heart: a check of the whole path."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost: size, operations, time, memory.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
     """Train a model as a YAML file says; validate, checkpoint and resume on the way."""
     from asr.config import load_config
+    from asr.training.estimate import dry_run as print_costs
     from asr.training.loop import train as run_training
 
     settings = load_config(config, tuple(overrides or ()))
-    raise typer.Exit(run_training(settings.overfit(overfit) if overfit else settings, run, resume, device))
+    if overfit:
+        settings = settings.overfit(overfit)
+    if dry_run:
+        return print_costs(settings, device)
+    raise typer.Exit(run_training(settings, run, resume, device))

@@ -38,7 +38,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         and not torch.compiler.is_compiling()
     ):
         # As a matrix: of more dimensions the product would be a view, which nothing may write into.
-        return _OneDnnLinear.apply(x.reshape(-1, x.size(-1)).contiguous(), weight, bias).unflatten(0, x.shape[:-1])
+        return _OneDnnLinear.apply(x.reshape(-1, x.size(-1)).contiguous(), weight, bias).unflatten(
+            0, x.shape[:-1]
+        )
     return torch.nn.functional.linear(x, weight, bias)
 
 
