@@ -22,6 +22,7 @@ PAGES = [
     "README.md",
     "recipes/fsdd/README.md",
     "recipes/books_lm/README.md",
+    "recipes/speechocean762/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "docs/training.md",

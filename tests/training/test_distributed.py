@@ -98,14 +98,15 @@ def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
     config = experiment(tmp_path, accumulate=1, steps=2000, validate_every=500, checkpoint_every=500)
     run = tmp_path / "run"
     process = subprocess.Popen(command(2, config, run), env=os.environ | {"OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not list(run.glob("tensorboard/events*")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300  # a machine may be busy with something else
+    while not list(run.glob("tensorboard/events*")):
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.wait(timeout=60)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30  # which torchrun's own limit is
     stopped = checkpoints.newest(run)
     assert stopped is not None
     step = json.loads((stopped / "trainer.json").read_text())["step"]
