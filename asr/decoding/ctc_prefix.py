@@ -32,9 +32,9 @@ class CTCPrefixScorer:
     """Scores the candidates for the next token of every row against CTC; then moves on by the one chosen.
 
     `log_probs` (B, S, V) with the blank at PAD's place, `lengths` (B,). Sums over time run to thousands while
-    their differences count, so they are kept in float64, except on Apple's GPUs, which have none. On utterances
-    of some seconds float32 is wrong by up to 4e-4, an utterance alone and in a batch differ by up to 5e-5
-    (in float64 by 1e-13), and it takes as long.
+    their differences count, so they are kept in float64, except on Apple's GPUs, which have none. On
+    utterances of some seconds float32 is wrong by up to 4e-4, an utterance alone and in a batch differ by up
+    to 5e-5 (in float64 by 1e-13), and it takes as long.
     """
 
     def __init__(self, log_probs: Tensor, lengths: Tensor) -> None:

@@ -71,7 +71,7 @@ def talkative(norm):
     chosen = []
     for seed in itertools.count():
         model = network(seed, norm=norm)
-        found = found_alone(model)
+        found = decode(model, model.encode(*batch()), replace(PLAIN, draft=False))
         different = len({h.tokens for h in found}) >= 8
         if different and 3 <= sum(h.finished for h in found) <= 13:
             chosen.append(model)
@@ -88,17 +88,20 @@ def same(found, expected):
 
 @torch.no_grad()
 def naive(model, features, lengths, bounds, ctc_weight=0.0):
-    """No cache, no batch: every prefix is decoded, and scored by CTC, anew."""
+    """No cache and no batch: every prefix is decoded anew, and each token is scored by CTC."""
     hypotheses = []
     for row, bound in enumerate(bounds):
         memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
+        scorer = CTCPrefixScorer(model.ctc(memory), memory.lengths) if ctc_weight else None
         said, steps, finished = [], [], False
-        while True:
-            if (kept := first_round(tuple(said))) is not None:
-                break
+        while (kept := first_round(tuple(said))) is None:
             log_probs = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].float().log_softmax(-1)
-            log_probs[[PAD, BEGIN]] = -math.inf
-            best = int((log_probs + ctc_weight * ctc_scores(model, memory, said, log_probs)).argmax())
+            joint = log_probs
+            if scorer is not None:
+                heard = scorer.score(torch.arange(VOCABULARY).unsqueeze(0))[0]
+                joint = (1 - ctc_weight) * log_probs + ctc_weight * heard
+            joint[[PAD, BEGIN]] = -math.inf
+            best = int(joint.argmax())
             if best != END and len(said) == bound:
                 break
             steps.append(float(log_probs[best]))
@@ -106,21 +109,11 @@ def naive(model, features, lengths, bounds, ctc_weight=0.0):
                 finished = True
                 break
             said.append(best)
+            if scorer is not None:
+                scorer.advance(torch.tensor([best]))
         ending = Ending.end if finished else Ending.length if kept is None else Ending.repetition
         hypotheses.append(Hypothesis(tuple(said[:kept]), sum(steps[:kept]), ending))
     return hypotheses
-
-
-def ctc_scores(model, memory, said, log_probs):
-    """What joint scores differ by from the decoder's, divided by the weight of CTC: (V,)."""
-    if (ctc := model.ctc(memory)) is None:
-        return torch.zeros(VOCABULARY)
-    scorer = CTCPrefixScorer(ctc, memory.lengths)
-    for token in said:
-        scorer.advance(torch.tensor([token]))
-    scores = scorer.score(torch.arange(VOCABULARY).unsqueeze(0))[0] - log_probs
-    scores[[PAD, BEGIN]] = 0.0
-    return scores
 
 
 # ------------------------------------------------------------------------------- real networks in any company
