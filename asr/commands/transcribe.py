@@ -66,7 +66,7 @@ def transcribe(
         Path | None, typer.Option(help="File of words and phrases to favour, one in a line.")
     ] = None,
     hot_word_bonus: Annotated[
-        float | None, typer.Option(help="Added to the score for each of their letters.", show_default="0.6")
+        float | None, typer.Option(help="Added to the score for each of their letters.", show_default="0.7")
     ] = None,
     language_model: Annotated[
         Path | None, typer.Option(help="Folder of a language model; its scores are added.")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from asr.errors import AsrError
 
 JOINT_CTC_WEIGHT = 0.3  # as in training, and as ESPnet and SpeechBrain decode
-HOT_WORD_BONUS = 0.6
+HOT_WORD_BONUS = 0.7  # found on dev texts of speechocean762 (`benchmarks/hot_words.py`)
 LANGUAGE_MODEL_WEIGHT = 0.3
 
 # Decoder -> the options that it has besides `decoder`.
@@ -43,7 +43,7 @@ class DecodingOptions:
     n_best: int | None = None  # texts given, best first; 1
     length_normalisation: float | None = None  # scores are divided by (characters + 1) to this power; 0
     hot_words: tuple[str, ...] | None = None  # phrases that are likelier than the model thinks; none
-    hot_word_bonus: float | None = None  # what each of their letters adds to the score; 0.6
+    hot_word_bonus: float | None = None  # what each of their letters adds to the score; 0.7
     language_model: str | None = None  # folder of a language model whose scores are added; none
     language_model_weight: float | None = None  # what its scores are multiplied by; 0.3
 
