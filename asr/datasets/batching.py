@@ -75,9 +75,14 @@ class EpochPlan:
         self._batches = np.arange(len(self._starts) - 1, dtype=np.int32)
         random.shuffle(self._batches)
         if len(self._batches):
-            longest = np.maximum.reduceat(self.seconds[self._order], self._starts[:-1])
-            place = int((longest * np.diff(self._starts))[self._batches].argmax())
+            place = int(self.padded_seconds.argmax())
             self._batches[[0, place]] = self._batches[[place, 0]]
+
+    @property
+    def padded_seconds(self) -> np.ndarray:
+        """Rows times longest row of every batch (n_batches,), in the plan's order: an upper bound."""
+        longest = np.maximum.reduceat(self.seconds[self._order], self._starts[:-1])
+        return (longest * np.diff(self._starts))[self._batches]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -37,12 +37,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
-        return _OneDnnLinear.apply(x, weight, bias)
+        return _OneDnnLinear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
     return torch.nn.functional.linear(x, weight, bias)
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """torch has the product of oneDNN but no gradient of it."""
+    """x (rows, d_in) -> (rows, d_out). torch has the product of oneDNN but no gradient of it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -53,13 +53,12 @@ class _OneDnnLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        rows, x_rows = gradient.reshape(-1, weight.size(0)), x.reshape(-1, weight.size(1))
         of_x = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         of_weight = None
         if ctx.needs_input_grad[1]:  # with the longer side first it takes less time
             wide = weight.size(0) >= weight.size(1)
-            of_weight = _product(x_rows.t(), rows.t()).t() if wide else _product(rows.t(), x_rows.t())
-        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+            of_weight = _product(x.t(), gradient.t()).t() if wide else _product(gradient.t(), x.t())
+        return of_x, of_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -1,0 +1,67 @@
+"""What a training will cost: operations counted, and what is said before it starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr.config import Config
+from asr.datasets.batching import EpochPlan
+from asr.model.products import Linear, attention
+from asr.training.distributed import Ranks
+from asr.training.estimate import count_flops, estimate
+from asr.training.setup import set_up
+
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+
+
+@pytest.mark.parametrize("rows", [5, 300])  # by either library
+def test_a_linear_layer_counts_two_for_each_weight_and_row_and_twice_that_backwards(rows: int) -> None:
+    layer, x = Linear(8, 12), torch.randn(1, rows, 8, requires_grad=True)
+    forward = 2 * rows * 8 * 12
+    assert count_flops(lambda: layer(x)) == forward
+    assert count_flops(lambda: layer(x).sum().backward()) == 3 * forward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_counts_its_two_products_and_twice_that_backwards(dtype: torch.dtype) -> None:
+    query, key, value = (torch.randn(3, 2, n, 8, dtype=dtype, requires_grad=True) for n in (5, 7, 7))
+    forward = 2 * 2 * 3 * 2 * 5 * 7 * 8
+    assert count_flops(lambda: attention(query, key, value, None, False, 0.0)) == forward
+    assert count_flops(lambda: attention(query, key, value, None, False, 0.0).sum().backward()) == 3 * forward
+
+
+def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> None:
+    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    config = Config.model_validate(
+        {
+            "model": sizes,
+            "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 8},
+            "optim": {"accumulate": 2},
+            "train": {"steps": 12},
+        }
+    )
+    setup = set_up(config, lambda line: None)
+    before = {name: p.clone() for name, p in setup.bundle.network.named_parameters()}
+    lines = list(estimate(setup, Ranks(0, 1, torch.device("cpu"))))
+    said = "\n".join(lines)
+    assert len(lines) == 7
+    assert f"weights: {setup.bundle.parameters():,} (encoder " in said
+
+    plan = EpochPlan(setup.train.corpus, config.data, config.augment, 0, epoch=0)
+    padded = sum(len(plan[i]) * max(plan.seconds[e.parts[0]] for e in plan[i]) for i in range(len(plan)))
+    share = 1 - plan.seconds.sum() / padded
+    steps = -(-len(plan) // 2)
+    hours = plan.seconds.sum() / 3600
+    assert f"6 examples, {hours:.2f} h at most, in {len(plan)} batches" in said
+    assert f"with {share:.1%} padding: {steps} steps" in said
+    assert f"12 steps: {12 / steps:.1f} epochs" in said
+    assert re.search(r"operations: \d+\.\d+ GFLOP per second of audio", said)
+    assert re.search(r"speed: \d+\.\d s of audio/s on cpu", said)
+    assert re.search(r"time: \d+ min \d+ s an epoch, \d+ min \d+ s in all", said)
+    for name, parameter in setup.bundle.network.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+        assert parameter.grad is None
