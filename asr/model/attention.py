@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from asr.model.products import Linear, attention, linear
+from asr.model.products import Linear, attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -27,11 +26,8 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Self-attention of x (B, T, d_model); `mask` is true where a key may be seen, (B, 1, 1, T)."""
-        # One product for all three costs less than two: x is read, cast and its gradient summed once.
-        weight = torch.cat((self.query.weight, self.key_value.weight))
-        bias = torch.cat((self.query.bias, self.key_value.bias))
-        queries, keys, values = linear(x, weight, bias).chunk(3, dim=-1)  # (B, T, d_model) each
-        return self._find(self._split(queries), self._split(keys), self._split(values), mask, causal)
+        keys, values = self.project(x)
+        return self.attend(x, keys, values, mask, causal)
 
     def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a source (B, S, d_model), each (B, n_heads, S, d_head)."""
@@ -42,13 +38,8 @@ class MultiHeadAttention(nn.Module):
         self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """What the queries of x (B, T, d_model) find among keys and values (B, n_heads, S, d_head)."""
-        return self._find(self._split(self.query(x)), keys, values, mask, causal)
-
-    def _find(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
-    ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        found = attention(queries, keys, values, mask, causal, dropout)
+        found = attention(self._split(self.query(x)), keys, values, mask, causal, dropout)
         return self.out(found.transpose(1, 2).flatten(2))  # (B, n_heads, T, d_head) -> (B, T, d_model)
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:

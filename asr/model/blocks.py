@@ -57,15 +57,11 @@ def final_norm(config: BlockConfig) -> nn.Module:
 
 
 def feed_forward(config: BlockConfig) -> nn.Module:
-    """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model.
-
-    Dropout before ReLU is the same as after it, and ReLU can then write where it reads, which no gradient
-    forbids: these are the widest tensors of the model, and fresh memory costs more than the arithmetic.
-    """
+    """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model."""
     return nn.Sequential(
         Linear(config.d_model, config.d_ffn),
+        nn.ReLU(),
         Dropout(config.dropout),
-        nn.ReLU(inplace=True),
         Linear(config.d_ffn, config.d_model),
     )
 

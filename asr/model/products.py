@@ -38,14 +38,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         and not torch.compiler.is_compiling()
     ):
         # As a matrix: of more dimensions the product would be a view, which nothing may write into.
-        return _OneDnnLinear.apply(x.reshape(-1, x.size(-1)).contiguous(), weight, bias).unflatten(
-            0, x.shape[:-1]
-        )
+        matrix = x.reshape(-1, x.size(-1)).contiguous()
+        return _OneDnnLinear.apply(matrix, weight, bias).unflatten(0, x.shape[:-1])
     return torch.nn.functional.linear(x, weight, bias)
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """torch has the product of oneDNN but no gradient of it."""
+    """x (rows, d_in) -> (rows, d_out). torch has the product of oneDNN but no gradient of it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

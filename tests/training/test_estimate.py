@@ -1,13 +1,16 @@
-"""What `asr train --dry-run` says."""
+"""What a training will cost: operations counted, and what is said before it starts."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 from asr.config import Config
+from asr.datasets.batching import EpochPlan
+from asr.model.products import Linear, attention
 from asr.training.distributed import Ranks
 from asr.training.estimate import count_flops, dry_run, estimate
 from asr.training.setup import set_up
@@ -15,21 +18,61 @@ from asr.training.setup import set_up
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 
 
-def config() -> Config:
+@pytest.mark.parametrize("rows", [5, 300])  # by either library
+def test_a_linear_layer_counts_two_for_each_weight_and_row_and_twice_that_backwards(rows: int) -> None:
+    layer, x = Linear(8, 12), torch.randn(1, rows, 8, requires_grad=True)
+    forward = 2 * rows * 8 * 12
+    assert count_flops(lambda: layer(x)) == forward
+    assert count_flops(lambda: layer(x).sum().backward()) == 3 * forward
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_counts_its_two_products_and_twice_that_backwards(dtype: torch.dtype) -> None:
+    query, key, value = (torch.randn(3, 2, n, 8, dtype=dtype, requires_grad=True) for n in (5, 7, 7))
+    forward = 2 * 2 * 3 * 2 * 5 * 7 * 8
+    assert count_flops(lambda: attention(query, key, value, None, False, 0.0)) == forward
+    assert count_flops(lambda: attention(query, key, value, None, False, 0.0).sum().backward()) == 3 * forward
+
+
+def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> None:
     sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
-    data = {"train": [SAMPLES], "dev": [SAMPLES], "max_batch": 3}
-    return Config.model_validate({"model": sizes, "data": data, "train": {"steps": 40}})
+    config = Config.model_validate(
+        {
+            "model": sizes,
+            "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 8},
+            "optim": {"accumulate": 2},
+            "train": {"steps": 12},
+        }
+    )
+    setup = set_up(config, lambda line: None)
+    before = {name: p.clone() for name, p in setup.bundle.network.named_parameters()}
+    lines = list(estimate(setup, Ranks(0, 1, torch.device("cpu"))))
+    said = "\n".join(lines)
+    assert len(lines) == 7
+    assert f"weights: {setup.bundle.parameters():,} (encoder " in said
 
-
-def test_products_are_counted_as_they_are_done():
-    a, b = torch.randn(70, 20, requires_grad=True), torch.randn(20, 30, requires_grad=True)
-    assert count_flops(lambda: a @ b) == 2 * 70 * 20 * 30
-    assert count_flops(lambda: (a @ b).sum().backward()) == 3 * 2 * 70 * 20 * 30
+    plan = EpochPlan(setup.train.corpus, config.data, config.augment, 0, epoch=0)
+    padded = sum(len(plan[i]) * max(plan.seconds[e.parts[0]] for e in plan[i]) for i in range(len(plan)))
+    share = 1 - plan.seconds.sum() / padded
+    steps = -(-len(plan) // 2)
+    hours = plan.seconds.sum() / 3600
+    assert f"6 examples, {hours:.2f} h at most, in {len(plan)} batches" in said
+    assert f"with {share:.1%} padding: {steps} steps" in said
+    assert f"12 steps: {12 / steps:.1f} epochs" in said
+    assert re.search(r"operations: \d+\.\d+ GFLOP per second of audio", said)
+    assert re.search(r"speed: \d+\.\d s of audio/s on cpu", said)
+    assert re.search(r"time: \d+ min \d+ s an epoch, \d+ min \d+ s in all", said)
+    for name, parameter in setup.bundle.network.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+        assert parameter.grad is None
 
 
 def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    dry_run(config(), "cpu")
+    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    data = {"train": [SAMPLES], "dev": [SAMPLES], "max_batch": 3}
+    config = Config.model_validate({"model": sizes, "data": data, "train": {"steps": 40}})
+    dry_run(config, "cpu")
     said = capsys.readouterr().out
     assert "10 examples" in said and "in 4 batches" in said and "4 steps" in said
     assert "40 steps: 10.0 epochs" in said
@@ -38,11 +81,3 @@ def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_pa
     assert "heaviest batch: 3 utterances" in said and "fits" in said
     assert re.search(r"time: \d+ min \d+ s an epoch", said)
     assert not list(tmp_path.iterdir())
-
-
-def test_two_processes_need_half_the_steps_and_the_weights_stay():
-    setup = set_up(config(), lambda line: None)
-    before = {name: tensor.clone() for name, tensor in setup.bundle.module.state_dict().items()}
-    lines = "\n".join(estimate(setup, Ranks(0, 2, torch.device("cpu"))))
-    assert "2 steps" in lines and "40 steps: 20.0 epochs" in lines
-    assert all(torch.equal(before[name], t) for name, t in setup.bundle.module.state_dict().items())
