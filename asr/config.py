@@ -332,6 +332,7 @@ def load_config(
         raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise AsrError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    _refuse_twice(tree, path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise AsrError(
@@ -343,6 +344,17 @@ def load_config(
         return kind.model_validate(values)
     except ValidationError as error:
         raise AsrError(_explain(error, kind, path, tree, overrides)) from None
+
+
+def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
+    """YAML itself takes the last of two values for one key without a word."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise AsrError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice; keep one")
+            seen.add(key.value)
+            _refuse_twice(value, path)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -245,3 +245,10 @@ def test_an_override_that_is_wrong_is_named_and_not_the_file_s_line(complaint, o
 
 def test_an_override_does_not_hide_an_error_in_the_file(complaint):
     assert "some.yaml, line 2: train.stepz" in complaint("train:\n  stepz: 5\n", "train.steps=1")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model:\n  d_model: 128\n  d_ffn: 512\n  d_model: 256\n")
+    with pytest.raises(AsrError, match=r"c\.yaml, line 4: d_model stands twice"):
+        load_config(path)
