@@ -26,7 +26,7 @@ from asr.scoring import score
 from asr.transcript import Transcript
 
 
-def rare_words(test: Path, training: Path, count: int) -> tuple[list[str], list[str]]:
+def rare_words(test: Path, training: Path, words: int | None, count: int) -> tuple[list[str], list[str]]:
     """The rare words of the test texts, and distractors."""
     here, there = (
         Counter(w for u in read_manifest(path) for w in u.text.split()) for path in (test, training)
@@ -34,7 +34,8 @@ def rare_words(test: Path, training: Path, count: int) -> tuple[list[str], list[
     rare = sorted(w for w, n in here.items() if n <= 2 and len(w) >= 4 and there[w] <= 10)
     others = sorted(w for w, n in there.items() if n <= 10 and len(w) >= 4 and w not in here)
     random.Random(0).shuffle(others)
-    return rare, others[:count]
+    random.Random(0).shuffle(rare)
+    return rare[:words], others[:count]
 
 
 def main() -> None:
@@ -43,13 +44,14 @@ def main() -> None:
     )
     parser.add_argument("test", type=Path)
     parser.add_argument("--distractors", type=Path, required=True)
+    parser.add_argument("--words", type=int, help="rare words, drawn by chance; all if not given")
     parser.add_argument("--count", type=int, default=100, help="distractors")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--beam", type=int, default=10)
     parser.add_argument("--bonus", type=float, nargs="+", default=[0.3, 0.6, 0.9])
     options = parser.parse_args()
-    rare, others = rare_words(options.test, options.distractors, options.count)
+    rare, others = rare_words(options.test, options.distractors, options.words, options.count)
     print(f"{len(rare)} rare words, {len(others)} distractors")
     bundle = load_model(options.model, options.device)
     references = {u.id: u.text for u in read_manifest(options.test)}
