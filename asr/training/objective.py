@@ -11,9 +11,9 @@ from asr.features import spec_augment
 from asr.training.losses import joint_loss
 from asr.training.optimizer import use_bf16
 
-# With bfloat16 instructions, a CPU trains the `small` preset (d_model 256) 1.7 times as fast in bfloat16, and
-# `tiny` (d_model 144) at 0.8 times the speed, because of the casts: `benchmarks/speed.py train` shows it.
-WIDE = 256
+# With bfloat16 instructions, a CPU does a step of the digits recipe 1.32 times as fast in bfloat16 with `tiny` (d_model
+# 144) and 2.08 times with `small` (docs/performance.md); below, it is the casts that take the time.
+WIDE = 144
 
 
 class Objective(nn.Module):
