@@ -11,8 +11,8 @@ from asr.features import spec_augment
 from asr.training.losses import joint_loss
 from asr.training.optimizer import use_bf16
 
-# With bfloat16 instructions, a CPU does a step of the digits recipe 1.32 times as fast in bfloat16 with `tiny` (d_model
-# 144) and 2.08 times with `small` (docs/performance.md); below, it is the casts that take the time.
+# With bfloat16 instructions, a CPU does a step of the digits recipe 1.32 times as fast in bfloat16 with the
+# preset `tiny` (d_model 144) and 2.08 times with `small` (docs/performance.md); below, casts take the time.
 WIDE = 144
 
 
