@@ -92,12 +92,13 @@ class _Draft:
     """What CTC's best path says, and where the rest of it begins when something else has been said."""
 
     def __init__(self, ctc: Tensor, lengths: Tensor) -> None:
-        best, self._paths = ctc.max(2)  # (B, S) each
+        valid = torch.arange(ctc.size(1), device=ctc.device) < lengths.unsqueeze(1)
+        best, paths = ctc.max(2)  # (B, S) each
+        self._paths = torch.where(valid, paths, PAD)
         self.tokens, self._begun = collapse(self._paths, lengths)
         self.lengths = self._begun[:, -1]
         begins = self._begun.diff(dim=1) > 0
         self.confidence = float(best[begins].exp().mean()) if begins.any() else 1.0  # CTC's, in its tokens
-        valid = torch.arange(ctc.size(1), device=ctc.device) < lengths.unsqueeze(1)
         passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
         self._ahead = passed[:, -1:] - passed  # (B, S + 1): log-probability of the path from there on
 

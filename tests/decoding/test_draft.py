@@ -141,6 +141,17 @@ def test_where_the_rest_of_the_draft_begins():
         assert found.tolist() == [place], change
 
 
+def test_what_the_head_says_of_padding_is_no_draft():
+    ctc, _, _ = heard("5 _ 6 6 6 6", "_ 7 7 7 7 7")  # of which 3 states and 1 are there
+    lengths = torch.tensor([3, 1])
+    draft, scorer = _Draft(ctc, lengths), CTCPrefixScorer(ctc, lengths)
+    assert draft.tokens.tolist() == [[5, 6], [END, END]]
+    for token, places in ((5, [1, 0]), (6, [2, 0]), (7, [2, 0])):
+        said = torch.tensor([token, token])
+        scorer.advance(said)
+        assert draft.place(torch.arange(2), scorer.spoken(), said).tolist() == places
+
+
 def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch):
     """Two tokens that are equally probable but for a rounding that differs from pass to pass."""
     ctc, lengths, _ = heard("5 _ 6 _ 7")
