@@ -62,7 +62,7 @@ def transformers(config: ModelConfig, states: torch.Tensor, beam: int, character
         eos_token_id=END,
         decoder_start_token_id=BEGIN,
     )
-    model = Speech2TextForConditionalGeneration(shape).to(states.device).eval()  # type: ignore[arg-type]
+    model = Speech2TextForConditionalGeneration(shape).to(states.device).eval()
     mask = torch.ones(len(states), 4 * states.size(1), dtype=torch.long, device=states.device)
 
     def run() -> int:
