@@ -57,3 +57,9 @@ class LanguageConfig(Section):
     data: TextConfig = TextConfig()
     optim: OptimConfig = OptimConfig()
     train: LanguageTrainConfig = LanguageTrainConfig()
+
+    @model_validator(mode="after")
+    def _no_average(self) -> LanguageConfig:
+        if self.optim.ema is not None:
+            raise ValueError("optim.ema: a language model is trained without a moving average; leave it out")
+        return self

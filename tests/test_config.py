@@ -252,3 +252,10 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path.write_text("model:\n  d_model: 128\n  d_ffn: 512\n  d_model: 256\n")
     with pytest.raises(AsrError, match=r"c\.yaml, line 4: d_model stands twice"):
         load_config(path)
+
+
+def test_a_moving_average_of_a_language_model_is_refused(tmp_path):
+    path = tmp_path / "lm.yaml"
+    path.write_text("optim:\n  ema: 0.99\n")
+    with pytest.raises(AsrError, match=r"optim\.ema: a language model is trained without"):
+        load_config(path, (), LanguageConfig)
