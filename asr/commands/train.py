@@ -33,12 +33,15 @@ def train(
 ) -> None:
     """Train a model as a YAML file says; validate, checkpoint and resume on the way."""
     from asr.config import load_config
+    from asr.errors import AsrError
     from asr.training.estimate import dry_run as print_costs
     from asr.training.loop import train as run_training
 
     settings = load_config(config, tuple(overrides or ()))
     if overfit:
         settings = settings.overfit(overfit)
+    if dry_run and resume:
+        raise AsrError("--dry-run: begins nothing and resumes nothing; leave out --resume")
     if dry_run:
         return print_costs(settings, device)
     raise typer.Exit(run_training(settings, run, resume, device))

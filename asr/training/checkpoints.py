@@ -62,7 +62,13 @@ def save_checkpoint(
         try:
             with average.in_place() if average else nullcontext():
                 bundle.save(unfinished, step=progress.step)
-            save_tensors(unfinished / OPTIMIZER, _training_state(bundle, optimizer, average is not None), {})
+            # The entry is there because safetensors cannot read back a file without one and without tensors,
+            # which is what there is when every step so far was skipped.
+            save_tensors(
+                unfinished / OPTIMIZER,
+                _training_state(bundle, optimizer, average is not None),
+                {"format": "pt"},
+            )
             _save_progress(unfinished, progress)
             shutil.rmtree(folder, ignore_errors=True)  # of a best one there is no OPTIMIZER any more
             unfinished.rename(folder)

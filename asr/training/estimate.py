@@ -18,6 +18,7 @@ from asr.training.objective import Objective, count_tokens
 from asr.training.optimizer import build_optimizer
 from asr.training.probe import prove_memory
 from asr.training.setup import Setup, set_up
+from asr.training.weights import freeze, start_from
 
 _aten = torch.ops.aten
 TYPICAL = 5  # batches that are timed
@@ -27,6 +28,9 @@ def dry_run(config: Config, device: str = "auto") -> None:
     """Print what a training would cost; nothing is written. Raises AsrError as training does."""
     with join(device) as ranks:
         setup = set_up(config, print if ranks.main else lambda line: None)
+        if config.train.init is not None:
+            start_from(config.train.init, setup.bundle)
+        freeze(setup.bundle.network, config.train.freeze)
         setup.bundle.to(ranks.device)
         for line in estimate(setup, ranks):
             if ranks.main:

@@ -54,7 +54,7 @@ def save_checkpoint(
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     bundle.save(unfinished, step=standing.step)
-    save_tensors(unfinished / OPTIMIZER, moments_of(bundle.network, optimizer), {})
+    save_tensors(unfinished / OPTIMIZER, moments_of(bundle.network, optimizer), {"format": "pt"})
     with atomic_write(unfinished / TRAINER) as out:
         json.dump(asdict(standing), out, indent=1)
     unfinished.rename(folder)

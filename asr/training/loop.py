@@ -94,8 +94,12 @@ class Training:
                 step = next(training)
                 if monitor:
                     monitor.step(step)
-                self._count_bad(step.bad)
-                self._count_skipped(step)
+                try:
+                    self._count_bad(step.bad)
+                    self._count_skipped(step)
+                except AsrError:  # with higher limits, --resume goes on from here
+                    self._write(self._save_checkpoint)
+                    raise
                 if step.stop or (self.ranks.count == 1 and interruption()):  # several only stop together
                     return self._stopped()
                 if progress.step % wanted.checkpoint_every == 0 and not self._validation_is_due():

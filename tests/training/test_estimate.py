@@ -10,6 +10,7 @@ import torch
 
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
+from asr.errors import AsrError
 from asr.model.products import Linear, attention
 from asr.training.distributed import Ranks
 from asr.training.estimate import count_flops, dry_run, estimate
@@ -81,3 +82,11 @@ def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_pa
     assert "heaviest batch: 3 utterances" in said and "fits" in said
     assert re.search(r"time: \d+ min \d+ s an epoch", said)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_what_training_would_refuse(tmp_path):
+    config = Config.model_validate(
+        {"data": {"train": [SAMPLES], "dev": [SAMPLES]}, "train": {"freeze": ["no such weight"]}}
+    )
+    with pytest.raises(AsrError, match="no such weight"):
+        dry_run(config, "cpu")

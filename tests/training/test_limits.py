@@ -62,6 +62,10 @@ def test_too_many_skipped_steps_end_the_training(tmp_path, monkeypatch):
     poison(monkeypatch, lambda place: True)
     with pytest.raises(AsrError, match=r"2 steps .* train\.max_skipped 1; lower optim\.lr"):
         train(settings({"max_skipped": 1, "steps": 10}), tmp_path / "run", device="cpu")
+    monkeypatch.undo()
+    assert checkpoints.newest(tmp_path / "run").name == "step-00000002"  # nothing is lost
+    more = settings({"max_skipped": 5, "steps": 10})
+    assert train(more, tmp_path / "run", resume=True, device="cpu") == 0
 
 
 def test_no_better_validation_for_a_while_ends_the_training(tmp_path, monkeypatch, capsys):
