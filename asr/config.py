@@ -100,6 +100,9 @@ class ModelConfig(BlockConfig):
     encoder_layers: Positive = 6
     decoder_layers: Positive = 3
     conv_channels: Positive = 64
+    conv_kernel: int = Field(
+        0, ge=0, description="frames under the convolution in each encoder block, odd; 0: none"
+    )
     ctc: bool = True  # a CTC head on the encoder
 
     @model_validator(mode="before")
@@ -109,6 +112,13 @@ class ModelConfig(BlockConfig):
         if isinstance(preset, str) and preset in PRESETS:
             return PRESETS[preset] | values
         return values
+
+    @field_validator("conv_kernel")
+    @classmethod
+    def _has_a_middle(cls, kernel: int) -> int:
+        if kernel and kernel % 2 == 0:
+            raise ValueError(f"{kernel} frames have no middle one; take an odd number, such as {kernel + 1}")
+        return kernel
 
 
 class SpecAugmentConfig(Section):

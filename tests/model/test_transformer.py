@@ -56,6 +56,7 @@ SIZES = st.fixed_dictionaries(
         "encoder_layers": st.integers(1, 2),
         "decoder_layers": st.integers(1, 3),
         "norm": st.sampled_from(["pre", "post"]),
+        "conv_kernel": st.sampled_from([0, 3, 5]),
     }
 )
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
