@@ -179,7 +179,7 @@ def test_a_configuration_cannot_be_changed():
         # contradictions
         ("train: {}\nmodel: {d_model: 64, n_heads: 3}\n", 2, "model", "3 does not divide d_model 64"),
         ("model: {preset: tiny, n_heads: 5}\n", 1, "model", "n_heads 5 does not divide d_model 144"),
-        ("model: {conv_kernel: 4}\n", 1, "model", "conv_kernel: 4 frames have no middle one"),
+        ("model: {conv_kernel: 4}\n", 1, "model.conv_kernel", "4 frames have no middle one"),
         ("model: {d_model: 15, n_heads: 5}\n", 1, "model", "15 is odd"),
         ("features: {n_fft: 256}\n", 1, "features", "400 samples, more than n_fft 256"),
         ("features: {hop_ms: 0.01}\n", 1, "features", "hop_ms 0.01"),

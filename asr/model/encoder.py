@@ -14,7 +14,7 @@ from asr.model.products import Linear
 
 
 class Convolution(nn.Module):
-    """The convolution module of the Conformer (Gulati et al. 2020, section 2.2): what is near, in every block.
+    """The convolution module of the Conformer (Gulati et al. 2020, section 2.2): what is near.
 
     A gate, a depthwise convolution over time, a norm, a projection. The norm is over the channels of a frame
     and not, as in the paper, over the batch: what else is in the batch then changes nothing.

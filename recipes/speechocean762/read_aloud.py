@@ -1,6 +1,6 @@
 """Sentences of books, read by synthetic voices: more texts than the corpus has, to learn spelling from.
 
-    python recipes/speechocean762/read_aloud.py TEXT OUT [--sentences 8000] [--exclude MANIFEST ...] [--seed 0]
+    python recipes/speechocean762/read_aloud.py TEXT OUT [--sentences 8000] [--exclude MANIFEST ...] [--seed N]
 
 TEXT has one sentence a line (plain, .gz or .xz). The voices are those of the digits' recipe, espeak-ng's and
 flite's (Debian packages both); flite's, made from recordings of people, read half of the sentences. Sentences
@@ -25,7 +25,7 @@ from asr.errors import AsrError
 from asr.files import atomic_write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fsdd"))
-from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, speak, trim  # noqa: E402
+from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, speak, trim
 
 CHARACTERS = (12, 64)  # of a sentence; the corpus's own have 29 on average
 FLITE = [Voice("flite", name) for name in ("awb", "rms", "slt")]
