@@ -17,6 +17,7 @@ from asr.bundle_lm import LanguageBundle
 from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Survey, Text
 from asr.errors import AsrError
+from asr.files import claimed
 from asr.model.language import LanguageModel
 from asr.tokenizer import PAD, Tokenizer
 from asr.training.checkpoints import checkpoint_to_resume
@@ -44,8 +45,8 @@ def train_language_model(
     Raises AsrError for what can be known before the first step.
     """
     target = pick_device(device)
-    checkpoint = checkpoint_to_resume(config, run, resume)
-    with Interruption() as interruption:
+    with claimed(run), Interruption() as interruption:
+        checkpoint = checkpoint_to_resume(config, run, resume)
         text, dev, tokenizer, survey = _read(config, run)
         torch.manual_seed(config.train.seed)
         bundle = LanguageBundle.build(config, tokenizer)
