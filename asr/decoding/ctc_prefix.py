@@ -27,8 +27,6 @@ from asr.tokenizer import END, PAD
 IMPOSSIBLE = -300.0  # no score is lower: beyond, what the two ways of computing it lose would count
 _NONE = -1e30  # log of zero that survives subtraction: infinity minus infinity is not a number
 _CHUNK = 2**18  # numbers gathered at once: rows x candidates x states
-_FAINT = 1e-150  # over the likeliest path: below, terms of a sum could be lost
-_FAR = 600.0  # between logarithms: exp of it is a number still
 _FEW = 8  # times as many tokens are scored, all of them, in the time of choosing some
 
 
@@ -139,16 +137,26 @@ class PrefixesAlong:
         self._peak = given.amax((1, 2))  # (R,)
         # Paths that end at time t in each prefix's last token, and in a blank after it: (R, S + 1, U + 1, 2).
         self._paths = self._sweep((given - self._peak[:, None, None]).exp())
-        self._spoken = self._paths.sum(3).transpose(1, 2)  # (R, U + 1, S + 1)
-        most, when = self._spoken.max(2, keepdim=True)  # (R, U + 1, 1)
-        # A prefix that is so unlikely has no scores to be trusted: (R, U + 1).
-        self.faint = most.squeeze(2) < _FAINT
-        # What makes probabilities of paths, but for a factor that brings a prefix's own peak near 1.
-        level = self._level.unsqueeze(1).expand_as(self._spoken)
+        rest = self._paths[..., 1].transpose(1, 2)  # (R, U + 1, S + 1)
+        spoken = rest + self._paths[..., 0].transpose(1, 2)
+        most, when = spoken.max(2, keepdim=True)  # (R, U + 1, 1)
+        # Where a prefix is so unlikely, terms of its sums could be lost: (R, U + 1).
+        tiny = torch.finfo(most.dtype).tiny
+        self.faint = most.squeeze(2) < tiny**0.5
+        # Times this they are probabilities, but for a factor that brings a prefix's own peak near 1.
+        level = self._level.unsqueeze(1).expand_as(spoken)
         factor = level.gather(2, when)
-        self._scale = (level - factor).clamp_(-_FAR, _FAR).exp_()  # (R, U + 1, S + 1)
+        far = -0.85 * math.log(tiny)  # beyond, what it would scale is nothing
+        scale = (level - factor).clamp_(-far, far).exp_()
+        self._spoken, self._rest = spoken * scale, rest * scale  # (R, U + 1, S + 1)
         self._factor = factor.squeeze(2) + self._peak.unsqueeze(1)  # (R, U + 1), its logarithm
-        following = self._totals(self._tokens.roll(-1, 1).unsqueeze(2))[:, :-1, 0]
+        next = self._lines[:, 1:]
+        before = torch.where(
+            (next == self._lines[:, :-1]).unsqueeze(2), self._rest[:, :-1], self._spoken[:, :-1]
+        )
+        following = (before[:, :, :-1] * scorer._emit[next]).sum(2).clamp_min(tiny).log() + self._factor[
+            :, :-1
+        ]
         self._scores = torch.cat([scorer._score.unsqueeze(1), following], 1)  # (R, U + 1)
 
     def score(self, candidates: Tensor) -> Tensor:
@@ -182,20 +190,19 @@ class PrefixesAlong:
         return paths.transpose(0, 1)
 
     def _totals(self, candidates: Tensor) -> Tensor:
-        """scores of the prefixes that candidates (R, U + 1, K) make."""
+        """Scores of the prefixes that candidates (R, U + 1, K) make."""
         emit, vocabulary = self._scorer._emit, self._scorer.vocabulary
-        before = (self._spoken * self._scale)[:, :, :-1]  # (R, U + 1, S)
+        before = self._spoken[:, :, :-1]  # (R, U + 1, S)
         if vocabulary <= _FEW * candidates.size(2):  # then all tokens cost less than a choice of them
             table = emit.view(-1, vocabulary, emit.size(1))[self._utterances]  # (R, V, S)
             sums = (before @ table.transpose(1, 2)).gather(2, candidates)
         else:
             lines = (self._scorer._first[:, None, None] + candidates).flatten(0, 1)
             sums = _products(emit, lines, before.flatten(0, 1)).view_as(candidates)
-        repeated = candidates == self._tokens.unsqueeze(2)
-        rest = (self._paths[..., 1].transpose(1, 2) * self._scale)[:, :, :-1]
-        sums = torch.where(repeated, (rest * emit[self._lines]).sum(2, keepdim=True), sums)
-        whole = (self._spoken * self._scale)[:, :, -1:]
-        sums = torch.where(candidates == END, whole, sums)
+        # A token that repeats the last one needs a blank between.
+        repeated = (self._rest[:, :, :-1] * emit[self._lines]).sum(2, keepdim=True)
+        sums = torch.where(candidates == self._tokens.unsqueeze(2), repeated, sums)
+        sums = torch.where(candidates == END, self._spoken[:, :, -1:], sums)
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log() + self._factor.unsqueeze(2)
 
 
