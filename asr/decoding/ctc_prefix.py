@@ -17,6 +17,7 @@ emissions.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,10 +184,16 @@ class PrefixesAlong:
         over = torch.stack([differs, torch.zeros_like(differs)], 2).flatten(1).to(emit.dtype)  # (R, 2 * U)
         paths = emit.new_zeros(heard.size(2) + 1, *lines.shape, 2)  # (S + 1, R, U + 1, 2)
         paths[:, :, 0] = given.transpose(0, 1)
-        flat = paths.flatten(2)
-        here, one, two = (flat[:, :, a:b].unbind() for a, b in ((2, None), (1, -1), (0, -2)))
-        for t, share in enumerate(heard.permute(2, 0, 1).contiguous().unbind()):
-            torch.addcmul(one[t], over, two[t], out=here[t + 1]).add_(here[t]).mul_(share)
+        # (S + 1, R, 2 * (U + 1)), (S, R, 2 * U), (R, 2 * U)
+        arrays: Any = (paths.flatten(2), heard.permute(2, 0, 1).contiguous(), over)
+        if (
+            paths.device.type == "cpu"
+        ):  # where small arrays take numpy a third of the time that they take torch
+            arrays = (each.numpy() for each in arrays)
+        flat, heard, over = arrays
+        stay, move, leap = flat[:, :, 2:], flat[:, :, 1:-1], flat[:, :, :-2]
+        for after, *before, share in zip(stay[1:], stay, move, leap, heard, strict=False):
+            after[...] = (before[0] + before[1] + over * before[2]) * share
         return paths.transpose(0, 1)
 
     def _totals(self, candidates: Tensor) -> Tensor:
