@@ -63,3 +63,9 @@ class LanguageConfig(Section):
         if self.optim.ema is not None:
             raise ValueError("optim.ema: a language model is trained without a moving average; leave it out")
         return self
+
+    def trains_as(self, other: LanguageConfig) -> bool:
+        """Whether both give the same weights: how often a checkpoint is written makes no difference."""
+        ours, theirs = self.model_dump(), other.model_dump()
+        ours["train"]["checkpoint_every"] = theirs["train"]["checkpoint_every"]
+        return ours == theirs

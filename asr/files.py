@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of either."""
+"""Files that are whole or as they were, and folders in which only one process writes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import IO
 
 from asr.errors import AsrError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -35,3 +40,40 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     finally:
         with suppress(OSError):  # it is gone already, or its folder could never be written
             temporary.unlink()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process; the system gives it free when the process ends, however it ends.
+
+    Makes the folder, and takes it away again if nothing was put into it. Raises AsrError when another process
+    has it.
+    """
+    path, made = folder / ".claimed", not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        claim = path.open("w")
+    except OSError as error:
+        raise AsrError(
+            f"{folder}: cannot be written ({error.strerror}); check room and permissions"
+        ) from error
+    with claim:
+        if not _lock(claim) or not path.exists():  # it goes when the process that had it ends
+            raise AsrError(f"{folder}: another process trains there; wait for it, or choose another folder")
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+                if made:
+                    folder.rmdir()  # does nothing unless it is empty
+
+
+def _lock(file: IO) -> bool:
+    """Whether an open file is this process's alone now, or cannot be anyone's: some systems have no locks."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    return True

@@ -27,6 +27,7 @@ from asr import audio
 from asr.bundle import Bundle, load_model
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
+from asr.decoding.options import DECODERS
 from asr.errors import AsrError
 from asr.model import Memory, Transformer
 from asr.scoring import score
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--language-model")
     parser.add_argument("--language-model-weight", type=float)
+    parser.add_argument("--ctc-weight", type=float)
     parser.add_argument("--batch-seconds", type=float, default=120.0)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--limit", type=int, help="take every n-th utterance, so that this many are left")
@@ -154,6 +156,13 @@ def main() -> None:
         )
         table["rescoring of 10 + LM"] = DecodingOptions("rescoring", **fused)
         table["beam 10 + LM"] = DecodingOptions("beam", **fused)
+    if options.ctc_weight is not None:
+        table = {
+            name: dataclasses.replace(each, ctc_weight=options.ctc_weight)
+            if "ctc_weight" in DECODERS[each.decoder]
+            else each
+            for name, each in table.items()
+        }
     if options.only:
         table = {name: each for name, each in table.items() if any(part in name for part in options.only)}
     bundle = load_model(options.model, options.device)

@@ -1,11 +1,14 @@
-"""Atomic writing."""
+"""Atomic writing, and folders of one process."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
 from asr.errors import AsrError
-from asr.files import atomic_write
+from asr.files import atomic_write, claimed
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -27,3 +30,22 @@ def test_a_place_below_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(AsrError, match="cannot be written"), atomic_write(tmp_path / "file" / "x") as out:
         out.write("x")
+
+
+def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
+    claim = (
+        f"from asr.files import claimed\nfrom pathlib import Path\nwith claimed(Path({str(tmp_path)!r})): "
+    )
+
+    def another(work):
+        return subprocess.run([sys.executable, "-c", claim + work], capture_output=True, text=True)
+
+    with claimed(tmp_path):
+        assert "another process trains there" in another("pass").stderr
+    assert another("pass").returncode == 0
+    assert another("import os; os.kill(os.getpid(), 9)").returncode == -9
+    with claimed(tmp_path):  # also of one that was killed
+        pass
+    with pytest.raises(AsrError, match="nothing"), claimed(tmp_path / "new"):
+        raise AsrError("nothing came of it")
+    assert list(tmp_path.iterdir()) == []

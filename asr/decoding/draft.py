@@ -59,11 +59,13 @@ def draft_and_check(
         proposed = draft.ahead(rows, heard, width)  # (R, U)
         fed = torch.cat([tokens.unsqueeze(1), proposed[:, :-1]], 1)
         log_probs = network.extend(fed, state, starts)  # (R, U, V)
-        ways = scorer.along(proposed[:, :-1])  # R * U rows
+        ways = scorer.along(proposed[:, :-1])  # of R * U rows
         choice = choose(log_probs.flatten(0, 1), ways if weight else None, weight, candidates)
         chosen, said, doubtful = (
             each.view_as(proposed) for each in (choice.tokens, choice.log_probs, choice.doubtful)
         )
+        if weight:
+            doubtful = doubtful | ways.faint
 
         agreed = ((chosen == proposed) & (chosen != END)).cumprod(1).sum(1)  # (R,)
         counts = (agreed + 1).clamp_max(width)
@@ -79,7 +81,7 @@ def draft_and_check(
             return texts
 
         tokens = chosen.gather(1, last).squeeze(1)
-        scorer = ways.select(torch.arange(len(rows), device=device) * width + last.squeeze(1))
+        scorer = ways.at(last.squeeze(1))
         scorer.advance(tokens)
         heard = torch.where(agreed == width, heard + width, draft.place(rows, scorer.spoken(), tokens))
         if int(live.sum()) < COMPACT_BELOW * len(rows):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.ctc_prefix import CTCPrefixScorer, PrefixesAlong
 from asr.decoding.options import Ending, Hypothesis
 from asr.tokenizer import BEGIN, END, PAD
 
@@ -26,7 +26,9 @@ class Choice:
     doubtful: Tensor
 
 
-def choose(log_probs: Tensor, scorer: CTCPrefixScorer | None, weight: float, count: int) -> Choice:
+def choose(
+    log_probs: Tensor, scorer: CTCPrefixScorer | PrefixesAlong | None, weight: float, count: int
+) -> Choice:
     """The best token by the decoder's log-probabilities (R, V) and, with its weight, by the scorer.
 
     The scorer is asked about the decoder's `count` best, and END. PAD and BEGIN are never chosen.

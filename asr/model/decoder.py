@@ -111,14 +111,20 @@ class DecoderBlock(nn.Module):
         return self.around_feed_forward(x, self.feed_forward)
 
     def extend(self, x: Tensor, state: DecoderState, layer: int, places: Tensor, mask: Tensor) -> Tensor:
-        """Positions x (B, U, d_model) at the given places (B, U) of the caches; `mask` (B, 1, U, seen)."""
+        """Positions x (B, U, d_model) at places (B, U) of the caches, or (1, U) where all rows have the same.
+
+        `mask` (B or 1, 1, U, seen) is true where a position may be seen.
+        """
 
         def self_attention(y: Tensor) -> Tensor:
             keys, values = state.keys[layer], state.values[layer]
+            seen, size = mask.size(3), places.size(1)
             rows = torch.arange(len(places), device=places.device).unsqueeze(1)
             for cache, new in zip((keys, values), self.self_attention.project(y), strict=True):
-                cache[rows, :, places] = new.transpose(1, 2)  # (B, U, n_heads, d_head)
-            seen = mask.size(3)
+                if len(places) == 1:
+                    cache[:, :, seen - size : seen] = new
+                else:
+                    cache[rows, :, places] = new.transpose(1, 2)  # (B, U, n_heads, d_head)
             return self.self_attention.attend(y, keys[:, :, :seen], values[:, :, :seen], mask)
 
         def cross_attention(y: Tensor) -> Tensor:
@@ -182,11 +188,13 @@ class Decoder(nn.Module):
         What the caches held from there on is overwritten; the state's `position` is not used. Nothing is
         dropped out: this is for decoding.
         """
-        places = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)  # (B, U)
-        seen = int(places.max()) + 1
+        first, last = torch.stack(starts.aminmax()).tolist()
+        seen = last + tokens.size(1)
+        starts = starts[:1] if first == last else starts  # rows that are equally far are written at once
+        places = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)  # (B or 1, U)
         if seen > state.keys.size(3):
             raise IndexError(f"the state has room for {state.keys.size(3)} positions, not for {seen}")
-        mask = torch.arange(seen, device=places.device) <= places.unsqueeze(2)  # (B, U, seen)
+        mask = torch.arange(seen, device=places.device) <= places.unsqueeze(2)  # (B or 1, U, seen)
         x = self.embed(tokens) * self.scale + self.positions.upto(seen)[places]
         for layer, block in enumerate(self.blocks):
             x = block.extend(x, state, layer, places, mask.unsqueeze(1))  # type: ignore[operator]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,8 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.bundle import CONFIG, TOKENIZER, WEIGHTS, Bundle, load_tensors, save_tensors
+from asr.bundle import (
+    CONFIG,
+    LANGUAGE_MODEL,
+    RECOGNISER,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    kind_of,
+    load_tensors,
+    save_tensors,
+)
 from asr.config import Config, load_config
+from asr.config_lm import LanguageConfig
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.tokenizer import Tokenizer
@@ -55,29 +67,49 @@ def save_checkpoint(
 
     Raises AsrError when it cannot be written; what was there before is then still there.
     """
-    folder = run / "checkpoints" / f"step-{progress.step:08d}"
-    unfinished = folder.with_name(f".{folder.name}.tmp")
+    folder = folder_of(run, progress.step)
     if not (folder / OPTIMIZER).is_file():
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
+
+        def write(unfinished: Path) -> None:
             with average.in_place() if average else nullcontext():
                 bundle.save(unfinished, step=progress.step)
-            # The entry is there because safetensors cannot read back a file without one and without tensors,
-            # which is what there is when every step so far was skipped.
-            save_tensors(
-                unfinished / OPTIMIZER,
-                _training_state(bundle, optimizer, average is not None),
-                {"format": "pt"},
-            )
-            _save_progress(unfinished, progress)
-            shutil.rmtree(folder, ignore_errors=True)  # of a best one there is no OPTIMIZER any more
-            unfinished.rename(folder)
-        except (AsrError, OSError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)  # no room: leave what there is to the next one
-            raise AsrError(f"no checkpoint of step {progress.step}: {error}") from error
+            state = _training_state(bundle, optimizer, average is not None)
+            save_training_state(unfinished, state, progress)
+
+        write_checkpoint(folder, write)
     else:  # the same step once more, validated now: only what is known about it has changed
         _save_progress(folder, progress)
     tidy(run, progress, bundle.config.train.average)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def write_checkpoint(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let a checkpoint be written under another name, then give it its own: it is complete or absent.
+
+    Raises AsrError when it cannot be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        write(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)  # of a best one there is no OPTIMIZER any more
+        unfinished.rename(folder)
+    except (AsrError, OSError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)  # no room: leave what there is to the next one
+        step = int(folder.name.removeprefix("step-"))
+        raise AsrError(f"no checkpoint of step {step}: {error}") from error
+
+
+def save_training_state(folder: Path, state: dict[str, Tensor], progress: Any) -> None:
+    """Write beside a model what resuming needs: the optimiser's state, and where the run stands."""
+    # The entry is there because safetensors cannot read back a file without one and without tensors, which is
+    # what there is when every step so far was skipped.
+    save_tensors(folder / OPTIMIZER, state, {"format": "pt"})
+    _save_progress(folder, progress)
 
 
 def tidy(run: Path, progress: Progress, keep: int) -> None:
@@ -91,7 +123,7 @@ def tidy(run: Path, progress: Progress, keep: int) -> None:
             if int(folder.name.removeprefix("step-")) not in best:
                 shutil.rmtree(unfinished := folder.with_name(f".{folder.name}.tmp"), ignore_errors=True)
                 folder.rename(unfinished)
-            elif folder.name != f"step-{progress.step:08d}":
+            elif folder != folder_of(run, progress.step):
                 (folder / OPTIMIZER).unlink(missing_ok=True)
         for left in [
             path for where in ("", "checkpoints/", "checkpoints/*/") for path in run.glob(f"{where}.*.tmp")
@@ -105,7 +137,7 @@ def newest(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
-def checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | None:
+def checkpoint_to_resume(config: Config | LanguageConfig, run: Path, resume: bool) -> Path | None:
     """The checkpoint that a run begins with; None: it begins at the beginning.
 
     Raises AsrError when the folder holds a run that is not to be resumed, another one, or none.
@@ -117,11 +149,20 @@ def checkpoint_to_resume(config: Config, run: Path, resume: bool) -> Path | None
         raise AsrError(
             f"{run}: holds a run already ({found.name}); add --resume to go on, or choose another folder"
         )
-    if resume and not load_config(run / CONFIG).trains_as(config):
+    if resume and not _is_of(config, run):
         raise AsrError(
             f"{run}: was trained with another configuration ({run / CONFIG}); choose another folder"
         )
     return found  # None with `resume`: the run was killed before its first checkpoint
+
+
+def _is_of(config: Config | LanguageConfig, run: Path) -> bool:
+    """Whether the run in a folder is of a configuration."""
+    if isinstance(config, LanguageConfig):
+        return kind_of(run) == LANGUAGE_MODEL and load_config(run / CONFIG, (), LanguageConfig).trains_as(
+            config
+        )
+    return kind_of(run) == RECOGNISER and load_config(run / CONFIG).trains_as(config)
 
 
 def check_room(run: Path, parameters: int, config: Config) -> None:
@@ -170,7 +211,7 @@ def best_validations(history: list[dict[str, Any]], count: int) -> list[dict[str
 
 def has_weights(run: Path, step: int) -> bool:
     """Whether the checkpoint of a step is there: for some there may have been no room on the disk."""
-    return (run / "checkpoints" / f"step-{step:08d}" / WEIGHTS).is_file()
+    return (folder_of(run, step) / WEIGHTS).is_file()
 
 
 def model_step(run: Path) -> int | None:
@@ -183,7 +224,7 @@ def average_weights(run: Path, steps: list[int]) -> dict[str, Tensor]:
     """Mean of the weights of some checkpoints, summed in float64."""
     total: dict[str, Tensor] = {}
     for step in steps:
-        state, _ = load_tensors(run / "checkpoints" / f"step-{step:08d}" / WEIGHTS)
+        state, _ = load_tensors(folder_of(run, step) / WEIGHTS)
         for name, tensor in state.items():
             total[name] = total.get(name, 0) + tensor.double()
     return {name: (tensor / len(steps)).float() for name, tensor in total.items()}
@@ -195,7 +236,7 @@ def _training_state(bundle: Bundle, optimizer: torch.optim.Optimizer, live: bool
     return moments_of(bundle.network, optimizer) | {f"{name}/{LIVE}": p for name, p in weights}
 
 
-def _save_progress(folder: Path, progress: Progress) -> None:
+def _save_progress(folder: Path, progress: Any) -> None:
     with atomic_write(folder / TRAINER) as out:
         json.dump(asdict(progress), out, indent=1)
 

@@ -17,13 +17,15 @@ from asr.bundle_lm import LanguageBundle
 from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Survey, Text
 from asr.errors import AsrError
+from asr.files import claimed
 from asr.model.language import LanguageModel
 from asr.tokenizer import PAD, Tokenizer
+from asr.training.checkpoints import checkpoint_to_resume
 from asr.training.interruption import Interruption
 from asr.training.language_run import (
-    Monitor,
+    LanguageMonitor,
+    LanguageStep,
     Standing,
-    checkpoint_to_resume,
     load_checkpoint,
     save_checkpoint,
 )
@@ -43,8 +45,8 @@ def train_language_model(
     Raises AsrError for what can be known before the first step.
     """
     target = pick_device(device)
-    checkpoint = checkpoint_to_resume(config, run, resume)
-    with Interruption() as interruption:
+    with claimed(run), Interruption() as interruption:
+        checkpoint = checkpoint_to_resume(config, run, resume)
         text, dev, tokenizer, survey = _read(config, run)
         torch.manual_seed(config.train.seed)
         bundle = LanguageBundle.build(config, tokenizer)
@@ -54,20 +56,21 @@ def train_language_model(
         if checkpoint:
             standing = load_checkpoint(checkpoint, bundle, optimizer, standing)
         config.save(run / CONFIG)
-        with Monitor(run, standing.step, config.train.steps) as monitor:
+        wanted = config.train
+        with LanguageMonitor(run, standing.step, wanted.steps, wanted.validate_every) as monitor:
             monitor.say(f"{bundle.parameters():,} parameters, {len(tokenizer)} tokens, on {target}")
             if checkpoint:
                 monitor.say(f"resumed from {checkpoint}")
-            for loss, rate, characters in _steps(bundle, text, optimizer, standing):
-                monitor.step(standing.step, standing.place.epoch, loss, rate, characters)
-                due = standing.step % config.train.validate_every == 0 or standing.step == config.train.steps
+            for step in _steps(bundle, text, optimizer, standing):
+                monitor.step(step)
+                due = step.number % wanted.validate_every == 0 or step.number == wanted.steps
                 if due:
                     found = perplexity(bundle, dev)
                     monitor.validation(standing.step, found)
                     if found < standing.best:
                         standing.best = found
                         bundle.save(run, step=standing.step, dev_perplexity=round(found, 4))
-                if due or interruption.signal or standing.step % config.train.checkpoint_every == 0:
+                if due or interruption.signal or step.number % wanted.checkpoint_every == 0:
                     save_checkpoint(run, bundle, optimizer, standing)
                 if interruption.signal:
                     monitor.say(f"stopped at step {standing.step}; the same command with --resume goes on")
@@ -92,8 +95,8 @@ def perplexity(bundle: LanguageBundle, text: Text) -> float:
 
 def _steps(
     bundle: LanguageBundle, text: Text, optimizer: torch.optim.Optimizer, standing: Standing
-) -> Iterator[tuple[float, float, int]]:
-    """Do optimiser steps, yielding the loss per character, learning rate and characters of each."""
+) -> Iterator[LanguageStep]:
+    """Do optimiser steps, yielding what is known of each."""
     config, network = bundle.config, bundle.network
     bf16 = use_bf16(config.train.precision, bundle.device, config.model.d_model >= WIDE)
     autocast = torch.autocast(bundle.device.type, torch.bfloat16, enabled=bf16)
@@ -121,7 +124,7 @@ def _steps(
         standing.step += 1
         standing.place = group[-1][0]
         standing.seconds += time.monotonic() - began
-        yield loss, rate, total
+        yield LanguageStep(standing.step, standing.place.epoch, loss, rate, total)
 
 
 def _loss(network: LanguageModel, batch: Tensor) -> tuple[Tensor, int]:

@@ -10,28 +10,27 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
-from asr.bundle import CONFIG, LANGUAGE_MODEL, TOKENIZER, kind_of, load_tensors, load_weights, save_tensors
+from asr.bundle import TOKENIZER, load_tensors, load_weights
 from asr.bundle_lm import LanguageBundle
-from asr.config import load_config
-from asr.config_lm import LanguageConfig
 from asr.datasets.text import START, Place
 from asr.errors import AsrError
-from asr.files import atomic_write
 from asr.tokenizer import Tokenizer
+from asr.training.checkpoints import (
+    OPTIMIZER,
+    TRAINER,
+    folder_of,
+    save_training_state,
+    write_checkpoint,
+)
+from asr.training.monitor import RunMonitor
 from asr.training.optimizer import moments_of, restore_moments
-
-OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
-LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
 
 
 @dataclass
@@ -49,15 +48,14 @@ class Standing:
 def save_checkpoint(
     run: Path, bundle: LanguageBundle, optimizer: torch.optim.Optimizer, standing: Standing
 ) -> None:
-    """Write a checkpoint, a model folder that is complete or absent; then delete the one before."""
-    folder = run / "checkpoints" / f"step-{standing.step:08d}"
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    bundle.save(unfinished, step=standing.step)
-    save_tensors(unfinished / OPTIMIZER, moments_of(bundle.network, optimizer), {"format": "pt"})
-    with atomic_write(unfinished / TRAINER) as out:
-        json.dump(asdict(standing), out, indent=1)
-    unfinished.rename(folder)
+    """Write a checkpoint, then delete the one before. Raises AsrError when it cannot be written."""
+
+    def write(unfinished: Path) -> None:
+        bundle.save(unfinished, step=standing.step)
+        save_training_state(unfinished, moments_of(bundle.network, optimizer), standing)
+
+    folder = folder_of(run, standing.step)
+    write_checkpoint(folder, write)
     for other in folder.parent.glob("step-*"):
         if other != folder:
             shutil.rmtree(other)
@@ -82,72 +80,32 @@ def load_checkpoint(
     return standing
 
 
-def checkpoint_to_resume(config: LanguageConfig, run: Path, resume: bool) -> Path | None:
-    found = max((run / "checkpoints").glob("step-*"), default=None)
-    if found is None:
-        if resume:
-            raise AsrError(f"{run}: nothing to resume, there is no checkpoint; leave out --resume")
-        return None
-    if not resume:
-        raise AsrError(
-            f"{run}: holds a run already ({found.name}); add --resume to go on, or choose another folder"
-        )
-    if kind_of(run) != LANGUAGE_MODEL or load_config(run / CONFIG, (), LanguageConfig) != config:
-        raise AsrError(
-            f"{run}: was trained with another configuration ({run / CONFIG}); choose another folder"
-        )
-    return found
+class LanguageStep(NamedTuple):
+    """What is known of an optimiser step."""
+
+    number: int
+    epoch: int
+    loss: float  # per character
+    learning_rate: float
+    characters: int
 
 
-class Monitor:
-    """A progress bar or lines, and TensorBoard curves. Speed is over the time since the last report."""
+class LanguageMonitor(RunMonitor[LanguageStep]):
+    """That of a language model."""
 
-    def __init__(self, run: Path, step: int, steps: int) -> None:
-        self.steps, self._first, self._spent = steps, step, 0.0
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("training", total=steps, completed=step)
-        self._reset()
+    def step(self, step: LanguageStep) -> None:
+        """Count one optimiser step."""
+        self.count(step.number, step, {"loss": step.loss, "learning_rate": step.learning_rate})
 
-    def __enter__(self) -> Monitor:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        self.board.close()
-
-    def say(self, line: str) -> None:
-        """One line, above the bar."""
-        self.console.print(line, markup=False)
-
-    def step(self, step: int, epoch: int, loss: float, rate: float, characters: int) -> None:
-        """Count one optimiser step: loss per character, learning rate, characters."""
-        self.board.add_scalar("train/loss", loss, step)
-        self.board.add_scalar("train/learning_rate", rate, step)
-        self._loss += loss * characters
-        self._characters += characters
-        elapsed = time.monotonic() - self._since
-        speed, mean = self._characters / elapsed, self._loss / self._characters
-        line = f"epoch {epoch}  loss {mean:.3f}  {speed:,.0f} characters/s"
-        self.bar.update(self.task, completed=step, description=line)
-        if elapsed >= LINE_EVERY:
-            self.board.add_scalar("speed/characters_per_second", speed, step)
-            self._spent += elapsed
-            if not self.console.is_terminal:
-                left = self._spent / (step - self._first) * (self.steps - step)
-                self.say(f"step {step}/{self.steps}  {line}  {left / 60:.0f} min left")
-            self._reset()
+    def describe(self, recent: Sequence[LanguageStep], seconds: float) -> tuple[str, Mapping[str, float]]:
+        """Loss per character, characters per second."""
+        characters = sum(each.characters for each in recent)
+        speed = characters / seconds
+        loss = sum(each.loss * each.characters for each in recent) / characters
+        line = f"epoch {recent[-1].epoch}  loss {loss:.3f}  {speed:,.0f} characters/s"
+        return line, {"characters_per_second": speed}
 
     def validation(self, step: int, found: float) -> None:
         """The perplexity of the held-out text."""
         self.say(f"step {step}  held-out perplexity {found:.3f} per character")
-        self.board.add_scalar("dev/loss", math.log(found), step)
-        self.board.add_scalar("dev/perplexity", found, step)
-        self._spent += time.monotonic() - self._since
-        self._reset()  # the time of a validation is not the training's
-
-    def _reset(self) -> None:
-        self._since, self._loss, self._characters = time.monotonic(), 0.0, 0
+        self.validated(step, {"loss": math.log(found), "perplexity": found})

@@ -10,6 +10,7 @@ from pathlib import Path
 from asr.bundle import CONFIG
 from asr.config import Config
 from asr.errors import AsrError
+from asr.files import claimed
 from asr.training.checkpoints import (
     Progress,
     average_weights,
@@ -44,7 +45,7 @@ def train(config: Config, run: Path, resume: bool = False, device: str = "auto")
     `torchrun` every process calls this; the first one writes and talks.
     Raises AsrError for what can be known before the first step, and for what goes beyond its limit later.
     """
-    with join(device) as ranks:
+    with join(device) as ranks, claimed(run) if ranks.main else nullcontext():
         training = Training(config, run, checkpoint_to_resume(config, run, resume), ranks)
         with Interruption() as interruption:
             return training.run_to_the_end(interruption)

@@ -6,10 +6,12 @@ import math
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -24,19 +26,20 @@ from asr.training.validate import Validation
 
 LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
 RECENT = 100  # steps over which speed, data wait, loss and the time left are taken
+STEP = TypeVar("STEP")  # what is known of an optimiser step
 SCALARS = ("loss", "attention_loss", "ctc_loss", "gradient_norm", "learning_rate")
 
 
-class Monitor:
-    """Counts what steps do, and says so, as `asr train` on standard error and for TensorBoard.
+class RunMonitor(ABC, Generic[STEP]):
+    """Counts what steps do, and says so, on standard error and for TensorBoard.
 
-    Speed, data wait, loss and the time left follow from the last steps alone. The time of a validation does
-    not count as theirs; what the validations to come will take is added to the time left.
+    Speed, loss and the time left follow from the last steps alone. The time of a validation does not count as
+    theirs; what the validations to come will take is added to the time left.
     """
 
-    def __init__(self, run: Path, step: int, config: TrainConfig, example: Batch | None = None) -> None:
-        """A run that stands at `step`; `example` is the dev utterance whose attention is drawn."""
-        self.config, self.example = config, example
+    def __init__(self, run: Path, step: int, steps: int, validate_every: int) -> None:
+        """A run that stands at `step` of `steps`."""
+        self._steps, self._validate_every = steps, validate_every
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.folder = run / "tensorboard"
         self.board: SummaryWriter | None = None
@@ -49,8 +52,8 @@ class Monitor:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=config.steps, completed=step, left="")
-        self._recent: deque[tuple[float, Step]] = deque(maxlen=RECENT)  # with the seconds it took
+        self.task = self.bar.add_task("training", total=steps, completed=step, left="")
+        self._recent: deque[tuple[float, STEP]] = deque(maxlen=RECENT)  # with the seconds it took
         self._validation_seconds = 0.0  # of the last one
         self._said = self._last = time.monotonic()
 
@@ -64,50 +67,42 @@ class Monitor:
         self._draw("close")
         threading.excepthook = self._before
 
+    @abstractmethod
+    def describe(self, recent: Sequence[STEP], seconds: float) -> tuple[str, Mapping[str, float]]:
+        """A line about the last steps, which took so many seconds; and their speeds, each with its name."""
+
     def say(self, line: str) -> None:
         """One line, above the bar."""
         with suppress(OSError):  # the log may be a file on a disk that is full
             self.console.print(line, markup=False)
 
-    def step(self, step: Step) -> None:
+    def count(self, number: int, step: STEP, curves: Mapping[str, float]) -> None:
         """Count one optimiser step."""
         now = time.monotonic()
         self._recent.append((now - self._last, step))
         self._last = now
-        for name in SCALARS:
-            self._draw("add_scalar", f"train/{name}", getattr(step, name), step.number)
+        self._curves("train", curves, number)
         seconds = sum(taken for taken, _ in self._recent)
-        speed = sum(each.audio for _, each in self._recent) / seconds
-        wait = sum(each.wait for _, each in self._recent) / seconds
-        finite = [each.loss for _, each in self._recent if math.isfinite(each.loss)]
-        loss = sum(finite) / len(finite) if finite else math.nan
-        line = f"epoch {step.epoch}  loss {loss:.3f}  {speed:.0f} s audio/s  data wait {wait:.0%}"
-        left = f"{_duration(self._seconds_left(step.number))} left"
-        self.bar.update(self.task, completed=step.number, description=line, left=left)
+        line, speeds = self.describe([each for _, each in self._recent], seconds)
+        left = f"{_duration(self._seconds_left(number))} left"
+        self.bar.update(self.task, completed=number, description=line, left=left)
         if now - self._said >= LINE_EVERY:
-            self._draw("add_scalar", "speed/audio_seconds_per_second", speed, step.number)
-            self._draw("add_scalar", "speed/data_wait_share", wait, step.number)
+            self._curves("speed", speeds, number)
             if not self.console.is_terminal:
-                self.say(f"step {step.number}/{self.config.steps}  {line}  {left}")
+                self.say(f"step {number}/{self._steps}  {line}  {left}")
             self._said = now
 
-    def validation(self, step: int, found: Validation, bundle: Bundle) -> None:
-        """The scores of a validation and its first few transcripts; where the model listens."""
-        self.say(f"step {step}  dev loss {found.loss:.3f}  CER {found.cer:.2%}  WER {found.wer:.2%}")
-        shown = found.score.utterances[: self.config.show]
-        for utterance in shown:
-            self.say(f"    {utterance.ref!r} -> {utterance.hyp!r}")
+    def validated(self, number: int, curves: Mapping[str, float]) -> None:
+        """What a validation found."""
         if self.board is None:  # there may be room on the disk again
-            self._open_board(step - 1)
-        for name in ("loss", "cer", "wer"):
-            self._draw("add_scalar", f"dev/{name}", getattr(found, name), step)
-        text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in shown)
-        self._draw("add_text", "dev/transcripts", text, step)
-        image = attention_picture(bundle, self.example) if self.example is not None else None
-        if image is not None:
-            self._draw("add_image", "dev/attention", image, step, dataformats="HWC")
+            self._open_board(number - 1)
+        self._curves("dev", curves, number)
         now = time.monotonic()
         self._validation_seconds, self._last = now - self._last, now
+
+    def _curves(self, group: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._draw("add_scalar", f"{group}/{name}", value, step)
 
     def _open_board(self, step: int) -> None:
         """Begin a file of curves that takes back what an earlier one has after the step."""
@@ -137,11 +132,43 @@ class Monitor:
     def _seconds_left(self, step: int) -> float:
         """Of the steps to come, each as long as the recent ones, and of the validations among them."""
         each = sum(taken for taken, _ in self._recent) / len(self._recent)
-        validations = (
-            math.ceil(self.config.steps / self.config.validate_every)
-            - (step - 1) // self.config.validate_every
-        )
-        return (self.config.steps - step) * each + validations * self._validation_seconds
+        validations = math.ceil(self._steps / self._validate_every) - (step - 1) // self._validate_every
+        return (self._steps - step) * each + validations * self._validation_seconds
+
+
+class Monitor(RunMonitor[Step]):
+    """That of a recogniser."""
+
+    def __init__(self, run: Path, step: int, config: TrainConfig, example: Batch | None = None) -> None:
+        """A run that stands at `step`; `example` is the dev utterance whose attention is drawn."""
+        super().__init__(run, step, config.steps, config.validate_every)
+        self.config, self.example = config, example
+
+    def step(self, step: Step) -> None:
+        """Count one optimiser step."""
+        self.count(step.number, step, {name: getattr(step, name) for name in SCALARS})
+
+    def describe(self, recent: Sequence[Step], seconds: float) -> tuple[str, Mapping[str, float]]:
+        """Loss, seconds of audio per second, share of the time spent waiting for data."""
+        speed = sum(each.audio for each in recent) / seconds
+        wait = sum(each.wait for each in recent) / seconds
+        finite = [each.loss for each in recent if math.isfinite(each.loss)]
+        loss = sum(finite) / len(finite) if finite else math.nan
+        line = f"epoch {recent[-1].epoch}  loss {loss:.3f}  {speed:.0f} s audio/s  data wait {wait:.0%}"
+        return line, {"audio_seconds_per_second": speed, "data_wait_share": wait}
+
+    def validation(self, step: int, found: Validation, bundle: Bundle) -> None:
+        """The scores of a validation and its first few transcripts; where the model listens."""
+        self.say(f"step {step}  dev loss {found.loss:.3f}  CER {found.cer:.2%}  WER {found.wer:.2%}")
+        shown = found.score.utterances[: self.config.show]
+        for utterance in shown:
+            self.say(f"    {utterance.ref!r} -> {utterance.hyp!r}")
+        self.validated(step, {name: getattr(found, name) for name in ("loss", "cer", "wer")})
+        text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in shown)
+        self._draw("add_text", "dev/transcripts", text, step)
+        image = attention_picture(bundle, self.example) if self.example is not None else None
+        if image is not None:
+            self._draw("add_image", "dev/attention", image, step, dataformats="HWC")
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Sentences of books, read by synthetic voices: more texts than the corpus has, to learn spelling from.
 
-    python recipes/speechocean762/read_aloud.py TEXT OUT [--sentences 8000] [--exclude MANIFEST ...] [--seed N]
+    python recipes/speechocean762/read_aloud.py TEXT OUT [--sentences N] [--exclude MANIFEST ...] [--seed N]
 
 TEXT has one sentence a line (plain, .gz or .xz). The voices are those of the digits' recipe, espeak-ng's and
 flite's (Debian packages both); flite's, made from recordings of people, read half of the sentences. Sentences

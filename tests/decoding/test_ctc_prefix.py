@@ -6,7 +6,7 @@ from itertools import groupby, product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding.ctc_prefix import CTCPrefixScorer
@@ -81,3 +81,57 @@ def test_long_utterances_stay_finite():
         scores = scorer.score(torch.arange(4, 30).unsqueeze(0))
         assert torch.isfinite(scores).all() and (scores < 1e-6).all()
         scorer.advance(4 + scores.argmax(1))
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([6, 40]),
+    st.sampled_from([0.5, 3.0, 10.0]),
+    st.integers(0, 4),
+    st.integers(1, 12),
+)
+def test_all_prefixes_along_a_text_are_scored_as_one_by_one(seed, vocabulary, sharpness, begun, size):
+    torch.manual_seed(seed)
+    log_probs = (sharpness * torch.randn(3, 30, vocabulary)).log_softmax(-1)
+    scorer = CTCPrefixScorer(log_probs, torch.tensor([30, 21, 12])).select(torch.tensor([2, 0]))
+    texts = torch.randint(4, 7 if vocabulary > 6 else 6, (2, begun + size))  # with repetitions
+    for token in texts[:, :begun].unbind(1):
+        scorer.advance(token)
+    along = scorer.along(texts[:, begun:])
+    candidates = torch.cat(
+        [torch.randint(4, vocabulary, (2, size + 1, 3)), torch.full((2, size + 1, 1), END)], 2
+    )
+    together = along.score(candidates.flatten(0, 1)).view_as(candidates)
+    for place in range(size + 1):
+        known = ~along.faint[:, place]
+        expected = scorer.score(candidates[:, place])
+        torch.testing.assert_close(together[:, place][known], expected[known], rtol=1e-6, atol=1e-6)
+        there = along.at(torch.tensor([place, place]))
+        torch.testing.assert_close(
+            there.score(candidates[:, place])[known], expected[known], rtol=1e-6, atol=1e-6
+        )
+        if place < size:
+            scorer.advance(texts[:, begun + place])
+
+
+def test_a_text_that_is_out_of_the_question_is_called_faint():
+    log_probs = torch.full((1, 200, 6), -60.0)
+    log_probs[0, :, 0] = 0.0  # nothing is said, for sure
+    along = CTCPrefixScorer(log_probs, torch.tensor([200])).along(torch.tensor([[4, 5] * 6]))
+    assert along.faint[0].tolist() == [False] * 7 + [True] * 6
+
+
+def test_along_a_text_of_minutes_of_noise_scores_are_those_one_by_one():
+    torch.manual_seed(0)
+    log_probs = torch.randn(1, 3000, 30).log_softmax(-1)  # any path has a probability of e-5000 and less
+    text = CTCPrefixScorer(log_probs, torch.tensor([3000]))
+    best = log_probs[0].argmax(1)
+    said = torch.unique_consecutive(best)
+    said = said[said > END][:40].unsqueeze(0)
+    along = text.along(said)
+    candidates = torch.arange(3, 30).expand(41, -1)
+    together = along.score(candidates)
+    for place in range(40):
+        torch.testing.assert_close(together[place], text.score(candidates[:1])[0], rtol=1e-6, atol=1e-6)
+        text.advance(said[:, place])

@@ -18,9 +18,9 @@ from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Text
 from asr.errors import AsrError
 from asr.tokenizer import Tokenizer
-from asr.training import language_run
+from asr.training import checkpoints
 from asr.training.language import perplexity, train_language_model
-from asr.training.language_run import Monitor
+from asr.training.language_run import LanguageMonitor
 
 # A Markov chain: what follows each letter, "." being the end of a sentence.
 CHAIN = {
@@ -110,14 +110,14 @@ def newest(run):
 
 def interrupt_at(monkeypatch, wanted, number):
     """Send this process a signal in the middle of a step."""
-    original = Monitor.step
+    original = LanguageMonitor.step
 
-    def step(self, step, *rest):
-        original(self, step, *rest)
-        if step == wanted:
+    def step(self, step):
+        original(self, step)
+        if step.number == wanted:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Monitor, "step", step)
+    monkeypatch.setattr(LanguageMonitor, "step", step)
 
 
 @pytest.mark.parametrize("stop", [1, 7])
@@ -171,7 +171,7 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(language_run, "save_tensors", die)
+        patch.setattr(checkpoints, "save_tensors", die)
         train_language_model(config, run, resume=True, device="cpu")
     assert newest(run).name == "step-00000004"
     assert train_language_model(config, run, resume=True, device="cpu") == 0
