@@ -3,13 +3,16 @@
 What CTC hears is a draft. The decoder is given many of its characters at once and says what it would have
 chosen after each. Up to the first choice that differs from the draft the choices are those of decoding step
 by step, because all that was said before is the same; that choice is the correction. Then the rest of the
-draft is checked again after it (Stern et al. 2018, "Blockwise Parallel Decoding", with a draft of CTC's).
+draft, changed where the decoder chose otherwise, is checked again after it (Stern et al. 2018, "Blockwise
+Parallel Decoding", with a draft of CTC's).
 
 CTC's prefix scores take part in the choice. Their recursion runs along the draft, and the candidates of all
 positions are then scored together.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -24,7 +27,9 @@ from asr.tokenizer import BEGIN, END, PAD
 
 COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
 # A decoder pass takes as long as checking so many positions more in it, on a CPU and elsewhere.
-PASS_ON_CPU, PASS = 96, 2**14
+PASS_ON_CPU, PASS = 128, 2**14
+LIKELY = 0.5  # a choice after a text that is wrong already changes the draft if it is as probable as this
+SURE = 0.7  # of its own token CTC is, where it is as probable as this
 WIDEST = 512  # positions of a row in one pass
 CHECK = 1.4  # what a pass with a check costs, of one step by step
 
@@ -83,6 +88,7 @@ def draft_and_check(
         tokens = chosen.gather(1, last).squeeze(1)
         scorer = ways.at(last.squeeze(1))
         scorer.advance(tokens)
+        draft.amend(rows, heard, last, proposed, chosen, said)
         heard = torch.where(agreed == width, heard + width, draft.place(rows, scorer.spoken(), tokens))
         if int(live.sum()) < COMPACT_BELOW * len(rows):
             keep = live.nonzero().squeeze(1)
@@ -94,13 +100,24 @@ class _Draft:
     """What CTC's best path says, and where the rest of it begins when something else has been said."""
 
     def __init__(self, ctc: Tensor, lengths: Tensor) -> None:
-        valid = torch.arange(ctc.size(1), device=ctc.device) < lengths.unsqueeze(1)
+        states = torch.arange(ctc.size(1), device=ctc.device)
+        valid = states < lengths.unsqueeze(1)
         best, paths = ctc.max(2)  # (B, S) each
-        self._paths = torch.where(valid, paths, PAD)
-        self.tokens, self._begun = collapse(self._paths, lengths)
-        self.lengths = self._begun[:, -1]
-        begins = self._begun.diff(dim=1) > 0
-        self.confidence = float(best[begins].exp().mean()) if begins.any() else 1.0  # CTC's, in its tokens
+        paths = torch.where(valid, paths, PAD)
+        self.tokens, begun = collapse(paths, lengths)  # (B, L), END after the last, and (B, S + 1)
+        self.lengths = begun[:, -1]
+        begins = begun.diff(dim=1) > 0
+        row, state = begins.nonzero(as_tuple=True)
+        # The state in which each token begins, and how sure CTC is of it there: (B, L).
+        self._begins = torch.full_like(self.tokens, ctc.size(1))
+        self._begins[row, begun[row, state]] = state
+        self._sure = torch.zeros_like(self.tokens, dtype=best.dtype)
+        self._sure[row, begun[row, state]] = best[row, state].exp()
+        self.confidence = float(self._sure.sum() / self.lengths.sum()) if len(row) else 1.0
+        # Where the path is in the midst of a token at a time, the state in which that began; else -1.
+        inside = (paths[:, 1:] == paths[:, :-1]) & (paths[:, 1:] != PAD)
+        since = torch.where(begins, states, -1).cummax(1).values
+        self._within = pad(torch.where(inside, since[:, :-1], -1), (1, 1), value=-1)  # (B, S + 1)
         passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
         self._ahead = passed[:, -1:] - passed  # (B, S + 1): log-probability of the path from there on
 
@@ -114,13 +131,63 @@ class _Draft:
 
         The text ends, and the best path goes on, where the two together are likeliest.
         """
+        if not self.tokens.size(1):
+            return torch.zeros_like(rows)
         time = (spoken + self._ahead[rows]).argmax(1, keepdim=True)  # (R, 1) states used up
-        heard = self._begun[rows].gather(1, time)
-        # A token of the path that goes on there begins anew after another one.
-        paths = pad(self._paths, (1, 1), value=PAD)[rows]  # (R, S + 2): state t - 1 at t
-        here, next = paths.gather(1, time), paths.gather(1, time + 1)
-        again = (here == next) & (next != PAD) & (next != tokens.unsqueeze(1))
+        begins = self._begins[rows]
+        heard = (begins < time).sum(1, keepdim=True)
+        # A token in whose midst the path goes on there begins anew after another one.
+        last = (heard - 1).clamp_min(0)
+        again = (begins.gather(1, last) == self._within[rows].gather(1, time)) & (heard > 0)
+        again &= self.tokens[rows].gather(1, last) != tokens.unsqueeze(1)
         return (heard - again.long()).squeeze(1)
+
+    def amend(
+        self, rows: Tensor, heard: Tensor, after: Tensor, proposed: Tensor, chosen: Tensor, said: Tensor
+    ) -> None:
+        """Change what was proposed where the decoder chose otherwise, `after` (R, 1) the first such place.
+
+        proposed, chosen, said (R, U) are the draft from `heard` on, the choices and their log-probabilities.
+        They follow a text that is wrong already, so they are guesses, which the next pass checks: one token
+        less where what was chosen is the token that comes next, one more where CTC is sure of its own, and
+        otherwise another one.
+        """
+        order = torch.arange(proposed.size(1), device=rows.device)
+        other = (order > after) & (chosen != proposed) & (chosen != END) & (proposed != END)
+        other &= said > math.log(LIKELY)
+        if not other.any():
+            return
+        size = self.tokens.size(1)
+        places = heard.unsqueeze(1) + order  # (R, U) in the draft, those beyond its end included
+
+        def there(values: Tensor) -> Tensor:
+            spread = values.new_zeros(len(rows), size + len(order))
+            return spread.scatter(1, places, values)[:, :size]  # (R, size)
+
+        less = there(other & (chosen == pad(proposed[:, 1:], (0, 1), value=PAD)))
+        other, tokens, sure = there(other) & ~less, self.tokens[rows], self._sure[rows]
+        more = other & (sure > SURE)
+        chosen, other = there(chosen), other & ~more
+        tokens, sure = torch.where(other, chosen, tokens), sure.masked_fill(other, 0.0)
+        kept = ~less & (torch.arange(size, device=rows.device) < self.lengths[rows].unsqueeze(1))
+        ends = (kept.long() + more).cumsum(1)  # (R, size) where what becomes of each token ends
+        longest = max(int(ends[:, -1].max()), size)
+
+        def moved(values: Tensor, added: Tensor, empty: float) -> Tensor:
+            new = values.new_full((len(rows), longest + 1), empty)  # what goes nowhere goes to the last place
+            new.scatter_(1, torch.where(kept, ends - 1, longest), values)
+            new.scatter_(1, torch.where(more, ends - 2, longest), added)
+            return new[:, :-1]
+
+        begins = self._begins[rows]
+        beyond = self._ahead.size(1) - 1
+        wider = (0, longest - size)
+        self.tokens = pad(self.tokens, wider, value=END).index_copy(0, rows, moved(tokens, chosen, END))
+        self._begins = pad(self._begins, wider, value=beyond).index_copy(
+            0, rows, moved(begins, begins, beyond)
+        )
+        self._sure = pad(self._sure, wider).index_copy(0, rows, moved(sure, torch.zeros_like(sure), 0.0))
+        self.lengths = self.lengths.index_copy(0, rows, ends[:, -1])
 
 
 class _Trust:

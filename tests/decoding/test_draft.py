@@ -141,6 +141,61 @@ def test_where_the_rest_of_the_draft_begins():
         assert found.tolist() == [place], change
 
 
+def test_choices_after_a_wrong_one_change_the_rest_of_the_draft():
+    """The first choice that differs is at place 1. Of the others one is of another token, one leaves a token
+    out, one puts one in where CTC is sure of its own, one is END and one is improbable: these two change
+    nothing. The row of the utterance in between is not there any more."""
+    paths = "5 _ 6 _ 7 _ 8 _ 6 _ 5 _"
+    ctc, lengths, _ = heard(*[paths] * 6)
+    draft = _Draft(ctc, torch.tensor(lengths))
+    draft._sure[:] = torch.tensor([0.6, 0.6, 0.9, 0.9, 0.6, 0.6]).unsqueeze(1)
+    rows = torch.tensor([0, 1, 2, 4, 5])
+    heard_ = torch.zeros(5, dtype=torch.long)
+    proposed = draft.ahead(rows, heard_, 7)
+    chosen, said = proposed.clone(), torch.full_like(proposed, 0.9, dtype=torch.float).log()
+    chosen[:, 1] = 8
+    for row, choice in enumerate((5, 6, 5, END, 5)):
+        chosen[row, 3] = choice
+    said[4, 3] = math.log(0.3)
+    draft.amend(rows, heard_, torch.ones(5, 1, dtype=torch.long), proposed, chosen, said)
+    plain = [5, 6, 7, 8, 6, 5]
+    changed = [[5, 6, 7, 5, 6, 5], [5, 6, 7, 6, 5], [5, 6, 7, 5, 8, 6, 5], plain, plain, plain]
+    texts = [t[:n] for t, n in zip(draft.tokens.tolist(), draft.lengths.tolist(), strict=True)]
+    assert texts == changed
+    assert all(set(t[n:]) <= {END} for t, n in zip(draft.tokens.tolist(), draft.lengths, strict=True))
+    # What was changed begins where what it stands for began.
+    scorer = CTCPrefixScorer(ctc, torch.tensor(lengths))
+    for place, token in enumerate((5, 6, 7), 1):
+        scorer.advance(torch.full((6,), token))
+        assert draft.place(torch.arange(6), scorer.spoken(), torch.full((6,), token)).tolist() == [place] * 6
+    scorer.advance(torch.full((6,), 8))
+    places = draft.place(torch.arange(6), scorer.spoken(), torch.full((6,), 8)).tolist()
+    assert places == [4, 3, 5, 4, 4, 4]
+
+
+class Certain(Scripted):
+    """Says its script whatever it is given."""
+
+    def extend(self, tokens, state, starts):
+        self.held.append(len(state.rows))
+        log_probs = torch.full((*tokens.shape, VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
+        for row, (index, start) in enumerate(zip(state.rows.tolist(), starts.tolist(), strict=True)):
+            for place in range(tokens.size(1)):
+                log_probs[row, place, (*self.scripts[index], *[END] * 99)[start + place]] = HALF
+        return log_probs
+
+
+def test_with_a_decoder_that_knows_better_there_are_fewer_passes(monkeypatch):
+    monkeypatch.setattr("asr.decoding.draft.PASS_ON_CPU", 10**6)
+    monkeypatch.setattr("asr.decoding.draft.SURE", 1.0)
+    ctc, lengths, (text,) = heard("5 _ 6/8 _ 7 _ 8/5 _ 6 _ 5/7 _ 8 _")
+    for likely, passes in ((0.6, 4), (0.4, 2)):
+        monkeypatch.setattr("asr.decoding.draft.LIKELY", likely)
+        model = Certain(text, ctc=ctc)
+        (found,) = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.0))
+        assert (found.tokens, len(model.held)) == (text, passes)
+
+
 def test_what_the_head_says_of_padding_is_no_draft():
     ctc, _, _ = heard("5 _ 6 6 6 6", "_ 7 7 7 7 7")  # of which 3 states and 1 are there
     lengths = torch.tensor([3, 1])
