@@ -48,7 +48,8 @@ def draft_and_check(
     if trust.width(batch)[1] < CHECK:
         return None
     scorer, texts = CTCPrefixScorer(ctc, memory.lengths), Texts(bounds)
-    state = network.start(memory, texts.capacity + min(WIDEST, draft.tokens.size(1)))
+    room = min(WIDEST, draft.tokens.size(1)) + 1  # positions in a pass; an amended draft may be longer
+    state = network.start(memory, texts.capacity + room - 1)
 
     rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
     live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
@@ -60,7 +61,7 @@ def draft_and_check(
         width, gain = trust.width(int(live.sum()))
         if gain < CHECK:
             return None
-        width = min(width, left)
+        width = min(width, left, room)
         proposed = draft.ahead(rows, heard, width)  # (R, U)
         fed = torch.cat([tokens.unsqueeze(1), proposed[:, :-1]], 1)
         log_probs = network.extend(fed, state, starts)  # (R, U, V)
