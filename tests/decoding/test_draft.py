@@ -13,7 +13,7 @@ from test_greedy import ENDLESS, HALF, LENGTHS, VOCABULARY, Scripted, batch, net
 
 from asr.decoding import DecodingOptions, Ending, greedy
 from asr.decoding.ctc import collapse
-from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.ctc_prefix import CTCPrefixScorer, PrefixesAlong
 from asr.decoding.draft import WIDEST, _Draft, _Trust
 from asr.tokenizer import END, PAD
 
@@ -225,6 +225,21 @@ def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch
     assert passes[0] > 1 and set(passes[1:]) == {1}
     monkeypatch.setattr("asr.decoding.texts.NEAR", 0.0)
     assert greedy(model, memory, DecodingOptions(ctc_weight=0.0))[0].tokens == (5, 6, 7)
+
+
+def test_a_draft_whose_scores_are_not_to_be_trusted_is_left_to_step_by_step(monkeypatch):
+    ctc, lengths, (text,) = heard("5 _ 6 _ 7")
+    original = PrefixesAlong.__init__
+
+    def faint(self, scorer, tokens):
+        original(self, scorer, tokens)
+        self.faint[:] = True
+
+    monkeypatch.setattr(PrefixesAlong, "__init__", faint)
+    for weight, passes in ((0.05, 1 + 4), (0.0, 1)):  # without CTC's scores there is nothing to distrust
+        model = Scripted(text, ctc=ctc)
+        found = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=weight))
+        assert (found[0].tokens, len(model.held)) == (text, passes)
 
 
 def test_a_draft_that_is_hardly_ever_right_is_given_up(monkeypatch):

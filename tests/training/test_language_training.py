@@ -17,6 +17,7 @@ from asr.bundle_lm import LanguageBundle, load_language_model
 from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Text
 from asr.errors import AsrError
+from asr.files import claimed
 from asr.tokenizer import Tokenizer
 from asr.training import checkpoints
 from asr.training.language import perplexity, train_language_model
@@ -242,6 +243,8 @@ def test_the_characters_of_a_model_decide_what_is_read(tmp_path, tiny_model):
 def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     config, run = settings(tmp_path, train={"steps": 2}), tmp_path / "run"
     assert "nothing to resume" in refusal(config, run, resume=True)
+    with claimed(run):
+        assert "another process trains there" in refusal(config, run)
     train_language_model(config, run, device="cpu")
     assert "--resume" in refusal(config, run)
     other = settings(tmp_path, train={"steps": 3})

@@ -11,6 +11,7 @@ import torch
 from asr.bundle import load_model, load_tensors
 from asr.config import Config
 from asr.errors import AsrError
+from asr.files import claimed
 from asr.training import checkpoints, probe, steps
 from asr.training.loop import train
 from asr.training.objective import Objective
@@ -148,3 +149,11 @@ def test_a_disk_without_room_is_known_before_the_first_step(tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(AsrError, match=r"0 MB free, and this run will need \d+ MB"):
         train(settings(), tmp_path / "run", device="cpu")
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
+    run = tmp_path / "run"
+    with claimed(run), pytest.raises(AsrError, match="another process trains there"):
+        train(settings(), run, device="cpu")
+    assert train(settings(), run, device="cpu") == 0
+    assert not (run / ".claimed").exists()
