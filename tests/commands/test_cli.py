@@ -431,7 +431,7 @@ def test_ctrl_c(tiny_model, endless, tmp_path):
     """Every file that is there is whole."""
     out = tmp_path / "out"
     options = ("--model", tiny_model, "--batch-seconds", "2", "--output-dir", out, "--format", "json")
-    # A shell has its background jobs ignore the signal, and what they start with them: pytest may be such a job.
+    # A shell has its background jobs, and what they start, ignore the signal: pytest may be such a job.
     process = start(
         "transcribe", endless, *options, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     )
