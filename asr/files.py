@@ -59,7 +59,9 @@ def claimed(folder: Path) -> Iterator[None]:
         ) from error
     with claim:
         if not _lock(claim) or not path.exists():  # it goes when the process that had it ends
-            raise AsrError(f"{folder}: another process trains there; wait for it, or choose another folder")
+            raise AsrError(
+                f"{folder}: another process is at work there; wait for it, or choose another folder"
+            )
         try:
             yield
         finally:

@@ -28,7 +28,7 @@ from asr.tokenizer import END, PAD
 IMPOSSIBLE = -300.0  # no score is lower: beyond, what the two ways of computing it lose would count
 _NONE = -1e30  # log of zero that survives subtraction: infinity minus infinity is not a number
 _CHUNK = 2**18  # numbers gathered at once: rows x candidates x states
-_FEW = 8  # times as many tokens are scored, all of them, in the time of choosing some
+_FEW = 8  # a vocabulary of up to so many times the candidates is scored whole: gathering takes longer
 
 
 class CTCPrefixScorer:
@@ -151,14 +151,11 @@ class PrefixesAlong:
         scale = (level - factor).clamp_(-far, far).exp_()
         self._spoken, self._rest = spoken * scale, rest * scale  # (R, U + 1, S + 1)
         self._factor = factor.squeeze(2) + self._peak.unsqueeze(1)  # (R, U + 1), its logarithm
-        next = self._lines[:, 1:]
-        before = torch.where(
-            (next == self._lines[:, :-1]).unsqueeze(2), self._rest[:, :-1], self._spoken[:, :-1]
-        )
-        following = (before[:, :, :-1] * scorer._emit[next]).sum(2).clamp_min(tiny).log() + self._factor[
-            :, :-1
-        ]
-        self._scores = torch.cat([scorer._score.unsqueeze(1), following], 1)  # (R, U + 1)
+        lines, repeats = self._lines[:, 1:], (self._lines[:, 1:] == self._lines[:, :-1]).unsqueeze(2)
+        before = torch.where(repeats, self._rest[:, :-1], self._spoken[:, :-1])[:, :, :-1]  # (R, U, S)
+        sums = (before * scorer._emit[lines]).sum(2).clamp_min(tiny)
+        passed = sums.log() + self._factor[:, :-1]  # what each prefix but the first scores
+        self._scores = torch.cat([scorer._score.unsqueeze(1), passed], 1)  # (R, U + 1)
 
     def score(self, candidates: Tensor) -> Tensor:
         """As `CTCPrefixScorer.score`: candidates (R * (U + 1), K) -> the same shape."""
@@ -186,9 +183,7 @@ class PrefixesAlong:
         paths[:, :, 0] = given.transpose(0, 1)
         # (S + 1, R, 2 * (U + 1)), (S, R, 2 * U), (R, 2 * U)
         arrays: Any = (paths.flatten(2), heard.permute(2, 0, 1).contiguous(), over)
-        if (
-            paths.device.type == "cpu"
-        ):  # where small arrays take numpy a third of the time that they take torch
+        if paths.device.type == "cpu":  # numpy's operations on small arrays take less time than torch's
             arrays = (each.numpy() for each in arrays)
         flat, heard, over = arrays
         stay, move, leap = flat[:, :, 2:], flat[:, :, 1:-1], flat[:, :, :-2]

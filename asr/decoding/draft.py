@@ -6,8 +6,8 @@ by step, because all that was said before is the same; that choice is the correc
 draft, changed where the decoder chose otherwise, is checked again after it (Stern et al. 2018, "Blockwise
 Parallel Decoding", with a draft of CTC's).
 
-CTC's prefix scores take part in the choice. Their recursion runs along the draft, and the candidates of all
-positions are then scored together.
+CTC's prefix scores take part in the choice. One sweep over time finds those of all positions, whose
+candidates are then scored together.
 """
 
 from __future__ import annotations

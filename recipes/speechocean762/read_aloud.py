@@ -11,6 +11,7 @@ those that are there already are kept, so that a run that was stopped goes on.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import sys
@@ -19,13 +20,13 @@ from pathlib import Path
 
 import soundfile
 
-from asr.datasets.manifest import Utterance, read_manifest, write_manifest
+from asr.datasets.manifest import Utterance, read_manifest
 from asr.datasets.text import OPENERS
 from asr.errors import AsrError
 from asr.files import atomic_write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fsdd"))
-from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, speak, trim
+from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, finish, speak, trim
 
 CHARACTERS = (12, 64)  # of a sentence; the corpus's own have 29 on average
 FLITE = [Voice("flite", name) for name in ("awb", "rms", "slt")]
@@ -36,7 +37,9 @@ def read_aloud(number: int, sentence: str, seed: int, folder: Path) -> Utterance
     draw = random.Random(f"{seed} {number}")
     voice = draw.choice(FLITE if draw.random() < 0.5 else VOICES)
     speed, pitch, level = draw.randint(100, 190), draw.uniform(0.75, 1.3), draw.uniform(-30, -18)
-    path = folder / f"{number:06d}.ogg"
+    # What is kept from an earlier run is of the same sentence and seed.
+    said = hashlib.sha256(f"{seed} {sentence}".encode()).hexdigest()[:8]
+    path = folder / f"{number:06d}-{said}.ogg"
     if not path.exists():
         audio = speak(voice, sentence.lower(), speed, pitch, SAMPLE_RATE)
         audio = at_level(trim(audio, SAMPLE_RATE, draw.uniform(0, 0.3), draw.uniform(0, 0.3)), level)
@@ -54,7 +57,7 @@ def main() -> None:
     )
     parser.add_argument("text", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--sentences", type=int, default=8000)
+    parser.add_argument("--sentences", type=int, default=5000)
     parser.add_argument("--exclude", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -79,13 +82,11 @@ def main() -> None:
             utterances.append(utterance)
             if len(utterances) % 500 == 0:
                 print(f"{len(utterances)} of {count}", flush=True)
-    write_manifest(options.out / "manifest.jsonl", utterances)
-    hours = sum(u.duration for u in utterances) / 3600
-    print(f"{options.out}: {count} sentences, {hours:.2f} h")
+    finish(options.out, utterances)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except AsrError as error:
+    except (AsrError, OSError) as error:
         sys.exit(f"read_aloud.py: error: {error}")

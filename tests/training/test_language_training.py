@@ -244,7 +244,7 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     config, run = settings(tmp_path, train={"steps": 2}), tmp_path / "run"
     assert "nothing to resume" in refusal(config, run, resume=True)
     with claimed(run):
-        assert "another process trains there" in refusal(config, run)
+        assert "another process is at work there" in refusal(config, run)
     train_language_model(config, run, device="cpu")
     assert "--resume" in refusal(config, run)
     other = settings(tmp_path, train={"steps": 3})

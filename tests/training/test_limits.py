@@ -153,7 +153,7 @@ def test_a_disk_without_room_is_known_before_the_first_step(tmp_path, monkeypatc
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
     run = tmp_path / "run"
-    with claimed(run), pytest.raises(AsrError, match="another process trains there"):
+    with claimed(run), pytest.raises(AsrError, match="another process is at work there"):
         train(settings(), run, device="cpu")
     assert train(settings(), run, device="cpu") == 0
     assert not (run / ".claimed").exists()
