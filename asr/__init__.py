@@ -11,21 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.bundle import Bundle, load_model
     from asr.errors import AsrError
-    from asr.recognizer import Recognizer
-    from asr.transcript import Segment, Transcript
+    from asr.model_folder import Bundle, load_model
+    from asr.transcription.recognizer import Recognizer
+    from asr.transcription.transcript import Segment, Transcript
 
 __version__ = "0.1.0"
 __all__ = ["AsrError", "Bundle", "Recognizer", "Segment", "Transcript", "__version__", "load_model"]
 
 _HOME = {
     "AsrError": "asr.errors",
-    "Bundle": "asr.bundle",
-    "Recognizer": "asr.recognizer",
-    "Segment": "asr.transcript",
-    "Transcript": "asr.transcript",
-    "load_model": "asr.bundle",
+    "Bundle": "asr.model_folder",
+    "Recognizer": "asr.transcription.recognizer",
+    "Segment": "asr.transcription.transcript",
+    "Transcript": "asr.transcription.transcript",
+    "load_model": "asr.model_folder",
 }
 
 

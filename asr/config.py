@@ -122,7 +122,7 @@ class ModelConfig(BlockConfig):
 
 
 class SpecAugmentConfig(Section):
-    """SpecAugment (Park et al. 2019): masks on the normalised features."""
+    """SpecAugment (Park et al. 2019): masks on the normalized features."""
 
     frequency_masks: int = Field(2, ge=0)
     frequency_width: int = Field(27, ge=0, description="widest frequency mask, in mel bins")
@@ -246,7 +246,7 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0)
     init: Path | None = None  # a model folder to start from; characters it does not have begin anew
     freeze: tuple[str, ...] = ()  # weights left as they are: patterns of names, such as encoder.*
-    steps: Positive = 10000  # optimiser steps in all
+    steps: Positive = 10000  # optimizer steps in all
     ctc_weight: Fraction = 0.3
     label_smoothing: Fraction = 0.1
     token_noise: Fraction = 0.0  # share of the decoder's given characters replaced by others
@@ -329,7 +329,7 @@ def load_config(
 ) -> Section:
     """Read a YAML file; `overrides` are `section.key=value` with the value in YAML.
 
-    `kind` is the configuration it holds: a recogniser's, or a language model's.
+    `kind` is the configuration it holds: a recognizer's, or a language model's.
 
     Raises AsrError naming the file and line of the first thing wrong.
     """

@@ -1,4 +1,4 @@
-"""The configuration of a language model: one YAML file, as strict as that of a recogniser (`asr.config`)."""
+"""The configuration of a language model: one YAML file, as strict as that of a recognizer (`asr.config`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TextConfig(Section):
             raise ValueError("dev and hold_out are two ways to hold text out; keep one")
         if self.max_characters >= self.batch_characters:
             raise ValueError(
-                f"a sentence of max_characters {self.max_characters} and its END do not fit into "
+                f"a sentence of max_characters {self.max_characters} and its EOS do not fit into "
                 f"batch_characters {self.batch_characters}; raise the latter"
             )
         return self
@@ -43,7 +43,7 @@ class LanguageTrainConfig(Section):
     """The training loop."""
 
     seed: int = Field(0, ge=0)
-    steps: Positive = 10000  # optimiser steps in all
+    steps: Positive = 10000  # optimizer steps in all
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
     validate_every: Positive = 500  # steps
     checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
@@ -52,7 +52,7 @@ class LanguageTrainConfig(Section):
 class LanguageConfig(Section):
     """Everything that makes a language model; its copy is stored with the model."""
 
-    kind: Literal["language model"] = "language model"  # tells its folder from a recogniser's
+    kind: Literal["language model"] = "language model"  # tells its folder from a recognizer's
     model: LanguageModelConfig = LanguageModelConfig()
     data: TextConfig = TextConfig()
     optim: OptimConfig = OptimConfig()

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from asr import __version__
-from asr.bundle import LANGUAGE_MODEL, PRETRAINED, Bundle, kind_of, load_model
-from asr.bundle_lm import LanguageBundle, load_language_model
 from asr.config import Config
 from asr.config_lm import LanguageModelConfig
+from asr.model_folder import LANGUAGE_MODEL, PRETRAINED, Bundle, kind_of, load_model
+from asr.model_folder_lm import LanguageBundle, load_language_model
 
 
 def describe(model: Path | None) -> str:

@@ -5,7 +5,7 @@
 
 Peers: transformers' `generate` on a Speech2Text model, and SpeechBrain's S2STransformerBeamSearcher, the
 latter also with its CTC scorer (`--ctc`: joint scores, weight 0.3, candidates 1.5 x beam). All have random
-weights of the same shapes and as many encoder states; END is forbidden before the last of `--characters`. The
+weights of the same shapes and as many encoder states; EOS is forbidden before the last of `--characters`. The
 alternatives take turns in one process. Printed are medians: utterances per second of the decoder alone (the
 encoder is not counted), and the peer's time over ours.
 """
@@ -20,11 +20,11 @@ from collections.abc import Callable
 
 import torch
 
-from asr.bundle import pick_device
 from asr.config import ModelConfig
 from asr.decoding import DecodingOptions, beam_search, repetition
 from asr.model import Memory, Transformer
-from asr.tokenizer import BEGIN, END, PAD
+from asr.model_folder import pick_device
+from asr.tokenizers import BOS, EOS, PAD
 
 VOCABULARY, MELS = 32, 80
 Run = Callable[[], int]  # decodes the batch; characters of each text
@@ -34,7 +34,7 @@ def ours(config: ModelConfig, states: torch.Tensor, beam: int, characters: int) 
     """Our beam search."""
     network = Transformer(config, MELS, VOCABULARY).to(states.device).eval()
     with torch.no_grad():
-        network.decoder.out.bias[END] = -1e4
+        network.decoder.out.bias[EOS] = -1e4
     memory = Memory(states, torch.full((len(states),), states.size(1), device=states.device))
     options = DecodingOptions(decoder="beam", beam=beam, max_tokens=characters)
 
@@ -58,9 +58,9 @@ def transformers(config: ModelConfig, states: torch.Tensor, beam: int, character
         decoder_ffn_dim=config.d_ffn,
         conv_channels=8,
         pad_token_id=PAD,
-        bos_token_id=BEGIN,
-        eos_token_id=END,
-        decoder_start_token_id=BEGIN,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        decoder_start_token_id=BOS,
     )
     model = Speech2TextForConditionalGeneration(shape).to(states.device).eval()
     mask = torch.ones(len(states), 4 * states.size(1), dtype=torch.long, device=states.device)
@@ -100,13 +100,13 @@ def speechbrain(config: ModelConfig, states: torch.Tensor, beam: int, characters
     out, ctc = (Linear(VOCABULARY, input_size=config.d_model) for _ in range(2))
     scorer = None
     if config.ctc:
-        partial = CTCScorer(ctc_fc=ctc, blank_index=PAD, eos_index=END)
+        partial = CTCScorer(ctc_fc=ctc, blank_index=PAD, eos_index=EOS)
         scorer = ScorerBuilder(partial_scorers=[partial], weights={"ctc": 0.3}, scorer_beam_scale=1.5)
     share = (characters + 0.5) / states.size(1)
     searcher = S2STransformerBeamSearcher(
         modules=[model, out],
-        bos_index=BEGIN,
-        eos_index=END,
+        bos_index=BOS,
+        eos_index=EOS,
         min_decode_ratio=share,
         max_decode_ratio=share,
         beam_size=beam,

@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr import audio
-from asr.bundle import Bundle, load_model
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.options import DECODERS
 from asr.errors import AsrError
 from asr.model import Memory, Transformer
+from asr.model_folder import Bundle, load_model
 from asr.scoring import score
 
 STEP, DRAFT = "greedy, step by step", "greedy, draft and check"
@@ -50,7 +50,7 @@ class Counted:
 
     def extend(self, tokens: Tensor, state: Any, starts: Tensor) -> Tensor:
         self.passes += len(state.memory_mask)
-        return self._network.extend(tokens, state, starts)
+        return self._network.forward_cached(tokens, state, starts)
 
 
 @dataclass

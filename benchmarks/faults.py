@@ -33,10 +33,10 @@ from safetensors import safe_open
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
 
-import torch._dynamo  # noqa: F401  what the first optimiser imports, which takes a while
+import torch._dynamo  # noqa: F401  what the first optimizer imports, which takes a while
 
 from asr import commands
-from asr.bundle import Bundle
+from asr.model_folder import Bundle
 from asr.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,7 +187,7 @@ def train(folder: Path, given: list[str]) -> None:
 
     note("set-up")
     for place, name, phase, afterwards in (
-        (loop, "prove_memory", "set-up", "a step"),
+        (loop, "check_memory", "set-up", "a step"),
         (loop, "validate", "validation", None),
         (loop, "save_checkpoint", "writing a checkpoint", None),
         (Bundle, "save", "writing a model", None),

@@ -16,14 +16,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from asr.bundle import load_model
 from asr.datasets.manifest import read_manifest
 from asr.decoding import DecodingOptions
 from asr.errors import AsrError
-from asr.inputs import find_inputs
-from asr.recognizer import Recognizer
+from asr.model_folder import load_model
 from asr.scoring import score
-from asr.transcript import Transcript
+from asr.transcription.inputs import find_inputs
+from asr.transcription.recognizer import Recognizer
+from asr.transcription.transcript import Transcript
 
 
 def rare_words(test: Path, training: Path, words: int | None, count: int) -> tuple[list[str], list[str]]:

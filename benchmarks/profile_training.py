@@ -35,7 +35,7 @@ KINDS = {
     "products element by element": ("aten::mul", "aten::div"),
     "sums, residual connections": ("aten::add", "aten::sum", "aten::sub"),
     "ReLU, GLU": ("aten::clamp_min", "aten::relu", "aten::threshold_backward", "aten::glu"),
-    "layer normalisation": ("aten::native_layer_norm",),
+    "layer normalization": ("aten::native_layer_norm",),
     "copies and casts": ("aten::copy_", "aten::cat", "aten::clone"),
     "AdamW, clipping": ("aten::_fused_adamw_", "aten::linalg_vector_norm", "aten::_foreach"),
 }

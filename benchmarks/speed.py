@@ -20,14 +20,14 @@ import torch
 
 from asr.config import load_config
 from asr.errors import AsrError
-from asr.inputs import find_inputs
-from asr.recognizer import Recognizer
 from asr.training.checkpoints import Progress
 from asr.training.distributed import join
 from asr.training.optimizer import build_optimizer
 from asr.training.setup import set_up
 from asr.training.steps import Step, steps
-from asr.transcript import Transcript
+from asr.transcription.inputs import find_inputs
+from asr.transcription.recognizer import Recognizer
+from asr.transcription.transcript import Transcript
 
 
 def transcribe(options: argparse.Namespace) -> None:
@@ -46,7 +46,7 @@ def transcribe(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Time optimiser steps after a few that are not counted, in as many processes as torchrun started."""
+    """Time optimizer steps after a few that are not counted, in as many processes as torchrun started."""
     config = load_config(options.config, tuple(options.overrides))
     with join(options.device) as ranks:
         setup = set_up(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)

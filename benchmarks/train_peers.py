@@ -28,7 +28,7 @@ from torch.nn.functional import conv2d, cross_entropy, pad
 
 from asr.config import Config, ModelConfig, TrainConfig
 from asr.model import Transformer
-from asr.tokenizer import BEGIN, END, PAD
+from asr.tokenizers import BOS, EOS, PAD
 from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
 
@@ -60,7 +60,7 @@ class System:
     rounds: list[float] = field(default_factory=list)
 
     def step(self, batch: Batch, optimizer: torch.optim.Optimizer, autocast: torch.autocast) -> None:
-        """One optimiser step."""
+        """One optimizer step."""
         with autocast:
             loss = self.loss(batch)
         loss.backward()
@@ -106,9 +106,9 @@ def speech2text(config: ModelConfig) -> System:
             activation_dropout=config.dropout,
             attention_dropout=config.attention_dropout,
             pad_token_id=PAD,
-            bos_token_id=BEGIN,
-            eos_token_id=END,
-            decoder_start_token_id=BEGIN,
+            bos_token_id=BOS,
+            eos_token_id=EOS,
+            decoder_start_token_id=BOS,
             use_cache=False,
         )
     )
@@ -181,8 +181,8 @@ def speechbrain(config: ModelConfig) -> System:
 
 def _shifted(batch: Batch) -> tuple[Tensor, Tensor]:
     """What the decoder is given and what it should say, both (B, U + 1)."""
-    given = pad(batch.tokens, (1, 0), value=BEGIN)
-    wanted = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), END)
+    given = pad(batch.tokens, (1, 0), value=BOS)
+    wanted = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), EOS)
     return given, wanted
 
 

@@ -21,9 +21,9 @@ def tiny_model(tmp_path_factory):
     """
     import torch
 
-    from asr.bundle import Bundle
     from asr.config import Config
-    from asr.tokenizer import END, Tokenizer
+    from asr.model_folder import Bundle
+    from asr.tokenizers import EOS, Tokenizer
 
     sizes = dict(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
     torch.manual_seed(2)
@@ -32,7 +32,7 @@ def tiny_model(tmp_path_factory):
         for name, weights in bundle.network.named_parameters():
             if "cross_attention" in name and weights.dim() > 1:
                 weights *= 8  # so that the text depends on what is heard
-        bundle.network.decoder.out.bias[END] += 0.5  # so that about half of the texts end by themselves
+        bundle.network.decoder.out.bias[EOS] += 0.5  # so that about half of the texts end by themselves
         bundle.features.mean.fill_(-8.0)
         bundle.features.std.fill_(3.0)
     folder = tmp_path_factory.mktemp("model")

@@ -39,7 +39,7 @@ def hear(
     then 1.
     """
     from asr.config import load_config
-    from asr.datasets.hear import write_examples
+    from asr.datasets.preview import write_examples
 
     count, bad = write_examples(load_config(config, tuple(overrides or ())), out, examples, epoch)
     for line in bad:

@@ -10,7 +10,7 @@ import typer
 
 
 class Format(StrEnum):
-    """What a transcript can be written as; asr.transcript has a writer for each."""
+    """What a transcript can be written as; asr.transcription.transcript has a writer for each."""
 
     txt = "txt"
     json = "json"
@@ -58,7 +58,7 @@ def transcribe(
         bool | None,
         typer.Option(help="Check CTC's text in parallel; the result is that of step by step, sooner."),
     ] = None,
-    length_normalisation: Annotated[
+    length_normalization: Annotated[
         float | None,
         typer.Option(help="Divide scores by (characters + 1) to this power.", show_default="0"),
     ] = None,
@@ -88,7 +88,7 @@ def transcribe(
     Files that cannot be read are reported, the others transcribed; the exit status is then 1.
     """
     from asr.decoding import DecodingOptions
-    from asr.transcribing import Output, read_hot_words, transcribe_inputs
+    from asr.transcription.job import Output, read_hot_words, transcribe_inputs
 
     options = DecodingOptions(
         decoder=decoder.value,
@@ -98,7 +98,7 @@ def transcribe(
         draft=draft,
         beam=beam,
         n_best=n_best,
-        length_normalisation=length_normalisation,
+        length_normalization=length_normalization,
         hot_words=read_hot_words(hot_words) if hot_words else None,
         hot_word_bonus=hot_word_bonus,
         language_model=str(language_model) if language_model else None,

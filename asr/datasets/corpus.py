@@ -23,7 +23,7 @@ import numpy as np
 from asr.config import DataConfig
 from asr.datasets.manifest import Utterance, iter_lines, parse_line, to_utterance
 from asr.errors import AsrError
-from asr.tokenizer import Tokenizer, tidy
+from asr.tokenizers import Tokenizer, normalize_text
 
 _NAMED = 3  # utterances that are named of those a filter leaves out
 
@@ -161,7 +161,7 @@ class Corpus(Sequence[Utterance]):
 
     def _count(self, text: str) -> set[str]:
         """Count what characters a text has; gives those that are new."""
-        found = set(tidy(text))
+        found = set(normalize_text(text))
         self.counts.update(found)
         return found - self.first_seen.keys() if len(self.counts) > len(self.first_seen) else set()
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.datasets.folder import read_folder
-from asr.datasets.fsdd import read_fsdd, write_strings
-from asr.datasets.kaldi import read_kaldi
-from asr.datasets.lhotse import read_lhotse
+from asr.datasets.corpora.folder import read_folder
+from asr.datasets.corpora.fsdd import read_fsdd, write_strings
+from asr.datasets.corpora.kaldi import read_kaldi
+from asr.datasets.corpora.lhotse import read_lhotse
+from asr.datasets.corpora.tsv import read_tsv
+from asr.datasets.durations import measure
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
-from asr.datasets.measure import measure
-from asr.datasets.tsv import read_tsv
 from asr.errors import AsrError
 
 # (source, bad) -> split: utterances. Durations may be 0 (to be measured). What cannot be used but need not

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from asr.config_lm import TextConfig
 from asr.errors import AsrError
-from asr.tokenizer import BEGIN, END, PAD, Tokenizer, tidy
+from asr.tokenizers import BOS, EOS, PAD, Tokenizer, normalize_text
 
 BLOCK = 1 << 16  # bytes
 POOL = 256  # blocks; 16 MiB of text are shuffled and sorted at a time
@@ -56,7 +56,7 @@ class Source:
     def open(cls, path: Path, scratch: Path) -> Source:
         """Open a text file; .gz and .xz are unpacked into a nameless file in the folder `scratch`.
 
-        Raises AsrError when the file is missing, or is not what its ending says.
+        Raises AsrError when the file is missing, or is not what its finish_reason says.
         """
         opener = OPENERS.get(path.suffix)
         file: BinaryIO
@@ -141,14 +141,14 @@ class Text:
         self._first = np.cumsum([0, *counts])  # of each source, among all blocks
 
     def sentences(self, blocks: Iterable[int] | None = None) -> Iterator[str]:
-        """The sentences of some blocks (None: all, in order): tidy, not empty, in the case asked for."""
+        """The sentences of some blocks (None: all, in order): normalize_text, not empty, in the case asked for."""
         convert = CASES[self.config.case]
         for block in range(self._first[-1]) if blocks is None else blocks:
             index = int(np.searchsorted(self._first, block, side="right")) - 1
             source = self.sources[index]
             start = source.start + int(block - self._first[index]) * BLOCK
             for line in source.lines(start, min(start + BLOCK, source.end)):
-                if sentence := tidy(convert(line)):
+                if sentence := normalize_text(convert(line)):
                     yield sentence
 
     def learn(self) -> Tokenizer:
@@ -173,7 +173,7 @@ class Text:
     def batches(self, tokenizer: Tokenizer, seed: int, place: Place) -> Iterator[tuple[Place, Tensor]]:
         """Batches from a place on, without end, each with the place that comes after it.
 
-        A batch (B, U) has rows BEGIN, characters, END, padded with PAD.
+        A batch (B, U) has rows BOS, characters, EOS, padded with PAD.
         """
         while True:
             order = np.random.default_rng((seed, place.epoch)).permutation(int(self._first[-1]))
@@ -205,7 +205,7 @@ class Text:
             generator.shuffle(pool)
         pool.sort(key=len)
         batches = []
-        while pool:  # the longest sentences first, with END
+        while pool:  # the longest sentences first, with EOS
             fit = max(1, self.config.batch_characters // (len(pool[-1]) + 1))
             batches.append(pool[-fit:])
             del pool[-fit:]
@@ -215,10 +215,10 @@ class Text:
 
 
 def padded(sentences: Sequence[np.ndarray | Sequence[int]]) -> Tensor:
-    """Rows BEGIN, tokens, END, then PAD: (B, longest + 2)."""
+    """Rows BOS, tokens, EOS, then PAD: (B, longest + 2)."""
     out = torch.full((len(sentences), max(map(len, sentences)) + 2), PAD)
-    out[:, 0] = BEGIN
+    out[:, 0] = BOS
     for row, sentence in zip(out, sentences, strict=True):
         row[1 : len(sentence) + 1] = torch.as_tensor(sentence)
-        row[len(sentence) + 1] = END
+        row[len(sentence) + 1] = EOS
     return out

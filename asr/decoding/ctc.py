@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss, pad
 
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.model.seams import Memory, Network
-from asr.tokenizer import BEGIN, END, PAD
+from asr.model.interfaces import Memory, Network
+from asr.tokenizers import BOS, EOS, PAD
 
 CHARACTERS = 64  # the likeliest of each state that may be appended; in a small vocabulary these are all
 _FACTOR = 6364136223846793005  # of the hash of texts (Knuth, MMIX)
@@ -33,23 +33,23 @@ def ctc_decode(network: Network, memory: Memory, options: DecodingOptions) -> li
 
 
 def speakable(log_probs: Tensor | None) -> Tensor:
-    """CTC's log-probabilities (B, S, V) without those of BEGIN and END, which no head was taught."""
+    """CTC's log-probabilities (B, S, V) without those of BOS and EOS, which no head was taught."""
     assert log_probs is not None, "a model without a CTC head is refused before"
     log_probs = log_probs.clone()
-    log_probs[..., [BEGIN, END]] = -torch.inf
+    log_probs[..., [BOS, EOS]] = -torch.inf
     return log_probs
 
 
 def collapse(paths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """What CTC paths (B, S) say: repeated tokens once, blanks not at all.
 
-    Returns texts (B, U), filled up with END, and how many of its tokens each row has begun after so many
+    Returns texts (B, U), filled up with EOS, and how many of its tokens each row has begun after so many
     states: (B, S + 1).
     """
     valid = torch.arange(paths.size(1), device=paths.device) < lengths.unsqueeze(1)
     begins = (paths != PAD) & (paths != pad(paths[:, :-1], (1, 0), value=PAD)) & valid
     begun = pad(begins.cumsum(1), (1, 0))  # (B, S + 1)
-    texts = torch.full_like(paths[:, :1], END).expand(-1, int(begun.max()) + 1).clone()
+    texts = torch.full_like(paths[:, :1], EOS).expand(-1, int(begun.max()) + 1).clone()
     # What begins nothing goes to a last place, which is then dropped.
     texts.scatter_(1, torch.where(begins, begun[:, :-1], texts.size(1) - 1), paths)
     return texts[:, :-1], begun
@@ -58,9 +58,9 @@ def collapse(paths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 def prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> tuple[Tensor, Tensor]:
     """The `beam` texts that CTC thinks likeliest, best first (Hannun et al. 2014, algorithm 1).
 
-    log_probs (B, S, V), lengths (B,) -> texts (B, W, U), filled up with END, and their lengths (B, W); -1 is
+    log_probs (B, S, V), lengths (B,) -> texts (B, W, U), filled up with EOS, and their lengths (B, W); -1 is
     the length of what is no text, where there are fewer than `beam`. All utterances and texts move on
-    together, state by state. Texts are known by their hashes, so that one that is reached in two ways, as
+    together, state by state. Hypotheses are known by their hashes, so that one that is reached in two ways, as
     itself and as the continuation of a shorter one, is found.
     """
     device, (batch, states, vocabulary) = log_probs.device, log_probs.shape
@@ -77,7 +77,7 @@ def prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> tuple[T
     last = torch.full((batch, 1), PAD, device=device)
     hashes, parents = torch.ones_like(last), torch.zeros_like(last)  # of the text, and without its last token
     sizes = torch.zeros_like(last)
-    texts = torch.full((batch, 1, states + 1), END, device=device)
+    texts = torch.full((batch, 1, states + 1), EOS, device=device)
     for state in range(states):
         emit, tokens = likely[:, state], letters[:, state].unsqueeze(1)  # (B, K), (B, 1, K)
         either = torch.logaddexp(blank, voiced)
@@ -113,8 +113,8 @@ def prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> tuple[T
         parents = torch.where(grown, hashes, parents)
         hashes = torch.where(grown, hashes * _FACTOR + added, hashes)
         texts = texts.gather(1, origin.unsqueeze(2).expand(-1, -1, texts.size(2)))
-        # A text that stays writes beyond its end, where END is.
-        texts.scatter_(2, sizes.unsqueeze(2), torch.where(grown, added, END).unsqueeze(2))
+        # A text that stays writes beyond its end, where EOS is.
+        texts.scatter_(2, sizes.unsqueeze(2), torch.where(grown, added, EOS).unsqueeze(2))
         sizes = sizes + grown.long()
         # What is impossible is not another way to a text.
         dead = totals == -torch.inf

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from asr.tokenizer import END, PAD
+from asr.tokenizers import EOS, PAD
 
 IMPOSSIBLE = -300.0  # no score is lower: beyond, what the two ways of computing it lose would count
 _NONE = -1e30  # log of zero that survives subtraction: infinity minus infinity is not a number
@@ -63,12 +63,12 @@ class CTCPrefixScorer:
     def score(self, candidates: Tensor) -> Tensor:
         """Log-probabilities of candidates (R, K), each given the prefix: how much of its score they keep.
 
-        For END it is the share of alignments that say the prefix and nothing more.
+        For EOS it is the share of alignments that say the prefix and nothing more.
         """
         return (self._totals(candidates) - self._score.unsqueeze(1)).clamp_min(IMPOSSIBLE)
 
     def advance(self, tokens: Tensor) -> None:
-        """Append a token (R,) to every prefix. What END or PAD is appended to is not scored any more."""
+        """Append a token (R,) to every prefix. What EOS or PAD is appended to is not scored any more."""
         self._score = self._totals(tokens.unsqueeze(1)).squeeze(1)
         self._move(tokens)
 
@@ -99,7 +99,7 @@ class CTCPrefixScorer:
         # A token that repeats the last one needs a blank between.
         repeated = self._extended(self._token.unsqueeze(1), self._rest[:, :-1])  # (R, 1)
         extended = torch.where(candidates == self._token.unsqueeze(1), repeated, extended)
-        return torch.where(candidates == END, paths[:, -1:], extended)
+        return torch.where(candidates == EOS, paths[:, -1:], extended)
 
     def _extended(self, candidates: Tensor, before: Tensor) -> Tensor:
         """Log of the sum of before(t - 1) x_c(t) over t: candidates (R, K), before (R, S) -> (R, K)."""
@@ -143,7 +143,7 @@ class PrefixesAlong:
         most, when = spoken.max(2, keepdim=True)  # (R, U + 1, 1)
         # Where a prefix is so unlikely, terms of its sums could be lost: (R, U + 1).
         tiny = torch.finfo(most.dtype).tiny
-        self.faint = most.squeeze(2) < tiny**0.5
+        self.underflow = most.squeeze(2) < tiny**0.5
         # Times this they are probabilities, but for a factor that brings a prefix's own peak near 1.
         level = self._level.unsqueeze(1).expand_as(spoken)
         factor = level.gather(2, when)
@@ -204,7 +204,7 @@ class PrefixesAlong:
         # A token that repeats the last one needs a blank between.
         repeated = (self._rest[:, :, :-1] * emit[self._lines]).sum(2, keepdim=True)
         sums = torch.where(candidates == self._tokens.unsqueeze(2), repeated, sums)
-        sums = torch.where(candidates == END, self._spoken[:, :, -1:], sums)
+        sums = torch.where(candidates == EOS, self._spoken[:, :, -1:], sums)
         return sums.clamp_min(torch.finfo(sums.dtype).tiny).log() + self._factor.unsqueeze(2)
 
 

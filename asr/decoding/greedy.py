@@ -1,18 +1,18 @@
-"""Greedy decoding: the best character at every step, until END."""
+"""Greedy decoding: the best character at every step, until EOS."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from asr.decoding.bounds import max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.draft import draft_and_check
+from asr.decoding.hypotheses import Hypotheses, choose
+from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, going_round
-from asr.decoding.texts import Texts, choose
-from asr.model.seams import Memory, Network
-from asr.tokenizer import BEGIN
+from asr.decoding.speculative import decode_speculatively
+from asr.model.interfaces import Memory, Network
+from asr.tokenizers import BOS
 
 COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
 
@@ -26,35 +26,35 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
     and in order: it knows what attention skips or says twice. With a `ctc_weight` of 0 the decoder chooses
     alone.
 
-    Where there is a CTC head, its own text is a draft that the decoder checks (`asr.decoding.draft`), unless
+    Where there is a CTC head, its own text is a draft that the decoder checks (`asr.decoding.speculative`), unless
     `draft` is False. The result is the same as step by step.
     """
     if memory.states.size(0) == 0:
         return []
     ctc = network.ctc(memory)  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
-    bounds = max_tokens(memory, ctc, options)  # (B,)
+    max_lengths = compute_max_lengths(memory, ctc, options)  # (B,)
     texts = None
     if ctc is not None and options.draft is not False:
-        texts = draft_and_check(network, memory, ctc, bounds, weight, options.candidate_count)
+        texts = decode_speculatively(network, memory, ctc, max_lengths, weight, options.candidate_count)
     if texts is None:
-        texts = step_by_step(network, memory, ctc, bounds, weight, options.candidate_count)
+        texts = step_by_step(network, memory, ctc, max_lengths, weight, options.candidate_count)
     return [found for (found,) in cut_repetitions(network, memory, [[h] for h in texts.hypotheses()])]
 
 
 def step_by_step(
-    network: Network, memory: Memory, ctc: Tensor | None, bounds: Tensor, weight: float, candidates: int
-) -> Texts:
-    """One decoder pass for each character; bounds (B,) are the most that each row may have.
+    network: Network, memory: Memory, ctc: Tensor | None, max_lengths: Tensor, weight: float, candidates: int
+) -> Hypotheses:
+    """One decoder pass for each character; max_lengths (B,) are the most that each row may have.
 
     Keys and values are cached, and finished rows leave the batch: leaving copies the caches, so it waits
     until a quarter of the rows held are finished.
     """
-    texts = Texts(bounds)
+    texts = Hypotheses(max_lengths)
     scorer = CTCPrefixScorer(ctc, memory.lengths) if ctc is not None and weight else None
-    rows = torch.arange(len(bounds), device=bounds.device)  # the utterance of each row held, (R,)
+    rows = torch.arange(len(max_lengths), device=max_lengths.device)  # the utterance of each row held, (R,)
     live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
-    tokens = torch.full_like(rows, BEGIN)
+    tokens = torch.full_like(rows, BOS)
     state = network.start(memory, texts.capacity)
     for position in range(texts.capacity):
         choice = choose(network.step(tokens, state), scorer, weight, candidates)

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from asr.errors import AsrError
-from asr.tokenizer import END, Tokenizer
+from asr.tokenizers import EOS, Tokenizer
 
 LONGEST = 60  # characters of a phrase: with the spaces around it they must have place among 62 bits
 _ALL = 2**62 - 1
 
 
 class HotWords:
-    """A source of scores: the phrases as an automaton, for one tokenizer. `weight` is the bonus of a letter.
+    """A factory of scores: the phrases as an automaton, for one tokenizer. `weight` is the bonus of a letter.
 
     Raises AsrError for a phrase that is empty, too long, or has characters that the tokenizer does not know.
     """
@@ -37,8 +37,8 @@ class HotWords:
     ) -> None:
         self.weight = bonus
         self.vocabulary = len(tokenizer)
-        # END is a space here: both end a word. Where there are no spaces, END ends nothing.
-        self.space = tokenizer.encode("a b")[1] if " " in tokenizer.characters else END
+        # EOS is a space here: both end a word. Where there are no spaces, EOS ends nothing.
+        self.space = tokenizer.encode("a b")[1] if " " in tokenizer.characters else EOS
         strings = [_string(phrase, tokenizer) for phrase in phrases]
         children, depth, longest, edges = _automaton(strings)
         root = torch.zeros(self.vocabulary, dtype=torch.long)
@@ -68,7 +68,7 @@ class HotWords:
         total = torch.zeros(len(tokens), device=tokens.device)
         for position in range(tokens.size(1) + 1):
             column = tokens[:, min(position, tokens.size(1) - 1)] if tokens.size(1) else lengths
-            column = torch.where(lengths == position, END, column)
+            column = torch.where(lengths == position, EOS, column)
             total += scorer.score(column.unsqueeze(1)).squeeze(1) * (lengths >= position)
             scorer.advance(column)
         return total
@@ -90,7 +90,7 @@ class HotWordScorer:
     def score(self, candidates: Tensor) -> Tensor:
         """By how much the count of letters changes with each candidate: tokens (R, K) -> (R, K)."""
         words = self._words
-        ends = candidates == END
+        ends = candidates == EOS
         tokens = torch.where(ends, words.space, candidates)
         states = words.follow(self._states.unsqueeze(1), tokens)
         counted = torch.where(ends, words.ended[states], words.begun[states])

@@ -16,12 +16,12 @@ LANGUAGE_MODEL_WEIGHT = 0.3
 DECODERS: dict[str, tuple[str, ...]] = {
     "greedy": ("max_tokens", "ctc_weight", "candidates", "draft"),
     "beam": (
-        "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalisation", "hot_words",
+        "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalization", "hot_words",
         "hot_word_bonus", "language_model", "language_model_weight",
     ),
     "ctc": ("beam", "n_best"),
     "rescoring": (
-        "ctc_weight", "beam", "n_best", "length_normalisation", "hot_words", "hot_word_bonus",
+        "ctc_weight", "beam", "n_best", "length_normalization", "hot_words", "hot_word_bonus",
         "language_model", "language_model_weight",
     ),
 }  # fmt: skip
@@ -41,7 +41,7 @@ class DecodingOptions:
     draft: bool | None = None  # check CTC's text instead of decoding step by step; where there is CTC
     beam: int | None = None  # texts kept at each step; 10, for ctc 1
     n_best: int | None = None  # texts given, best first; 1
-    length_normalisation: float | None = None  # scores are divided by (characters + 1) to this power; 0
+    length_normalization: float | None = None  # scores are divided by (characters + 1) to this power; 0
     hot_words: tuple[str, ...] | None = None  # phrases that are likelier than the model thinks; none
     hot_word_bonus: float | None = None  # what each of their letters adds to the score; 0.7
     language_model: str | None = None  # folder of a language model whose scores are added; none
@@ -71,9 +71,9 @@ class DecodingOptions:
             raise AsrError(
                 f"n_best {self.n_best}: more than the beam of {self.beam_size} holds; widen the beam"
             )
-        if self.length_normalisation is not None and self.length_normalisation < 0:
+        if self.length_normalization is not None and self.length_normalization < 0:
             raise AsrError(
-                f"length_normalisation {self.length_normalisation}: below 0; give 0 (none) or more"
+                f"length_normalization {self.length_normalization}: below 0; give 0 (none) or more"
             )
         for weight, of in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):
             value = getattr(self, weight)
@@ -89,7 +89,7 @@ class DecodingOptions:
 
     @property
     def candidate_count(self) -> int:
-        """How many of the decoder's best characters the other scorers score, besides END."""
+        """How many of the decoder's best characters the other scorers score, besides EOS."""
         return self.candidates or max(8, math.ceil(1.5 * self.beam_size))
 
     @property
@@ -111,29 +111,29 @@ class DecodingOptions:
         return self.ctc_weight
 
 
-class Ending(StrEnum):
+class FinishReason(StrEnum):
     """Why a text is no longer than it is."""
 
-    end = "end"  # END was decoded
+    end = "end"  # EOS was decoded
     length = "length"  # a bound on the length cut it off
     repetition = "repetition"  # it went round in circles, and is cut off after the first
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One decoded token sequence, without BEGIN and END."""
+    """One decoded token sequence, without BOS and EOS."""
 
     tokens: tuple[int, ...]
-    log_prob: float  # natural log of the probability of the tokens and, when finished, of END
-    ending: Ending = Ending.end
+    log_prob: float  # natural log of the probability of the tokens and, when finished, of EOS
+    finish_reason: FinishReason = FinishReason.end
     score: float | None = None  # by which it was ranked among others; None where there were none
 
     @property
     def finished(self) -> bool:
         """Whether it came to its end by itself."""
-        return self.ending is Ending.end
+        return self.finish_reason is FinishReason.end
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of the token probabilities, END included: 0 to 1."""
+        """Geometric mean of the token probabilities, EOS included: 0 to 1."""
         return math.exp(self.log_prob / (len(self.tokens) + self.finished or 1))

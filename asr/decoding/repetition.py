@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from asr.decoding.options import Ending, Hypothesis
-from asr.model.seams import Memory, Network
-from asr.tokenizer import BEGIN
+from asr.decoding.options import FinishReason, Hypothesis
+from asr.model.interfaces import Memory, Network
+from asr.tokenizers import BOS
 
 COPIES, SHORTEST, LONGEST_PERIOD = 8, 32, 32
 LOOK_EVERY = 16
@@ -58,9 +58,11 @@ def _cut(network: Network, memory: Memory, row: int, hypothesis: Hypothesis) -> 
         return hypothesis
     tokens = torch.tensor([hypothesis.tokens[:kept]], device=memory.lengths.device)
     own = memory.select(torch.tensor([row], device=memory.lengths.device))
-    log_probs = network.decode(pad(tokens[:, :-1], (1, 0), value=BEGIN), own).float().log_softmax(-1)
+    log_probs = network.decode(pad(tokens[:, :-1], (1, 0), value=BOS), own).float().log_softmax(-1)
     log_prob = float(log_probs.gather(2, tokens.unsqueeze(2)).sum())
-    return replace(hypothesis, tokens=hypothesis.tokens[:kept], log_prob=log_prob, ending=Ending.repetition)
+    return replace(
+        hypothesis, tokens=hypothesis.tokens[:kept], log_prob=log_prob, finish_reason=FinishReason.repetition
+    )
 
 
 def _spans(size: int) -> list[tuple[int, int]]:

@@ -9,19 +9,19 @@ from torch.nn.functional import pad
 
 from asr.decoding.ctc import prefix_beam_search, ranked, speakable, text_scores
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.decoding.scorers import Source
-from asr.model.seams import Memory, Network
-from asr.tokenizer import BEGIN, END
+from asr.decoding.scorers import ScorerFactory
+from asr.model.interfaces import Memory, Network
+from asr.tokenizers import BOS, EOS
 
 
 @torch.inference_mode()
 def rescore(
-    network: Network, memory: Memory, options: DecodingOptions, sources: Sequence[Source] = ()
+    network: Network, memory: Memory, options: DecodingOptions, factories: Sequence[ScorerFactory] = ()
 ) -> list[list[Hypothesis]]:
     """The `n_best` of CTC's `beam` likeliest texts for every row of the memory, best first.
 
     Scored as beam search scores (`asr.decoding.beam`): by the decoder's and CTC's log-probabilities and by
-    further sources, over (number of characters + 1) ** length_normalisation; but of whole texts, so that the
+    further factories, over (number of characters + 1) ** length_normalization; but of whole texts, so that the
     decoder goes through all texts of all utterances at once, and reads the audio of each utterance once
     (Sainath et al. 2019, "Two-pass end-to-end speech recognition").
     """
@@ -33,17 +33,17 @@ def rescore(
     heard = text_scores(ctc, memory.lengths, texts, sizes)  # (B, N)
 
     tokens = texts.flatten(0, 1)  # (B * N, U)
-    state = network.start(memory, size + 1).branch(sizes.new_zeros(batch, count))
-    given = pad(tokens, (1, 0), value=BEGIN)  # (B * N, U + 1)
-    log_probs = network.extend(given, state, sizes.new_zeros(batch * count))  # (B * N, U + 1, V)
-    said = log_probs.gather(2, pad(tokens, (0, 1), value=END).unsqueeze(2)).squeeze(2)
-    within = torch.arange(size + 1, device=tokens.device) <= sizes.view(-1, 1)  # END is the last
-    own = torch.where(within, said, 0.0).sum(1).view(batch, count)
+    state = network.start(memory, size + 1).reorder(sizes.new_zeros(batch, count))
+    given = pad(tokens, (1, 0), value=BOS)  # (B * N, U + 1)
+    log_probs = network.forward_cached(given, state, sizes.new_zeros(batch * count))  # (B * N, U + 1, V)
+    token_log_probs = log_probs.gather(2, pad(tokens, (0, 1), value=EOS).unsqueeze(2)).squeeze(2)
+    within = torch.arange(size + 1, device=tokens.device) <= sizes.view(-1, 1)  # EOS is the last
+    own = torch.where(within, token_log_probs, 0.0).sum(1).view(batch, count)
 
     weight = options.weight_of_ctc(True)
     scores = (1 - weight) * own + (weight * heard if weight else 0)
-    for source in sources:
+    for factory in factories:
         lengths = sizes.clamp_min(0).flatten()
-        scores = scores + source.weight * source.score_texts(tokens, lengths).view(batch, count)
-    scores = scores / (sizes + 1.0).clamp_min(1) ** (options.length_normalisation or 0.0)
+        scores = scores + factory.weight * factory.score_texts(tokens, lengths).view(batch, count)
+    scores = scores / (sizes + 1.0).clamp_min(1) ** (options.length_normalization or 0.0)
     return ranked(texts, sizes, own, scores.masked_fill(sizes < 0, -torch.inf), options.n_best or 1)

@@ -11,11 +11,11 @@ class Scorer(Protocol):
     """Scores that grow with the prefixes of R rows, one token at a time."""
 
     def score(self, candidates: Tensor) -> Tensor:
-        """What appending each candidate adds to its row's score: tokens (R, K) -> (R, K). END is one too."""
+        """What appending each candidate adds to its row's score: tokens (R, K) -> (R, K). EOS is one too."""
         ...
 
     def advance(self, tokens: Tensor) -> None:
-        """Append a token (R,) to every prefix. A row that is given END or PAD is not scored any more."""
+        """Append a token (R,) to every prefix. A row that is given EOS or PAD is not scored any more."""
         ...
 
     def select(self, rows: Tensor) -> Self:
@@ -23,7 +23,7 @@ class Scorer(Protocol):
         ...
 
 
-class Source(Protocol):
+class ScorerFactory(Protocol):
     """Where scorers come from: built once for a model and its options, on the model's device."""
 
     @property
@@ -33,7 +33,7 @@ class Source(Protocol):
 
     @property
     def gain(self) -> float:
-        """The most that one token, END included, can add before weighting; 0 for log-probabilities.
+        """The most that one token, EOS included, can add before weighting; 0 for log-probabilities.
 
         Beam search ends when what is still live cannot win any more, and counts on this.
         """
@@ -44,5 +44,5 @@ class Source(Protocol):
         ...
 
     def score_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Scores of whole texts, END included: tokens (R, U) padded, lengths (R,) -> (R,)."""
+        """Scores of whole texts, EOS included: tokens (R, U) padded, lengths (R,) -> (R,)."""
         ...

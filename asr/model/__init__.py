@@ -1,6 +1,6 @@
 """Models. Nothing in here knows about files, audio or text: features in, log-probabilities out."""
 
-from asr.model.seams import Memory, Network, State
-from asr.model.transformer import Transformer
+from asr.model.encoder_decoder import Transformer
+from asr.model.interfaces import Memory, Network, State
 
 __all__ = ["Memory", "Network", "State", "Transformer"]

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from asr.model.products import Linear, attention
+from asr.model.kernels import Linear, attention
 
 
 class MultiHeadAttention(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.config import BlockConfig
-from asr.model.products import Linear
+from asr.model.kernels import Linear
 
 
 class Dropout(nn.Dropout):
@@ -31,7 +31,7 @@ class Dropout(nn.Dropout):
 
 
 class Residual(nn.Module):
-    """A residual connection with layer normalisation around a sublayer.
+    """A residual connection with layer normalization around a sublayer.
 
     pre:  x + dropout(sublayer(norm(x)))   trains without a long warm-up (Xiong et al. 2020); the stack needs
                                            one more norm at its end
@@ -52,7 +52,7 @@ class Residual(nn.Module):
 
 
 def final_norm(config: BlockConfig) -> nn.Module:
-    """The norm after the last block: pre-norm leaves the residual stream unnormalised, post-norm does not."""
+    """The norm after the last block: pre-norm leaves the residual stream unnormalized, post-norm does not."""
     return nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
 
 

@@ -20,10 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.bundle import (
+from asr.config import Config, load_config
+from asr.config_lm import LanguageConfig
+from asr.errors import AsrError
+from asr.files import atomic_write
+from asr.model_folder import (
     CONFIG,
     LANGUAGE_MODEL,
-    RECOGNISER,
+    RECOGNIZER,
     TOKENIZER,
     WEIGHTS,
     Bundle,
@@ -31,11 +35,7 @@ from asr.bundle import (
     load_tensors,
     save_tensors,
 )
-from asr.config import Config, load_config
-from asr.config_lm import LanguageConfig
-from asr.errors import AsrError
-from asr.files import atomic_write
-from asr.tokenizer import Tokenizer
+from asr.tokenizers import Tokenizer
 from asr.training.optimizer import moments_of, restore_moments
 from asr.training.weights import MovingAverage
 
@@ -45,9 +45,9 @@ LIVE = "live"  # the weight that is trained, beside its moments
 
 @dataclass
 class Progress:
-    """Where a run stands. With the weights and the optimiser's moments, it is all that resuming needs."""
+    """Where a run stands. With the weights and the optimizer's moments, it is all that resuming needs."""
 
-    step: int = 0  # optimiser steps done
+    step: int = 0  # optimizer steps done
     epoch: int = 0
     position: int = 0  # batches of this epoch's plan done
     seconds: float = 0.0  # of training, over all sittings
@@ -79,7 +79,7 @@ def save_checkpoint(
         write_checkpoint(folder, write)
     else:  # the same step once more, validated now: only what is known about it has changed
         _save_progress(folder, progress)
-    tidy(run, progress, bundle.config.train.average)
+    prune_checkpoints(run, progress, bundle.config.train.average)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -105,14 +105,14 @@ def write_checkpoint(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_training_state(folder: Path, state: dict[str, Tensor], progress: Any) -> None:
-    """Write beside a model what resuming needs: the optimiser's state, and where the run stands."""
+    """Write beside a model what resuming needs: the optimizer's state, and where the run stands."""
     # The entry is there because safetensors cannot read back a file without one and without tensors, which is
     # what there is when every step so far was skipped.
     save_tensors(folder / OPTIMIZER, state, {"format": "pt"})
     _save_progress(folder, progress)
 
 
-def tidy(run: Path, progress: Progress, keep: int) -> None:
+def prune_checkpoints(run: Path, progress: Progress, keep: int) -> None:
     """Delete all checkpoints but the newest and the `keep` best, and whatever a process that died left.
 
     A checkpoint that goes gets the name of an unfinished one first: half of one is never taken for a whole.
@@ -162,7 +162,7 @@ def _is_of(config: Config | LanguageConfig, run: Path) -> bool:
         return kind_of(run) == LANGUAGE_MODEL and load_config(run / CONFIG, (), LanguageConfig).trains_as(
             config
         )
-    return kind_of(run) == RECOGNISER and load_config(run / CONFIG).trains_as(config)
+    return kind_of(run) == RECOGNIZER and load_config(run / CONFIG).trains_as(config)
 
 
 def check_room(run: Path, parameters: int, config: Config) -> None:

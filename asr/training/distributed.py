@@ -20,7 +20,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from asr.bundle import pick_device
+from asr.model_folder import pick_device
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
-from asr.datasets.loader import Batch
+from asr.datasets.loading import Batch
 from asr.training.distributed import Ranks, join
+from asr.training.memory_check import check_memory
 from asr.training.objective import Objective, count_tokens
 from asr.training.optimizer import build_optimizer
-from asr.training.probe import prove_memory
 from asr.training.setup import Setup, set_up
 from asr.training.weights import freeze, start_from
 
@@ -60,7 +60,7 @@ def estimate(setup: Setup, ranks: Ranks) -> Iterator[str]:
     )
     yield f"{config.train.steps:,} steps: {config.train.steps / steps:.1f} epochs"
 
-    yield prove_memory(setup, epoch=0)
+    yield check_memory(setup, epoch=0)
     order = padded.argsort()  # batches at even distances from the lightest to the heaviest
     places = order[((np.arange(TYPICAL) + 0.5) / TYPICAL * len(order)).astype(int)].tolist()
     objective = Objective(bundle).train()

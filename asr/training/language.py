@@ -1,4 +1,4 @@
-"""Training a language model on plain text: one sentence at a time, from BEGIN to END."""
+"""Training a language model on plain text: one sentence at a time, from BOS to EOS."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from asr.bundle import CONFIG, TOKENIZER, pick_device
-from asr.bundle_lm import LanguageBundle
 from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Survey, Text
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model.language import LanguageModel
-from asr.tokenizer import PAD, Tokenizer
+from asr.model.decoders.language_model import LanguageModel
+from asr.model_folder import CONFIG, TOKENIZER, pick_device
+from asr.model_folder_lm import LanguageBundle
+from asr.tokenizers import PAD, Tokenizer
 from asr.training.checkpoints import checkpoint_to_resume
 from asr.training.interruption import Interruption
 from asr.training.language_run import (
@@ -84,7 +84,7 @@ def train_language_model(
 
 @torch.inference_mode()
 def perplexity(bundle: LanguageBundle, text: Text) -> float:
-    """Perplexity per character: exp of the mean cross-entropy. BEGIN is given, END counts as a character."""
+    """Perplexity per character: exp of the mean cross-entropy. BOS is given, EOS counts as a character."""
     bundle.network.eval()
     loss, count = 0.0, 0
     for batch in text.in_order(bundle.tokenizer):
@@ -96,7 +96,7 @@ def perplexity(bundle: LanguageBundle, text: Text) -> float:
 def _steps(
     bundle: LanguageBundle, text: Text, optimizer: torch.optim.Optimizer, standing: Standing
 ) -> Iterator[LanguageStep]:
-    """Do optimiser steps, yielding what is known of each."""
+    """Do optimizer steps, yielding what is known of each."""
     config, network = bundle.config, bundle.network
     bf16 = use_bf16(config.train.precision, bundle.device, config.model.d_model >= WIDE)
     autocast = torch.autocast(bundle.device.type, torch.bfloat16, enabled=bf16)
@@ -128,7 +128,7 @@ def _steps(
 
 
 def _loss(network: LanguageModel, batch: Tensor) -> tuple[Tensor, int]:
-    """Summed cross-entropy of a batch (B, U) from BEGIN to END, and how many tokens it is the sum of."""
+    """Summed cross-entropy of a batch (B, U) from BOS to EOS, and how many tokens it is the sum of."""
     wanted = batch[:, 1:]
     logits = network(batch[:, :-1]).float()  # (B, U - 1, V)
     loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PAD, reduction="sum")

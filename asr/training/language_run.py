@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import torch
 
-from asr.bundle import TOKENIZER, load_tensors, load_weights
-from asr.bundle_lm import LanguageBundle
 from asr.datasets.text import START, Place
 from asr.errors import AsrError
-from asr.tokenizer import Tokenizer
+from asr.model_folder import TOKENIZER, load_tensors, load_weights
+from asr.model_folder_lm import LanguageBundle
+from asr.tokenizers import Tokenizer
 from asr.training.checkpoints import (
     OPTIMIZER,
     TRAINER,
@@ -35,11 +35,11 @@ from asr.training.optimizer import moments_of, restore_moments
 
 @dataclass
 class Standing:
-    """Where a run stands. With the weights and the optimiser's moments, it is all that resuming needs."""
+    """Where a run stands. With the weights and the optimizer's moments, it is all that resuming needs."""
 
     sentences: int  # of the training text, which must be the same when the run goes on
     characters: int
-    step: int = 0  # optimiser steps done
+    step: int = 0  # optimizer steps done
     place: Place = START  # in the text
     seconds: float = 0.0  # of training, over all sittings
     best: float = math.inf  # the lowest perplexity of a validation
@@ -81,7 +81,7 @@ def load_checkpoint(
 
 
 class LanguageStep(NamedTuple):
-    """What is known of an optimiser step."""
+    """What is known of an optimizer step."""
 
     number: int
     epoch: int
@@ -94,7 +94,7 @@ class LanguageMonitor(RunMonitor[LanguageStep]):
     """That of a language model."""
 
     def step(self, step: LanguageStep) -> None:
-        """Count one optimiser step."""
+        """Count one optimizer step."""
         self.count(step.number, step, {"loss": step.loss, "learning_rate": step.learning_rate})
 
     def describe(self, recent: Sequence[LanguageStep], seconds: float) -> tuple[str, Mapping[str, float]]:

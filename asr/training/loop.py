@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from asr.bundle import CONFIG
 from asr.config import Config
 from asr.errors import AsrError
 from asr.files import claimed
+from asr.model_folder import CONFIG
+from asr.training.attention_plot import choose_utterance
 from asr.training.checkpoints import (
     Progress,
     average_weights,
@@ -20,15 +21,14 @@ from asr.training.checkpoints import (
     has_weights,
     load_checkpoint,
     model_step,
+    prune_checkpoints,
     save_checkpoint,
-    tidy,
 )
 from asr.training.distributed import Ranks, join
 from asr.training.interruption import Interruption
+from asr.training.memory_check import check_memory
 from asr.training.monitor import Monitor
 from asr.training.optimizer import build_optimizer
-from asr.training.picture import choose_utterance
-from asr.training.probe import prove_memory
 from asr.training.setup import set_up
 from asr.training.steps import Step, steps
 from asr.training.validate import validate
@@ -69,7 +69,7 @@ class Training:
             self.progress = load_checkpoint(checkpoint, self.bundle, self.optimizer, self.average)
             begun = [f"resumed from {checkpoint}"]
             if ranks.main:
-                tidy(run, self.progress, config.train.average)
+                prune_checkpoints(run, self.progress, config.train.average)
         self.unwritten = 0
         if ranks.main:
             for line in [*begun, *([f"not trained: {', '.join(frozen)}"] if frozen else [])]:
@@ -77,7 +77,7 @@ class Training:
             check_room(run, self.bundle.parameters(), config)
             config.save(run / CONFIG)
             _say(f"{self.bundle.parameters():,} parameters, {len(self.bundle.tokenizer)} tokens, on {ranks}")
-        heaviest = prove_memory(self.setup, self.progress.epoch)
+        heaviest = check_memory(self.setup, self.progress.epoch)
         if ranks.main:
             _say(heaviest)
 

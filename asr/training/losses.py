@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss, pad
 
 from asr.config import TrainConfig
-from asr.model.seams import Network
-from asr.tokenizer import BEGIN, END, PAD
+from asr.model.interfaces import Network
+from asr.tokenizers import BOS, EOS, PAD
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ def joint_loss(
 ) -> Losses:
     """Joint CTC/attention loss (Watanabe et al. 2017) of features (B, T, n_mels) and tokens (B, U).
 
-    `tokens` are padded with PAD and have neither BEGIN nor END. Where a text has more tokens than CTC can
+    `tokens` are padded with PAD and have neither BOS nor EOS. Where a text has more tokens than CTC can
     place in its encoder states, its CTC loss is infinite and counts as zero; the attention loss remains.
     `token_noise` is the share of the tokens given to the decoder that are replaced by others.
     """
     memory = network.encode(features, lengths)
-    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BEGIN)  # (B, U + 1)
-    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), END)  # (B, U + 1)
+    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BOS)  # (B, U + 1)
+    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), EOS)  # (B, U + 1)
     logits = network.decode(given, memory).float()  # (B, U + 1, V)
     attention = cross_entropy(
         logits.flatten(0, 1),

@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from asr.bundle import Bundle
 from asr.config import TrainConfig
-from asr.datasets.loader import Batch
-from asr.training.picture import attention_picture
+from asr.datasets.loading import Batch
+from asr.model_folder import Bundle
+from asr.training.attention_plot import draw_attention
 from asr.training.steps import Step
 from asr.training.validate import Validation
 
 LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
 RECENT = 100  # steps over which speed, data wait, loss and the time left are taken
-STEP = TypeVar("STEP")  # what is known of an optimiser step
+STEP = TypeVar("STEP")  # what is known of an optimizer step
 SCALARS = ("loss", "attention_loss", "ctc_loss", "gradient_norm", "learning_rate")
 
 
@@ -77,7 +77,7 @@ class RunMonitor(ABC, Generic[STEP]):
             self.console.print(line, markup=False)
 
     def count(self, number: int, step: STEP, curves: Mapping[str, float]) -> None:
-        """Count one optimiser step."""
+        """Count one optimizer step."""
         now = time.monotonic()
         self._recent.append((now - self._last, step))
         self._last = now
@@ -137,7 +137,7 @@ class RunMonitor(ABC, Generic[STEP]):
 
 
 class Monitor(RunMonitor[Step]):
-    """That of a recogniser."""
+    """That of a recognizer."""
 
     def __init__(self, run: Path, step: int, config: TrainConfig, example: Batch | None = None) -> None:
         """A run that stands at `step`; `example` is the dev utterance whose attention is drawn."""
@@ -145,7 +145,7 @@ class Monitor(RunMonitor[Step]):
         self.config, self.example = config, example
 
     def step(self, step: Step) -> None:
-        """Count one optimiser step."""
+        """Count one optimizer step."""
         self.count(step.number, step, {name: getattr(step, name) for name in SCALARS})
 
     def describe(self, recent: Sequence[Step], seconds: float) -> tuple[str, Mapping[str, float]]:
@@ -166,7 +166,7 @@ class Monitor(RunMonitor[Step]):
         self.validated(step, {name: getattr(found, name) for name in ("loss", "cer", "wer")})
         text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in shown)
         self._draw("add_text", "dev/transcripts", text, step)
-        image = attention_picture(bundle, self.example) if self.example is not None else None
+        image = draw_attention(bundle, self.example) if self.example is not None else None
         if image is not None:
             self._draw("add_image", "dev/attention", image, step, dataformats="HWC")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asr.bundle import Bundle
-from asr.datasets.loader import Batch
-from asr.features import spec_augment
+from asr.datasets.loading import Batch
+from asr.features.log_mel import spec_augment
+from asr.model_folder import Bundle
 from asr.training.losses import joint_loss
 from asr.training.optimizer import use_bf16
 
@@ -56,5 +56,5 @@ class Objective(nn.Module):
 
 
 def count_tokens(batch: Batch) -> int:
-    """What the decoder has to say for a batch: its tokens, and END for every utterance."""
+    """What the decoder has to say for a batch: its tokens, and EOS for every utterance."""
     return int(batch.token_lengths.sum()) + len(batch.ids)

@@ -1,7 +1,7 @@
 """Runs side by side: what the files of run folders say about their settings and results.
 
 Reads JSON and the header of the weights and nothing else, so that a hundred runs take no time: torch, and
-with it what wrote these files (asr.bundle, asr.training.checkpoints), is not imported.
+with it what wrote these files (asr.model_folder, asr.training.checkpoints), is not imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.table import Table
 from asr.config import Config
 from asr.errors import AsrError
 
-# As in asr.bundle and asr.training.checkpoints.
+# As in asr.model_folder and asr.training.checkpoints.
 CONFIG, WEIGHTS, CHECKPOINTS, TRAINER = "config.json", "model.safetensors", "checkpoints", "trainer.json"
 
 

@@ -1,4 +1,4 @@
-"""Learning rate schedules: factors of the peak, by optimiser step."""
+"""Learning rate schedules: factors of the peak, by optimizer step."""
 
 from __future__ import annotations
 

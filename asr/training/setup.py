@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from asr.bundle import Bundle
 from asr.config import AugmentConfig, Config
 from asr.datasets.batching import EpochPlan
 from asr.datasets.corpus import Corpus
-from asr.datasets.loader import Loader
+from asr.datasets.loading import Loader
 from asr.errors import AsrError
-from asr.features import LogMel, Statistics
-from asr.tokenizer import Tokenizer
+from asr.features.log_mel import LogMel, Statistics
+from asr.model_folder import Bundle
+from asr.tokenizers import Tokenizer
 
 STATISTICS_SECONDS = 1800.0  # half an hour of audio fixes the mean and variance of a mel bin well enough
 

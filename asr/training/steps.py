@@ -1,4 +1,4 @@
-"""Optimiser steps, one after the other."""
+"""Optimizer steps, one after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.datasets.batching import EpochPlan
-from asr.datasets.loader import Batch
+from asr.datasets.loading import Batch
 from asr.training.checkpoints import Progress
 from asr.training.distributed import Ranks
 from asr.training.objective import Objective, count_tokens
@@ -24,7 +24,7 @@ from asr.training.weights import MovingAverage
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step was, over all processes."""
+    """What one optimizer step was, over all processes."""
 
     number: int  # counted from 1
     epoch: int
@@ -49,7 +49,7 @@ def steps(
     average: MovingAverage | None = None,
     stop: Callable[[], object] = bool,
 ) -> Iterator[Step]:
-    """Do optimiser steps without end, yielding after each; `progress` moves along.
+    """Do optimizer steps without end, yielding after each; `progress` moves along.
 
     A step takes the next `accumulate` batches of every process from one plan. Everything random in it follows
     from (seed, step, place in the step), so nothing else is stored to resume, and n processes do what one

@@ -1,4 +1,4 @@
-"""The weights before and beside the optimiser: where they start, which stay, and their moving average."""
+"""The weights before and beside the optimizer: where they start, which stay, and their moving average."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from asr.bundle import Bundle, load_model
 from asr.errors import AsrError
+from asr.model_folder import Bundle, load_model
 
 
 class MovingAverage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from asr.bundle import PRETRAINED, load_model
+from asr.model_folder import PRETRAINED, load_model
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ import pytest
 import soundfile
 from safetensors.numpy import save_file
 
-from asr import commands, transcribing
+from asr import commands
 from asr.decoding import DecodingOptions
-from asr.transcript import Segment, Transcript
+from asr.transcription import job
+from asr.transcription.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
 VERBS = ["transcribe", "score", "train", "train-lm", "runs", "prepare", "info", "data"]
@@ -284,9 +285,7 @@ def test_999_of_1000(tiny_model, tmp_path, capsys):
     (tmp_path / "0777.wav").write_bytes(b"RIFF")
     arguments = [f"{tmp_path}/[0-9]*.wav"]
     options = DecodingOptions()
-    failed = transcribing.transcribe_inputs(
-        arguments, transcribing.Output(), tiny_model, "cpu", 120.0, options
-    )
+    failed = job.transcribe_inputs(arguments, job.Output(), tiny_model, "cpu", 120.0, options)
     out, err = capsys.readouterr()
     assert failed == 1
     lines = [line.split("\t") for line in out.splitlines()]

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from asr import commands
-from asr.bundle import Bundle
 from asr.config import Config
-from asr.tokenizer import Tokenizer
+from asr.model_folder import Bundle
+from asr.tokenizers import Tokenizer
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ REFUSED = [
     ("--decoder beam --beam 3 --n-best 4 --output x", "more than the beam of 3"),
     ("--decoder beam --n-best 4", "--output"),
     ("--decoder beam --n-best 4 --output-dir x", "--format json"),
-    ("--length-normalisation 1", "length_normalisation"),
-    ("--decoder beam --length-normalisation -1", "below 0"),
-    ("--decoder beam --length-normalisation nan", "not a number"),
+    ("--length-normalization 1", "length_normalization"),
+    ("--decoder beam --length-normalization -1", "below 0"),
+    ("--decoder beam --length-normalization nan", "not a number"),
     ("--hot-words WORDS", "hot_words: the decoder 'greedy'"),
     ("--decoder beam --hot-words missing.txt", "missing.txt: cannot read hot words"),
     ("--decoder beam --hot-word-bonus 2", "nothing that it could weigh"),
@@ -111,7 +111,7 @@ def test_each_option_changes_something(transcribe, tmp_path):
 
     plain = result("--decoder beam")
     for option in (
-        "--beam 1", "--n-best 2", "--max-tokens 1", "--ctc-weight 0.9", "--length-normalisation 1",
+        "--beam 1", "--n-best 2", "--max-tokens 1", "--ctc-weight 0.9", "--length-normalization 1",
         "--hot-words WORDS --hot-word-bonus 9", "--candidates 1",
     ):  # fmt: skip
         assert result(f"--decoder beam {option}") != plain, option

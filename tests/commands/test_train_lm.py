@@ -40,7 +40,7 @@ def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
         ("data.dev=[other.txt]", "two ways to hold text out"),
         ("data.max_characters=60", "do not fit into batch_characters 60"),
         ("data.case=title", "'as_is', 'upper' or 'lower'"),
-        ("kind=recogniser", "'language model'"),
+        ("kind=recognizer", "'language model'"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_its_place(recipe, tmp_path, override, message):

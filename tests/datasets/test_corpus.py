@@ -15,7 +15,7 @@ from asr.datasets import corpus as module
 from asr.datasets.corpus import Corpus, sort_by
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.tokenizer import Tokenizer
+from asr.tokenizers import Tokenizer
 
 
 def utterance(id, text="one", duration=1.0, **rest):

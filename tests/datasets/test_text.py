@@ -15,7 +15,7 @@ from asr.config_lm import TextConfig
 from asr.datasets import text as module
 from asr.datasets.text import START, Place, Source, Text, padded
 from asr.errors import AsrError
-from asr.tokenizer import BEGIN, END, PAD, Tokenizer
+from asr.tokenizers import BOS, EOS, PAD, Tokenizer
 
 LINES = [f"{word} number {i}" for i, word in enumerate(["one", "two", "three", "äöü", "机器", "six"] * 20)]
 
@@ -188,19 +188,19 @@ def test_what_is_left_out_is_counted():
 
 def test_padding():
     assert padded([[5, 6], [], [7]]).tolist() == [
-        [BEGIN, 5, 6, END],
-        [BEGIN, END, PAD, PAD],
-        [BEGIN, 7, END, PAD],
+        [BOS, 5, 6, EOS],
+        [BOS, EOS, PAD, PAD],
+        [BOS, 7, EOS, PAD],
     ]
 
 
 # --------------------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("ending", ["txt", "txt.gz", "txt.xz"])
-def test_packed_files_are_read_as_plain_ones(tmp_path, ending):
-    path, data = tmp_path / f"some.{ending}", "\n".join(LINES).encode()
-    path.write_bytes({"txt": bytes, "txt.gz": gzip.compress, "txt.xz": lzma.compress}[ending](data))
+@pytest.mark.parametrize("suffix", ["txt", "txt.gz", "txt.xz"])
+def test_packed_files_are_read_as_plain_ones(tmp_path, suffix):
+    path, data = tmp_path / f"some.{suffix}", "\n".join(LINES).encode()
+    path.write_bytes({"txt": bytes, "txt.gz": gzip.compress, "txt.xz": lzma.compress}[suffix](data))
     before = sorted(tmp_path.iterdir())
     source = Source.open(path, tmp_path / "run")
     assert list(Text([source], config()).sentences()) == LINES

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import ModelConfig
-from asr.decoding import DecodingOptions, Ending, beam_search, greedy
-from asr.decoding.bounds import max_tokens
+from asr.decoding import DecodingOptions, FinishReason, beam_search, greedy
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.hot_words import HotWords
+from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.repetition import cut_repetitions
 from asr.model import Memory, Transformer
-from asr.tokenizer import BEGIN, END, PAD, Tokenizer
+from asr.tokenizers import BOS, EOS, PAD, Tokenizer
 
 MELS = 12
 TOKENIZER = Tokenizer(tuple(" ab"))
@@ -52,35 +52,35 @@ class Exact(Transformer):
 
 
 @torch.no_grad()
-def joint(model, memory, said, options, words):
+def joint(model, memory, token_log_probs, options, words):
     """What each token would add to the score of a text, and the decoder's part of it; nothing is cached."""
-    own = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].log_softmax(-1)  # (V,)
-    own[[PAD, BEGIN]] = -torch.inf
+    own = model.decode(torch.tensor([[BOS, *token_log_probs]]), memory)[0, -1].log_softmax(-1)  # (V,)
+    own[[PAD, BOS]] = -torch.inf
     weight = options.weight_of_ctc(model.ctc_head is not None)
     scorers = [(w.weight, w.start(1, 0)) for w in words]
     if weight:
         scorers.append((weight, CTCPrefixScorer(model.ctc(memory), memory.lengths)))
     total = (1 - weight) * own
     for share, scorer in scorers:
-        for token in said:
+        for token in token_log_probs:
             scorer.advance(torch.tensor([token]))
         total = total + share * scorer.score(torch.arange(V).unsqueeze(0))[0]
     return total, own
 
 
 def every_text(model, memory, bound, options, words):
-    """All texts up to the bound: (score, tokens, ending), best first."""
-    found, alpha = [], options.length_normalisation or 0.0
+    """All texts up to the bound: (score, tokens, finish_reason), best first."""
+    found, alpha = [], options.length_normalization or 0.0
     live = [((), 0.0)]
     for size in range(bound + 1):
         longer = []
-        for said, score in live:
-            added, _ = joint(model, memory, said, options, words)
-            ends = [(float(score + added[END]), Ending.end)]
-            others = [((*said, t), float(score + added[t])) for t in range(3, V)]
+        for token_log_probs, score in live:
+            added, _ = joint(model, memory, token_log_probs, options, words)
+            ends = [(float(score + added[EOS]), FinishReason.end)]
+            others = [((*token_log_probs, t), float(score + added[t])) for t in range(3, V)]
             if size == bound:
-                ends = [max(*ends, (max(s for _, s in others), Ending.length))]
-            found += [(s / (size + 1) ** alpha, said, ending) for s, ending in ends]
+                ends = [max(*ends, (max(s for _, s in others), FinishReason.length))]
+            found += [(s / (size + 1) ** alpha, token_log_probs, finish_reason) for s, finish_reason in ends]
             longer += others
         live = longer
     return sorted(found, reverse=True)
@@ -88,23 +88,26 @@ def every_text(model, memory, bound, options, words):
 
 def plain_beam(model, memory, bound, options, words):
     """Over one utterance with lists, the whole vocabulary, no caches, and no end before the bound."""
-    live, found, alpha = [((), 0.0, 0.0)], [], options.length_normalisation or 0.0
+    live, found, alpha = [((), 0.0, 0.0)], [], options.length_normalization or 0.0
     for size in range(bound + 1):
         extended = []
-        for said, score, log_prob in live:
-            added, own = joint(model, memory, said, options, words)
+        for token_log_probs, score, log_prob in live:
+            added, own = joint(model, memory, token_log_probs, options, words)
             extended += [
-                (float(score + added[t]), said, t, float(log_prob + own[t]), log_prob) for t in range(2, V)
+                (float(score + added[t]), token_log_probs, t, float(log_prob + own[t]), log_prob)
+                for t in range(2, V)
             ]
         kept = sorted(extended, reverse=True)[: options.beam_size]
         live, left = [], set()
-        for score, said, token, log_prob, before in kept:
-            if token != END and size < bound:
-                live.append(((*said, token), score, log_prob))
-            elif said not in left:
-                left.add(said)
-                ending, log_prob = (Ending.end, log_prob) if token == END else (Ending.length, before)
-                found.append((score / (size + 1) ** alpha, said, ending, log_prob))
+        for score, token_log_probs, token, log_prob, before in kept:
+            if token != EOS and size < bound:
+                live.append(((*token_log_probs, token), score, log_prob))
+            elif token_log_probs not in left:
+                left.add(token_log_probs)
+                finish_reason, log_prob = (
+                    (FinishReason.end, log_prob) if token == EOS else (FinishReason.length, before)
+                )
+                found.append((score / (size + 1) ** alpha, token_log_probs, finish_reason, log_prob))
     return sorted(found, reverse=True)[: options.n_best or 1]
 
 
@@ -114,8 +117,8 @@ def alone(model, memory, row):
 
 
 def same(found, expected):
-    assert [[(h.tokens, h.ending) for h in hs] for hs in found] == [
-        [(h.tokens, h.ending) for h in hs] for hs in expected
+    assert [[(h.tokens, h.finish_reason) for h in hs] for hs in found] == [
+        [(h.tokens, h.finish_reason) for h in hs] for hs in expected
     ]
     for name in ("score", "log_prob"):
         numbers = [[getattr(h, name) for hs in each for h in hs] for each in (found, expected)]
@@ -133,14 +136,14 @@ hot = st.lists(st.sampled_from(["a", "ab", "b a", "bb", "aab"]), max_size=2, uni
 @given(networks, hot, st.sampled_from([None, 0.0, 0.5, 1.0, 2.0]), st.integers(1, 4), st.integers(1, 80))
 def test_with_room_for_all_it_finds_the_best_of_all_texts(model, phrases, alpha, bound, frames):
     options = DecodingOptions(
-        decoder="beam", beam=600, n_best=4, candidates=V, max_tokens=bound, length_normalisation=alpha
+        decoder="beam", beam=600, n_best=4, candidates=V, max_tokens=bound, length_normalization=alpha
     )
     words = [HotWords(phrases, TOKENIZER, 0.8)] if phrases else []
     memory = model.encode(*batch([frames]))
     (found,) = beam_search(model, memory, options, words)
     expected = every_text(model, memory, bound, options, words)[:4]
     assert [h.tokens for h in found] == [tokens for _, tokens, _ in expected]
-    assert [h.ending for h in found] == [ending for _, _, ending in expected]
+    assert [h.finish_reason for h in found] == [finish_reason for _, _, finish_reason in expected]
     assert [h.score for h in found] == pytest.approx([score for score, _, _ in expected], abs=1e-4)
 
 
@@ -151,15 +154,15 @@ def test_it_equals_the_plain_kind_without_batch_caches_candidates_or_early_end(
 ):
     options = DecodingOptions(
         decoder="beam", beam=beam, n_best=min(beam, 3), candidates=V, max_tokens=bound,
-        length_normalisation=alpha,
+        length_normalization=alpha,
     )  # fmt: skip
     words = [HotWords(phrases, TOKENIZER, 0.8)] if phrases else []
     memory = model.encode(*batch([70, 9, 33]))
-    bounds = max_tokens(memory, model.ctc(memory), options).tolist()
+    max_lengths = compute_max_lengths(memory, model.ctc(memory), options).tolist()
     for row, found in enumerate(beam_search(model, memory, options, words)):
-        expected = plain_beam(model, alone(model, memory, row), bounds[row], options, words)
-        assert [(h.tokens, h.ending) for h in found] == [
-            (tokens, ending) for _, tokens, ending, _ in expected
+        expected = plain_beam(model, alone(model, memory, row), max_lengths[row], options, words)
+        assert [(h.tokens, h.finish_reason) for h in found] == [
+            (tokens, finish_reason) for _, tokens, finish_reason, _ in expected
         ]
         assert [h.score for h in found] == pytest.approx([e[0] for e in expected], abs=1e-4)
         assert [h.log_prob for h in found] == pytest.approx([e[3] for e in expected], abs=1e-4)
@@ -172,11 +175,11 @@ def test_a_beam_of_one_is_greedy(model, weight, candidates, alpha):
     candidates = None if weight == 0 else candidates
     plain = DecodingOptions(ctc_weight=weight, candidates=candidates)
     options = DecodingOptions(
-        decoder="beam", beam=1, ctc_weight=weight, candidates=candidates, length_normalisation=alpha
+        decoder="beam", beam=1, ctc_weight=weight, candidates=candidates, length_normalization=alpha
     )
     expected = cut_repetitions(model, memory, [[h] for h in greedy(model, memory, plain)])
     for (found,), (wanted,) in zip(beam_search(model, memory, options), expected, strict=True):
-        assert (found.tokens, found.ending) == (wanted.tokens, wanted.ending)
+        assert (found.tokens, found.finish_reason) == (wanted.tokens, wanted.finish_reason)
         assert found.log_prob == pytest.approx(wanted.log_prob, abs=1e-4)
 
 
@@ -206,7 +209,7 @@ def test_a_hot_word_is_found_that_was_not():
 
 
 class Told:
-    """Next tokens by a rule (said, row) -> {token: probability}; what is left goes to no token at all.
+    """Next tokens by a rule (decoded, row) -> {token: probability}; what is left goes to no token at all.
 
     `steps` are the numbers of rows of each step.
     """
@@ -227,47 +230,52 @@ class Told:
 
     def step(self, tokens, state):
         self.steps.append(len(tokens))
-        state.said = [(*said, int(t)) for said, t in zip(state.said, tokens, strict=True)]
+        state.token_log_probs = [
+            (*token_log_probs, int(t))
+            for token_log_probs, t in zip(state.token_log_probs, tokens, strict=True)
+        ]
         log_probs = torch.full((len(tokens), V), -math.inf)
         width = len(tokens) // len(state.rows)
-        for row, said in enumerate(state.said):
-            for token, probability in self.rule(said[1:], state.rows[row // width]).items():
+        for row, token_log_probs in enumerate(state.token_log_probs):
+            for token, probability in self.rule(token_log_probs[1:], state.rows[row // width]).items():
                 log_probs[row, token] = math.log(probability)
         return log_probs
 
     def decode(self, tokens, memory):
         logits = torch.full((*tokens.shape, V), -math.inf)
         for u in range(tokens.size(1)):
-            said = tuple(tokens[0, 1 : u + 1].tolist())
-            for token, probability in self.rule(said, int(memory.states[0, 0, 0])).items():
+            token_log_probs = tuple(tokens[0, 1 : u + 1].tolist())
+            for token, probability in self.rule(token_log_probs, int(memory.states[0, 0, 0])).items():
                 logits[0, u, token] = math.log(probability)
         return logits
 
 
 class ToldState:
-    def __init__(self, rows, said):
-        self.rows, self.said = rows, said
+    def __init__(self, rows, token_log_probs):
+        self.rows, self.token_log_probs = rows, token_log_probs
 
     def select(self, rows):
-        width = len(self.said) // len(self.rows)
+        width = len(self.token_log_probs) // len(self.rows)
         chosen = rows.tolist()
-        said = [self.said[r * width + i] for r in chosen for i in range(width)]
-        return ToldState([self.rows[r] for r in chosen], said)
+        token_log_probs = [self.token_log_probs[r * width + i] for r in chosen for i in range(width)]
+        return ToldState([self.rows[r] for r in chosen], token_log_probs)
 
-    def branch(self, parents):
-        width = len(self.said) // len(self.rows)
-        said = [self.said[row * width + p] for row, own in enumerate(parents.tolist()) for p in own]
-        return ToldState(self.rows, said)
+    def reorder(self, parents):
+        width = len(self.token_log_probs) // len(self.rows)
+        token_log_probs = [
+            self.token_log_probs[row * width + p] for row, own in enumerate(parents.tolist()) for p in own
+        ]
+        return ToldState(self.rows, token_log_probs)
 
 
 A, B = 5, 6
 
 
 def test_it_sees_beyond_a_better_beginning():
-    def rule(said, row):
-        if not said:
+    def rule(token_log_probs, row):
+        if not token_log_probs:
             return {A: 0.55, B: 0.45}
-        return {END: 0.9 if said[0] == B else 0.3, A: 0.1 if said[0] == B else 0.7}
+        return {EOS: 0.9 if token_log_probs[0] == B else 0.3, A: 0.1 if token_log_probs[0] == B else 0.7}
 
     model = Told(rule)
     assert greedy(model, model.memory(9), DecodingOptions())[0].tokens[0] == A
@@ -277,10 +285,10 @@ def test_it_sees_beyond_a_better_beginning():
 
 
 def test_it_ends_as_soon_as_nothing_can_win():
-    """After three tokens END has 0.9: what goes on has a tenth of that at most, and is left alone."""
+    """After three tokens EOS has 0.9: what goes on has a tenth of that at most, and is left alone."""
 
-    def rule(said, row):
-        return {A: 0.96, B: 0.02, END: 0.02} if len(said) < 3 else {A: 0.1, END: 0.9}
+    def rule(token_log_probs, row):
+        return {A: 0.96, B: 0.02, EOS: 0.02} if len(token_log_probs) < 3 else {A: 0.1, EOS: 0.9}
 
     model = Told(rule)
     (best,) = beam_search(model, model.memory(50), DecodingOptions(decoder="beam", beam=5))[0]
@@ -290,7 +298,11 @@ def test_it_ends_as_soon_as_nothing_can_win():
 
 
 def test_utterances_that_are_done_leave_the_batch():
-    model = Told(lambda said, row: {A: 0.99, END: 0.01} if len(said) < 3 * row else {END: 0.99, A: 0.01})
+    model = Told(
+        lambda token_log_probs, row: (
+            {A: 0.99, EOS: 0.01} if len(token_log_probs) < 3 * row else {EOS: 0.99, A: 0.01}
+        )
+    )
     found = beam_search(model, model.memory(*[40] * 8), DecodingOptions(decoder="beam", beam=2))
     assert [h.tokens for (h,) in found] == [(A,) * (3 * row) for row in range(8)]
     assert model.steps[0] == 8 and model.steps[1] == 16 and model.steps[-1] == 2
@@ -298,15 +310,15 @@ def test_utterances_that_are_done_leave_the_batch():
 
 
 def test_a_bound_cuts_off_and_the_result_says_so():
-    def rule(said, row):
-        return {A: 0.6, B: 0.3, END: 0.1} if row else {A: 0.3, END: 0.7}
+    def rule(token_log_probs, row):
+        return {A: 0.6, B: 0.3, EOS: 0.1} if row else {A: 0.3, EOS: 0.7}
 
     model = Told(rule)
     options = DecodingOptions(decoder="beam", beam=4, n_best=2, max_tokens=3)
     ended, cut = beam_search(model, model.memory(9, 9), options)
-    assert (ended[0].tokens, ended[0].ending) == ((), Ending.end)
+    assert (ended[0].tokens, ended[0].finish_reason) == ((), FinishReason.end)
     by_text = {h.tokens: h for h in cut}
-    assert by_text[(A, A, A)].ending is Ending.length
+    assert by_text[(A, A, A)].finish_reason is FinishReason.length
     assert by_text[(A, A, A)].log_prob == pytest.approx(3 * math.log(0.6))
     assert by_text[(A, A, A)].score == pytest.approx(
         4 * math.log(0.6)
@@ -314,25 +326,30 @@ def test_a_bound_cuts_off_and_the_result_says_so():
 
 
 def test_what_goes_round_comes_last_and_is_cut_off_after_the_first_round():
-    def rule(said, row):
-        if said[:1] == (B,):
-            return {END: 1.0}
-        return {(A, B, 4)[len(said) % 3]: 1.0} if said else {A: 0.9, B: 0.1}
+    def rule(token_log_probs, row):
+        if token_log_probs[:1] == (B,):
+            return {EOS: 1.0}
+        return {(A, B, 4)[len(token_log_probs) % 3]: 1.0} if token_log_probs else {A: 0.9, B: 0.1}
 
     model = Told(rule)
     options = DecodingOptions(decoder="beam", beam=3, n_best=3)
     best, last = beam_search(model, model.memory(200, 200), options)[1]
-    assert (best.tokens, best.ending) == ((B,), Ending.end)
-    assert (last.tokens, last.ending) == ((A, B, 4), Ending.repetition) and last.score > best.score
+    assert (best.tokens, best.finish_reason) == ((B,), FinishReason.end)
+    assert (last.tokens, last.finish_reason) == (
+        (A, B, 4),
+        FinishReason.repetition,
+    ) and last.score > best.score
     (only,) = beam_search(model, model.memory(200, 200), DecodingOptions(decoder="beam", beam=1))[0]
-    assert (only.tokens, only.ending) == ((A, B, 4), Ending.repetition)
+    assert (only.tokens, only.finish_reason) == ((A, B, 4), FinishReason.repetition)
     assert only.log_prob == pytest.approx(math.log(0.9))
 
 
 def test_silence_is_empty_text_and_an_empty_batch_is_nothing():
-    model = Told(lambda said, row: {END: 0.99, A: 0.01})
+    model = Told(lambda token_log_probs, row: {EOS: 0.99, A: 0.01})
     (best,) = beam_search(model, model.memory(30), DecodingOptions(decoder="beam"))[0]
-    assert (best.tokens, best.ending) == ((), Ending.end) and best.confidence == pytest.approx(0.99)
+    assert (best.tokens, best.finish_reason) == ((), FinishReason.end) and best.confidence == pytest.approx(
+        0.99
+    )
     assert (
         beam_search(model, Memory(torch.zeros(0, 5, 16), torch.zeros(0, dtype=torch.long)), options=None)
         == []

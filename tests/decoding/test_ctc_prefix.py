@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.tokenizer import END
+from asr.tokenizers import EOS
 
 TOKENS = (4, 5)
 V = 6
@@ -24,8 +24,8 @@ def probability(log_probs: torch.Tensor, prefix: tuple[int, ...], whole: bool) -
     """Of all alignments that say the prefix and nothing more (`whole`), or anything that begins with it."""
     total = 0.0
     for path in product((0, *TOKENS), repeat=len(log_probs)):
-        said = collapsed(path)
-        if said == prefix if whole else said[: len(prefix)] == prefix:
+        token_log_probs = collapsed(path)
+        if token_log_probs == prefix if whole else token_log_probs[: len(prefix)] == prefix:
             total += float(sum(log_probs[t, token] for t, token in enumerate(path)).exp())
     return total
 
@@ -42,20 +42,22 @@ def random_log_probs(seed: int, states: int) -> torch.Tensor:
 def test_scores_equal_brute_force_over_all_alignments(seed, states, prefix):
     log_probs = random_log_probs(seed, states)
     scorer = CTCPrefixScorer(log_probs.unsqueeze(0), torch.tensor([states]))
-    total, said = 0.0, ()
-    for token in [*prefix, END]:
-        candidates = torch.tensor([[*TOKENS, END]])
+    total, token_log_probs = 0.0, ()
+    for token in [*prefix, EOS]:
+        candidates = torch.tensor([[*TOKENS, EOS]])
         scores = scorer.score(candidates)[0]
         for candidate, score in zip(candidates[0].tolist(), scores.tolist(), strict=True):
-            whole = candidate == END
-            expected = probability(log_probs, said if whole else (*said, candidate), whole)
+            whole = candidate == EOS
+            expected = probability(
+                log_probs, token_log_probs if whole else (*token_log_probs, candidate), whole
+            )
             if expected > 1e-12 and total > -50:
                 assert total + score == pytest.approx(torch.tensor(expected).log().item(), abs=1e-6)
             elif total > -50:
                 assert total + score < -20
-        if token != END:
+        if token != EOS:
             total += scores[TOKENS.index(token)].item()
-            said = (*said, token)
+            token_log_probs = (*token_log_probs, token)
             scorer.advance(torch.tensor([token]))
 
 
@@ -65,7 +67,7 @@ def test_rows_of_other_lengths_and_selected_rows_are_scored_as_alone():
     padded[0], padded[1, :5] = one, two
     both = CTCPrefixScorer(padded, torch.tensor([9, 5]))
     alone = CTCPrefixScorer(two.unsqueeze(0), torch.tensor([5]))
-    candidates = torch.tensor([[4, 5, END]])
+    candidates = torch.tensor([[4, 5, EOS]])
     for token in (4, 4, 5):
         torch.testing.assert_close(both.score(candidates.expand(2, -1))[1:], alone.score(candidates))
         both.advance(torch.tensor([5, token]))
@@ -100,11 +102,11 @@ def test_all_prefixes_along_a_text_are_scored_as_one_by_one(seed, vocabulary, sh
         scorer.advance(token)
     along = scorer.along(texts[:, begun:])
     candidates = torch.cat(
-        [torch.randint(4, vocabulary, (2, size + 1, 3)), torch.full((2, size + 1, 1), END)], 2
+        [torch.randint(4, vocabulary, (2, size + 1, 3)), torch.full((2, size + 1, 1), EOS)], 2
     )
     together = along.score(candidates.flatten(0, 1)).view_as(candidates)
     for place in range(size + 1):
-        known = ~along.faint[:, place]
+        known = ~along.underflow[:, place]
         expected = scorer.score(candidates[:, place])
         torch.testing.assert_close(together[:, place][known], expected[known], rtol=1e-6, atol=1e-6)
         there = along.at(torch.tensor([place, place]))
@@ -117,9 +119,9 @@ def test_all_prefixes_along_a_text_are_scored_as_one_by_one(seed, vocabulary, sh
 
 def test_a_text_that_is_out_of_the_question_is_called_faint():
     log_probs = torch.full((1, 200, 6), -60.0)
-    log_probs[0, :, 0] = 0.0  # nothing is said, for sure
+    log_probs[0, :, 0] = 0.0  # nothing is decoded, for sure
     along = CTCPrefixScorer(log_probs, torch.tensor([200])).along(torch.tensor([[4, 5] * 6]))
-    assert along.faint[0].tolist() == [False] * 7 + [True] * 6
+    assert along.underflow[0].tolist() == [False] * 7 + [True] * 6
 
 
 def test_along_a_text_of_minutes_of_noise_scores_are_those_one_by_one():
@@ -127,11 +129,11 @@ def test_along_a_text_of_minutes_of_noise_scores_are_those_one_by_one():
     log_probs = torch.randn(1, 3000, 30).log_softmax(-1)  # any path has a probability of e-5000 and less
     text = CTCPrefixScorer(log_probs, torch.tensor([3000]))
     best = log_probs[0].argmax(1)
-    said = torch.unique_consecutive(best)
-    said = said[said > END][:40].unsqueeze(0)
-    along = text.along(said)
+    token_log_probs = torch.unique_consecutive(best)
+    token_log_probs = token_log_probs[token_log_probs > EOS][:40].unsqueeze(0)
+    along = text.along(token_log_probs)
     candidates = torch.arange(3, 30).expand(41, -1)
     together = along.score(candidates)
     for place in range(40):
         torch.testing.assert_close(together[place], text.score(candidates[:1])[0], rtol=1e-6, atol=1e-6)
-        text.advance(said[:, place])
+        text.advance(token_log_probs[:, place])

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import ModelConfig
-from asr.decoding import DecodingOptions, Ending, Hypothesis
+from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.decoding import greedy as decode
-from asr.decoding.bounds import ctc_lengths, max_tokens
 from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.max_lengths import compute_max_lengths, ctc_lengths
 from asr.decoding.repetition import first_round
 from asr.errors import AsrError
 from asr.model import Memory, Transformer
-from asr.tokenizer import BEGIN, END, PAD, UNK
+from asr.tokenizers import BOS, EOS, PAD, UNK
 
 MELS, VOCABULARY = 12, 9
 LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
@@ -82,37 +82,41 @@ def talkative(norm):
 
 def same(found, expected):
     assert [h.tokens for h in found] == [h.tokens for h in expected]
-    assert [h.ending for h in found] == [h.ending for h in expected]
+    assert [h.finish_reason for h in found] == [h.finish_reason for h in expected]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in expected], abs=1e-4)
 
 
 @torch.no_grad()
-def naive(model, features, lengths, bounds, ctc_weight=0.0):
+def naive(model, features, lengths, max_lengths, ctc_weight=0.0):
     """No cache and no batch: every prefix is decoded anew, and each token is scored by CTC."""
     hypotheses = []
-    for row, bound in enumerate(bounds):
+    for row, bound in enumerate(max_lengths):
         memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
         scorer = CTCPrefixScorer(model.ctc(memory), memory.lengths) if ctc_weight else None
-        said, steps, finished = [], [], False
-        while (kept := first_round(tuple(said))) is None:
-            log_probs = model.decode(torch.tensor([[BEGIN, *said]]), memory)[0, -1].float().log_softmax(-1)
+        token_log_probs, steps, finished = [], [], False
+        while (kept := first_round(tuple(token_log_probs))) is None:
+            log_probs = (
+                model.decode(torch.tensor([[BOS, *token_log_probs]]), memory)[0, -1].float().log_softmax(-1)
+            )
             joint = log_probs
             if scorer is not None:
                 heard = scorer.score(torch.arange(VOCABULARY).unsqueeze(0))[0]
                 joint = (1 - ctc_weight) * log_probs + ctc_weight * heard
-            joint[[PAD, BEGIN]] = -math.inf
+            joint[[PAD, BOS]] = -math.inf
             best = int(joint.argmax())
-            if best != END and len(said) == bound:
+            if best != EOS and len(token_log_probs) == bound:
                 break
             steps.append(float(log_probs[best]))
-            if best == END:
+            if best == EOS:
                 finished = True
                 break
-            said.append(best)
+            token_log_probs.append(best)
             if scorer is not None:
                 scorer.advance(torch.tensor([best]))
-        ending = Ending.end if finished else Ending.length if kept is None else Ending.repetition
-        hypotheses.append(Hypothesis(tuple(said[:kept]), sum(steps[:kept]), ending))
+        finish_reason = (
+            FinishReason.end if finished else FinishReason.length if kept is None else FinishReason.repetition
+        )
+        hypotheses.append(Hypothesis(tuple(token_log_probs[:kept]), sum(steps[:kept]), finish_reason))
     return hypotheses
 
 
@@ -124,9 +128,9 @@ def test_with_caches_equals_the_naive_kind(norm):
     for model in talkative(norm):
         features, lengths = batch()
         memory = model.encode(features, lengths)
-        bounds = max_tokens(memory, model.ctc(memory), PLAIN).tolist()
-        same(greedy(model, memory, PLAIN), naive(model, features, lengths, bounds))
-        same(greedy(model, memory, JOINT), naive(model, features, lengths, bounds, ctc_weight=0.3))
+        max_lengths = compute_max_lengths(memory, model.ctc(memory), PLAIN).tolist()
+        same(greedy(model, memory, PLAIN), naive(model, features, lengths, max_lengths))
+        same(greedy(model, memory, JOINT), naive(model, features, lengths, max_lengths, ctc_weight=0.3))
 
 
 @settings(max_examples=15)
@@ -183,7 +187,7 @@ class ScriptedState:
 
 
 class Scripted:
-    """Says each row's script with probability 1/2 a token, and then END for ever; `held` counts its rows.
+    """Says each row's script with probability 1/2 a token, and then EOS for ever; `held` counts its rows.
 
     It has the seams and nothing else, so decoders need nothing else. After what is not in the script it says
     that it does not know.
@@ -204,13 +208,13 @@ class Scripted:
     def step(self, tokens, state):
         starts = torch.full_like(state.rows, state.position)
         state.position += 1
-        return self.extend(tokens.unsqueeze(1), state, starts).squeeze(1)
+        return self.forward_cached(tokens.unsqueeze(1), state, starts).squeeze(1)
 
-    def extend(self, tokens, state, starts):
+    def forward_cached(self, tokens, state, starts):
         self.held.append(len(state.rows))
         log_probs = torch.full((*tokens.shape, VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
         for row, (index, start) in enumerate(zip(state.rows.tolist(), starts.tolist(), strict=True)):
-            line = (BEGIN, *self.scripts[index], *[END] * 99)
+            line = (BOS, *self.scripts[index], *[EOS] * 99)
             for place, token in enumerate(tokens[row].tolist(), start):
                 state.fed[row, place] = token
                 known = tuple(state.fed[row, : place + 1].tolist()) == line[: place + 1]
@@ -228,7 +232,7 @@ def test_tokens_scores_and_ends():
     model = Scripted((5, 6, 7), (), ENDLESS, (8,) * 12)
     found = greedy(model, model.memory(20, 9, 4, 4), PLAIN)
     assert [h.tokens for h in found] == [(5, 6, 7), (), ENDLESS[:12], (8,) * 12]
-    assert [h.finished for h in found] == [True, True, False, True]  # END right at the bound of 4 + 8 counts
+    assert [h.finished for h in found] == [True, True, False, True]  # EOS right at the bound of 4 + 8 counts
     assert [h.log_prob for h in found] == pytest.approx([4 * HALF, HALF, 12 * HALF, 13 * HALF])
     assert [h.confidence for h in found] == pytest.approx([0.5] * 4)
 
@@ -271,14 +275,14 @@ def test_the_length_of_a_ctc_path(rows):
 
 def test_pad_and_begin_are_never_said_but_unk_may_be():
     model = Scripted((8,), (8,), (UNK,))
-    original = model.extend
+    original = model.forward_cached
 
-    def extend(tokens, state, starts):
+    def forward_cached(tokens, state, starts):
         log_probs = original(tokens, state, starts)
-        log_probs[0, :, PAD] = log_probs[1, :, BEGIN] = math.log(0.9)
+        log_probs[0, :, PAD] = log_probs[1, :, BOS] = math.log(0.9)
         return log_probs
 
-    model.extend = extend
+    model.forward_cached = forward_cached
     found = greedy(model, model.memory(9, 9, 9), PLAIN)
     assert [h.tokens for h in found] == [(8,), (8,), (UNK,)]
     assert [h.log_prob for h in found] == pytest.approx([2 * HALF] * 3)
@@ -289,7 +293,7 @@ def test_finished_rows_leave_the_batch_and_the_last_one_ends_it():
     model = Scripted(*scripts)
     found = greedy(model, model.memory(*[20] * 16), PLAIN)
     assert [h.tokens for h in found] == scripts and all(h.finished for h in found)
-    assert len(model.held) == 16  # 15 tokens and END
+    assert len(model.held) == 16  # 15 tokens and EOS
     speaking = [sum(len(script) >= position for script in scripts) for position in range(16)]
     assert model.held[0] == 16 and model.held == sorted(model.held, reverse=True)
     assert all(live <= held <= live / 0.75 + 1 for live, held in zip(speaking, model.held, strict=True))
@@ -300,9 +304,9 @@ def test_an_empty_batch_needs_no_network():
 
 
 def test_confidence_of_nothing_said_and_nothing_finished():
-    assert Hypothesis((), 0.0, Ending.length).confidence == 1.0
-    assert Hypothesis((5, 6), 3 * HALF, Ending.end).confidence == pytest.approx(0.5)
-    assert Hypothesis((5, 6), 2 * HALF, Ending.length).confidence == pytest.approx(0.5)
+    assert Hypothesis((), 0.0, FinishReason.length).confidence == 1.0
+    assert Hypothesis((5, 6), 3 * HALF, FinishReason.end).confidence == pytest.approx(0.5)
+    assert Hypothesis((5, 6), 2 * HALF, FinishReason.length).confidence == pytest.approx(0.5)
 
 
 def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
@@ -318,11 +322,11 @@ def test_ctc_mends_what_attention_says_twice():
 
     class Stutter(Transformer):
         def step(self, tokens, state):
-            return self.extend(tokens.unsqueeze(1), state, None).squeeze(1)
+            return self.forward_cached(tokens.unsqueeze(1), state, None).squeeze(1)
 
-        def extend(self, tokens, state, starts):
+        def forward_cached(self, tokens, state, starts):
             log_probs = torch.full((*tokens.shape, VOCABULARY), -9.0)
-            log_probs[..., 5], log_probs[..., END] = -0.6, -0.8
+            log_probs[..., 5], log_probs[..., EOS] = -0.6, -0.8
             return log_probs
 
         def ctc(self, memory):

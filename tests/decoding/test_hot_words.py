@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from asr.decoding.hot_words import HotWords
 from asr.errors import AsrError
-from asr.tokenizer import END, Tokenizer
+from asr.tokenizers import EOS, Tokenizer
 
 TOKENIZER = Tokenizer(tuple(" abc"))
 phrases = st.lists(
@@ -34,10 +34,10 @@ def ids(text):
 
 
 def increments(words, text):
-    """What every token of a text, END included, adds; and each is what the same candidate among all got."""
+    """What every token of a text, EOS included, adds; and each is what the same candidate among all got."""
     scorer, found = words.start(1, len(text)), []
     everything = torch.arange(words.vocabulary).unsqueeze(0)
-    for token in [*ids(text), END]:
+    for token in [*ids(text), EOS]:
         found.append(float(scorer.score(torch.tensor([[token]]))))
         assert found[-1] == float(scorer.score(everything)[0, token])
         scorer.advance(torch.tensor([token]))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding import Hypothesis
-from asr.decoding.options import Ending
+from asr.decoding.options import FinishReason
 from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, first_round, going_round
 from asr.model import Memory
 
@@ -58,11 +58,13 @@ def test_a_text_is_cut_after_the_first_copy_and_its_probability_is_that_of_what_
 
     memory = Memory(torch.zeros(2, 9, 4), torch.tensor([9, 7]))
     fine = Hypothesis((5, 6), -1.0)
-    wild = [Hypothesis((4, 5, 6) * n, -2.0, Ending.length, score=-3.0) for n in (16, 20)]
+    wild = [Hypothesis((4, 5, 6) * n, -2.0, FinishReason.length, score=-3.0) for n in (16, 20)]
     first, second = cut_repetitions(Decoder(), memory, [[fine], wild])
     assert first == [fine]
     (cut,) = second  # both are the same text now
-    assert (cut.tokens, cut.ending, cut.score) == ((4, 5, 6), Ending.repetition, -3.0)
-    fed, said = torch.tensor([1.0, 4, 5]), torch.tensor([4, 5, 6])
+    assert (cut.tokens, cut.finish_reason, cut.score) == ((4, 5, 6), FinishReason.repetition, -3.0)
+    fed, token_log_probs = torch.tensor([1.0, 4, 5]), torch.tensor([4, 5, 6])
     log_probs = (torch.arange(10) * fed.unsqueeze(1) / 100).log_softmax(1)
-    assert cut.log_prob == pytest.approx(float(log_probs.gather(1, said.unsqueeze(1)).sum()), abs=1e-5)
+    assert cut.log_prob == pytest.approx(
+        float(log_probs.gather(1, token_log_probs.unsqueeze(1)).sum()), abs=1e-5
+    )

@@ -14,8 +14,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asr.bundle import load_tensors
 from asr.config import Config
+from asr.model_folder import load_tensors
 from asr.training import checkpoints
 
 ROOT = Path(__file__).parents[2]

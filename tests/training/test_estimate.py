@@ -11,7 +11,7 @@ import torch
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
 from asr.errors import AsrError
-from asr.model.products import Linear, attention
+from asr.model.kernels import Linear, attention
 from asr.training.distributed import Ranks
 from asr.training.estimate import count_flops, dry_run, estimate
 from asr.training.setup import set_up

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from asr import files
-from asr.bundle import load_model, load_tensors
 from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
+from asr.model_folder import load_model, load_tensors
 from asr.training import checkpoints, loop, validate
-from asr.training.checkpoints import Progress, newest, tidy
+from asr.training.checkpoints import Progress, newest, prune_checkpoints
 from asr.training.loop import train
 from asr.training.monitor import Monitor
 
@@ -280,12 +280,12 @@ def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "unlink", unlink)
-        tidy(tmp_path, Progress(step=2), keep=1)
+        prune_checkpoints(tmp_path, Progress(step=2), keep=1)
     assert [
         path for path in (tmp_path / "checkpoints").glob("step-*") if len(list(path.iterdir())) != 4
     ] == []
     assert newest(tmp_path) == folders[1]
-    tidy(tmp_path, Progress(step=2), keep=1)
+    prune_checkpoints(tmp_path, Progress(step=2), keep=1)
     assert list((tmp_path / "checkpoints").iterdir()) == [folders[1]]
 
 

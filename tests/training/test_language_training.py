@@ -12,13 +12,13 @@ from collections import Counter
 import pytest
 import torch
 
-from asr.bundle import load_model, load_tensors
-from asr.bundle_lm import LanguageBundle, load_language_model
 from asr.config_lm import LanguageConfig
 from asr.datasets.text import Source, Text
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.tokenizer import Tokenizer
+from asr.model_folder import load_model, load_tensors
+from asr.model_folder_lm import LanguageBundle, load_language_model
+from asr.tokenizers import Tokenizer
 from asr.training import checkpoints
 from asr.training.language import perplexity, train_language_model
 from asr.training.language_run import LanguageMonitor
@@ -88,7 +88,7 @@ def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
 
 
 def test_perplexity_counts_every_character_and_END_and_no_BEGIN(tmp_path):
-    """A network that gives END 1/2 and everything else an equal share, whatever came before."""
+    """A network that gives EOS 1/2 and everything else an equal share, whatever came before."""
     (tmp_path / "some.txt").write_text("abc\na\n\ncb\n")
     tokenizer = Tokenizer.learn(["abc"])  # seven tokens
     bundle = LanguageBundle.build(settings(tmp_path), tokenizer)
@@ -252,9 +252,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     (tmp_path / "text.txt").write_text("\n".join(chain_text(401, seed=3)))
     assert "text is not what it was" in refusal(config, run, resume=True)
 
-    with pytest.raises(AsrError, match=r"run: holds a language model; a recogniser is wanted"):
+    with pytest.raises(AsrError, match=r"run: holds a language model; a recognizer is wanted"):
         load_model(run, "cpu")
-    with pytest.raises(AsrError, match=r"holds a recogniser; a language model is wanted"):
+    with pytest.raises(AsrError, match=r"holds a recognizer; a language model is wanted"):
         load_language_model(tiny_model, "cpu")
     with pytest.raises(AsrError, match="no such model folder"):
         load_language_model(tmp_path / "nowhere", "cpu")

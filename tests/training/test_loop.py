@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr.bundle import load_model, load_tensors
 from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.recognizer import Recognizer
+from asr.model_folder import load_model, load_tensors
 from asr.training import checkpoints
 from asr.training.loop import train
 from asr.training.monitor import Monitor
+from asr.transcription.recognizer import Recognizer
 
 DATA = Path(__file__).parents[2] / "data"
 SAMPLES = DATA / "samples" / "manifest.jsonl"

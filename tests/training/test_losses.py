@@ -7,7 +7,7 @@ import torch
 
 from asr.config import ModelConfig, TrainConfig
 from asr.model import Transformer
-from asr.tokenizer import BEGIN, END
+from asr.tokenizers import BOS, EOS
 from asr.training.losses import joint_loss
 
 V = 9
@@ -35,9 +35,9 @@ def test_attention_loss_is_smoothed_cross_entropy_of_what_follows(network, batch
     expected = 0.0
     for row in range(2):
         text = tokens[row, : token_lengths[row]].tolist()
-        given = torch.tensor([[BEGIN, *text]])
+        given = torch.tensor([[BOS, *text]])
         log_probs = network.decode(given, memory.select(torch.tensor([row]))).detach().log_softmax(-1)[0]
-        for position, wanted in enumerate([*text, END]):
+        for position, wanted in enumerate([*text, EOS]):
             expected += -(0.9 * log_probs[position, wanted] + 0.1 * log_probs[position].mean())
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
     assert float(found.ctc) == 0
@@ -91,7 +91,7 @@ def test_sum_over_rows_equals_the_batch(network, batch):
 
 
 def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
-    """With all given tokens drawn anew the first prediction, from BEGIN alone, keeps its loss."""
+    """With all given tokens drawn anew the first prediction, from BOS alone, keeps its loss."""
     features, lengths = batch[0][:1], batch[1][:1]
     torch.manual_seed(3)
     one = joint_loss(

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asr.bundle import load_model
 from asr.config import TrainConfig
 from asr.datasets.corpus import Corpus
-from asr.datasets.loader import Loader
+from asr.datasets.loading import Loader
 from asr.datasets.manifest import read_manifest
+from asr.model_folder import load_model
 from asr.scoring import score
 from asr.training import monitor as module
+from asr.training.attention_plot import choose_utterance, draw_attention
 from asr.training.monitor import Monitor
-from asr.training.picture import attention_picture, choose_utterance
 from asr.training.steps import Step
 from asr.training.validate import Validation
 
@@ -157,7 +157,7 @@ def test_tensorboard_has_losses_scores_transcripts_and_pictures(tmp_path, clock,
     (shown,) = found.Images("dev/attention")
     assert shown.step == 2
     image = Image.open(io.BytesIO(shown.encoded_image_string))
-    assert np.array_equal(np.asarray(image), attention_picture(bundle, example))
+    assert np.array_equal(np.asarray(image), draw_attention(bundle, example))
 
 
 def test_what_a_killed_run_showed_beyond_its_checkpoint_is_taken_back(tmp_path, clock):

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr import bundle
-from asr.bundle import load_model, load_tensors, save_tensors
 from asr.config import Config
 from asr.errors import AsrError
+from asr.model_folder import load_model, load_tensors, save_tensors
 from asr.training import checkpoints, runs
 from asr.training.loop import train
 from asr.training.runs import as_json, find_runs, read_run, report

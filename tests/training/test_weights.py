@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asr.bundle import Bundle
 from asr.config import Config
 from asr.errors import AsrError
-from asr.tokenizer import Tokenizer
+from asr.model_folder import Bundle
+from asr.tokenizers import Tokenizer
 from asr.training.weights import MovingAverage, freeze, start_from
 
 SIZES = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=2, decoder_layers=1, conv_channels=4)
@@ -70,7 +70,7 @@ def test_rows_of_characters_go_where_the_characters_go(tmp_path):
         was, now = tensors
         for character in "bd":
             assert torch.equal(was[old.tokenizer.encode(character)], now[new.tokenizer.encode(character)])
-        assert torch.equal(was[:4], now[:4])  # PAD, BEGIN, END, UNK
+        assert torch.equal(was[:4], now[:4])  # PAD, BOS, EOS, UNK
     (c,) = new.tokenizer.encode("c")
     assert torch.equal(new.network.decoder.embed.weight[c], fresh[c])
 

@@ -1,0 +1,86 @@
+"""A Kaldi data directory: wav.scp, text, perhaps utt2spk and segments (kaldi-asr.org/doc/data_prep.html)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asr.datasets.durations import find_audio
+from asr.datasets.manifest import Utterance
+from asr.errors import AsrError
+
+
+def read_kaldi(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
+    """One data directory as the split "all", or a folder of them with a split for each.
+
+    Paths in wav.scp are tried from the data directory, from the two folders around it and from here; commands
+    ("sph2pipe ... |") are never run. Without `segments` an utterance is a whole recording. An utterance
+    without text or recording adds a line to `bad`; durations are 0 (to be measured) where `segments` does not
+    give them. Raises AsrError for a missing wav.scp or text, a command, or a line that cannot be understood.
+    """
+    if (source / "wav.scp").exists():
+        return {"all": _read(source, bad)}
+    folders = sorted(path.parent for path in source.glob("*/wav.scp"))
+    if not folders:
+        raise AsrError(f"{source}: no wav.scp in it or in a folder of it; give a Kaldi data directory")
+    return {folder.name: _read(folder, bad) for folder in folders}
+
+
+def _read(folder: Path, bad: list[str]) -> list[Utterance]:
+    wavs = _table(folder / "wav.scp")
+    for number, (key, place) in enumerate(wavs.items(), 1):
+        if place.endswith("|") or not place:
+            raise AsrError(
+                f"{folder / 'wav.scp'}, entry {number} ({key}): not a plain path; "
+                "commands are not run: convert the audio to wav or flac and list those files"
+            )
+    texts = _table(folder / "text")
+    speakers = _table(folder / "utt2spk", optional=True)
+    segments = _table(folder / "segments", optional=True)
+    parts = {key: _segment(folder, key, value) for key, value in segments.items()}
+    parts = parts or {key: (key, 0.0, 0.0) for key in wavs}
+    bad += [f"{folder / 'text'}: {key}: no audio of this name; left out" for key in texts if key not in parts]
+    utterances = []
+    for key, (recording, start, seconds) in parts.items():
+        if key not in texts or recording not in wavs:
+            missing = "text" if key not in texts else "wav.scp"
+            bad.append(f"{folder / missing}: no entry for {key}; add it, or leave out the audio")
+            continue
+        audio = find_audio(wavs[recording], folder)
+        utterances.append(Utterance(key, audio, texts[key], seconds, speaker=speakers.get(key), start=start))
+    return utterances
+
+
+def _table(path: Path, optional: bool = False) -> dict[str, str]:
+    """Lines of "key value" by their key. No file is an empty table where it is optional."""
+    if optional and not path.exists():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise AsrError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise AsrError(f"{path}: cannot be read ({error.strerror}); a data directory needs it") from None
+    table: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        key, _, value = line.strip().replace("\t", " ").partition(" ")
+        if key in table:
+            raise AsrError(f"{path}, line {number}: {key!r} stands twice; keep one")
+        if key:
+            table[key] = value.strip()
+    return table
+
+
+def _segment(folder: Path, key: str, value: str) -> tuple[str, float, float]:
+    """(recording, start, duration) of one line of `segments`; an end of -1 is the recording's own."""
+    try:
+        recording, start, end = value.split()[:3]
+        begin, seconds = float(start), float(end) - float(start)
+        if end.startswith("-"):
+            seconds = 0.0
+        elif not (begin >= 0 and seconds > 0):
+            raise ValueError
+    except ValueError:
+        raise AsrError(
+            f"{folder / 'segments'}: {key}: {value!r} is not recording, start, end; mend the line"
+        ) from None
+    return recording, begin, seconds

@@ -1,0 +1,146 @@
+"""Batches of audio and tokens, decoded by threads ahead of the step that needs them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from asr import audio
+from asr.config import Config
+from asr.datasets.augmentation import Augmenter
+from asr.datasets.batching import EpochPlan, Example
+from asr.datasets.corpus import Corpus
+from asr.datasets.manifest import Utterance
+from asr.errors import AsrError
+from asr.tokenizers import PAD, Tokenizer
+
+# A recording may be shorter than its utterance says by so many seconds, and by this share: lengths of MP3 are
+# estimates, and annotators round. Beyond that, part of the text is probably not in it.
+SHORT = (0.1, 0.05)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded waveforms (B, samples) with lengths (B,), padded tokens (B, U) with lengths (B,), on the CPU.
+
+    An example with a recording that cannot be read is not in it: B may be 0.
+    """
+
+    place: int  # in the plan
+    waveforms: Tensor
+    lengths: Tensor
+    tokens: Tensor
+    token_lengths: Tensor
+    ids: list[str]
+    texts: list[str]
+    treatments: list[str]  # what was done to each row's audio, to be read
+    seconds: float  # of audio, without padding
+    bad: tuple[str, ...]  # a message for each recording that could not be read
+
+
+class Loader:
+    """Turns lists of examples into batches; what was decoded stays in memory up to `data.cache_mb`."""
+
+    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, config: Config, train: bool) -> None:
+        self.corpus = corpus
+        self.tokenizer = tokenizer
+        self.sample_rate = config.features.sample_rate
+        self.augmenter = Augmenter(config.augment, self.sample_rate) if train else None
+        self._separator = config.augment.join.separator
+        self.workers = config.data.workers
+        self._room = config.data.cache_mb * 2**20
+        self._cache: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def batches(self, plan: EpochPlan, places: Iterable[int]) -> Generator[Batch, None, None]:
+        """The batches at those places of a plan, in that order, decoded while earlier ones are in use."""
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="audio") as pool:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                for place in places:
+                    ahead.append(pool.submit(lambda i: self.load(plan[i], i), place))
+                    if len(ahead) > 2 * self.workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
+        """Decode, augment and pad. A recording that cannot be read is named in the batch, never raised."""
+        waveforms, ids, texts, treatments, bad = [], [], [], [], []
+        for example in examples:
+            try:
+                utterances = [self.corpus[index] for index in example.parts]
+                waveform, treatment = self._waveform(example, utterances)
+            except AsrError as error:
+                bad.append(str(error))
+                continue
+            waveforms.append(torch.from_numpy(waveform))
+            treatments.append(treatment)
+            ids.append("+".join(utterance.id for utterance in utterances) or "silence")
+            texts.append(self._separator.join(utterance.text for utterance in utterances))
+        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
+        return Batch(
+            place,
+            waveforms=_pad(waveforms, torch.float32, 0.0),
+            lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
+            tokens=_pad(tokens, torch.long, PAD),
+            token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
+            ids=ids,
+            texts=texts,
+            treatments=treatments,
+            seconds=sum(len(w) for w in waveforms) / self.sample_rate,
+            bad=tuple(bad),
+        )
+
+    def _waveform(self, example: Example, utterances: list[Utterance]) -> tuple[np.ndarray, str]:
+        """The audio (samples,) of an example, and what was done to it."""
+        parts = [self._read(i, u) for i, u in zip(example.parts, utterances, strict=True)]
+        if self.augmenter is None:
+            return np.concatenate(parts), ""
+        done = []
+        if example.speed != 1.0:
+            rates = self.sample_rate * example.speed, self.sample_rate
+            parts = [soxr.resample(part, *rates) for part in parts]
+            done.append(f"speed {example.speed:g}")
+        pauses = [np.zeros(round(pause * self.sample_rate), np.float32) for pause in example.pauses]
+        if sum(map(len, pauses)):
+            done.append("pauses " + " ".join(f"{pause:.2f}" for pause in example.pauses) + " s")
+        pieces = [pauses[0]]
+        for part, pause in zip(parts, pauses[1:], strict=True):
+            pieces += [part, pause]
+        samples, rest = self.augmenter(np.concatenate(pieces), sum(map(len, parts)), example.key)
+        return samples, ", ".join(done + rest)
+
+    def _read(self, index: int, utterance: Utterance) -> np.ndarray:
+        """A recording, from the cache where it is there. Reading it twice at once does no harm."""
+        if (samples := self._cache.get(index)) is not None:
+            return samples
+        samples = audio.read(utterance.audio, self.sample_rate, utterance.start, utterance.duration)
+        missing = utterance.duration - len(samples) / self.sample_rate
+        if missing > SHORT[0] + SHORT[1] * utterance.duration:
+            raise AsrError(
+                f"{utterance.audio}: {missing:.2f} s less than the {utterance.duration:.2f} s of utterance "
+                f"{utterance.id!r}; copy it again, or prepare the corpus again"
+            )
+        with self._lock:
+            if samples.nbytes <= self._room and index not in self._cache:
+                self._cache[index] = samples
+                self._room -= samples.nbytes
+        return samples
+
+
+def _pad(rows: list[Tensor], dtype: torch.dtype, value: float) -> Tensor:
+    if not rows:
+        return torch.zeros(0, 0, dtype=dtype)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)

@@ -1,0 +1,111 @@
+"""What the model would be fed, to be listened to and looked at."""
+
+from __future__ import annotations
+
+import html
+import io
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+
+from asr.config import Config
+from asr.datasets.batching import EpochPlan
+from asr.datasets.corpus import Corpus
+from asr.datasets.loading import Batch, Loader
+from asr.datasets.manifest import Utterance, write_manifest
+from asr.features.log_mel import LogMel, Statistics, spec_augment
+from asr.files import atomic_write
+from asr.tokenizers import Tokenizer
+
+_RANGE = 2.5  # standard deviations that a attention_plot shows, black to white, around the mean
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+article { margin: 2rem 0; padding-top: 1rem; border-top: 1px solid #8886; }
+h2 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
+p { margin: .3rem 0; overflow-wrap: anywhere; }
+.text { font-size: 1.25rem; }
+.how, h2 span { color: color-mix(in srgb, currentColor 65%, transparent); font-weight: normal; }
+audio { width: 100%; margin: .3rem 0; }
+img { max-width: 100%; height: 10rem; image-rendering: pixelated; display: block; }
+"""
+
+
+def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[int, list[str]]:
+    """Write up to `count` examples of an epoch, taken evenly from its batches, and a page that shows them.
+
+    OUT/NNN.wav holds the samples of the loader, as 32-bit floats; manifest.jsonl their texts and what was
+    done to them; index.html has a player and the masked features for each. The features are normalized by
+    the mean and deviation of these examples, and their masks drawn as in training, though not the same ones.
+
+    Gives how many were written and a line for each recording that could not be read. Raises AsrError as
+    `Corpus.read` and `Augmenter` do.
+    """
+    corpus = Corpus.read(config.data, "train")
+    loader = Loader(corpus, Tokenizer.of(corpus.counts), config, train=True)
+    plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, epoch)
+    places = np.linspace(0, len(plan) - 1, min(count, len(plan))).round().astype(int).tolist()
+    rounds = -(-count // len(places))
+    chosen = [example for place in places for example in plan[place][:rounds]][:count]
+    batches = [loader.load([example]) for example in chosen]
+    bad = [line for batch in batches for line in batch.bad]
+    batches = [batch for batch in batches if batch.ids]
+
+    rows = []
+    pictures = _masked_features(batches, config)
+    for number, (batch, attention_plot) in enumerate(zip(batches, pictures, strict=True)):
+        wave, image = io.BytesIO(), io.BytesIO()
+        samples = batch.waveforms[0].numpy()
+        soundfile.write(wave, samples, loader.sample_rate, format="WAV", subtype="FLOAT")
+        shades = (127.5 + attention_plot.T[::-1] * (127.5 / _RANGE)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(shades).save(image, "PNG")
+        for suffix, data in (("wav", wave), ("png", image)):
+            with atomic_write(out / f"{number:03}.{suffix}", "wb") as file:
+                file.write(data.getvalue())
+        extra = {"parts": batch.ids[0], "treatment": batch.treatments[0]}
+        path = out / f"{number:03}.wav"
+        rows.append(Utterance(f"{number:03}", path, batch.texts[0], batch.seconds, extra=extra))
+    write_manifest(out / "manifest.jsonl", rows)
+    of = f"Epoch {epoch}, seed {config.train.seed}. {len(rows)} of {len(plan.seconds):,} examples in "
+    with atomic_write(out / "index.html") as page:
+        page.write(_page(rows, f"{of}{len(plan):,} batches. {corpus.summary()}"))
+    return len(rows), bad
+
+
+def _masked_features(batches: list[Batch], config: Config) -> list[np.ndarray]:
+    """Normalized features (T, n_mels) of each batch's only row, masked by SpecAugment."""
+    features, statistics = LogMel(config.features), Statistics(config.features.n_mels)
+    for batch in batches:
+        statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
+    statistics.store(features)
+    masked = []
+    for number, batch in enumerate(batches):
+        found, lengths = features(batch.waveforms, batch.lengths)  # (1, T, n_mels), (1,)
+        if config.augment.specaugment is not None:
+            torch.manual_seed((config.train.seed << 32) + number)
+            found = spec_augment(found, lengths, config.augment.specaugment)
+        masked.append(found[0].numpy())
+    return masked
+
+
+def _page(rows: list[Utterance], summary: str) -> str:
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width"><title>What the model is fed</title>',
+        f"<style>{_STYLE}</style><h1>What the model is fed</h1><p>{html.escape(summary)}</p>",
+        "<p>Pictures: time goes right, frequency up; even grey is the mean, and what masks leave.</p>",
+    ]
+    for row in rows:
+        name, treatment = html.escape(row.extra["parts"]), html.escape(row.extra["treatment"])
+        parts.append(
+            f"<article><h2>{row.id} <span>{name}, {row.duration:.2f} s</span></h2>"
+            f'<p class="text" dir="auto">{html.escape(row.text) or "(no text)"}</p>'
+            f'<audio controls preload="metadata" src="{row.id}.wav"></audio>'
+            f'<img src="{row.id}.png" alt="Log-mel features of {row.id}, masked">'
+            f'<p class="how">{treatment or "as recorded"}</p></article>'
+        )
+    return "\n".join(parts) + "\n"

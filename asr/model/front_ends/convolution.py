@@ -1,0 +1,58 @@
+"""The convolutional front end: time divided by 4."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from asr.features.log_mel import length_mask
+from asr.model.kernels import Linear, linear
+
+
+class ConvFrontEnd(nn.Module):
+    """Two 3x3 convolutions with stride 2 over time and frequency, then a projection to d_model.
+
+    Each convolution is followed by a mask: its zero padding is what a row sees beyond its end, in a batch as
+    alone. The layer normalization at the end lets the positions, which are added next, be seen beside the
+    features: without it the cross-attention takes longer to find its place.
+    """
+
+    def __init__(self, n_mels: int, channels: int, d_model: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(source, channels, kernel_size=3, stride=2, padding=1) for source in (1, channels)
+        )
+        self.project = Linear(channels * _halved(_halved(n_mels)), d_model)
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features (B, T, n_mels), lengths (B,) -> (B, S, d_model), lengths (B,) with S = ceil(T / 4)."""
+        x = self._first(features)  # (B, channels, ceil(T / 2), ceil(F / 2))
+        lengths = _halved(lengths)
+        # The mask before ReLU is as good as after it, and ReLU can then write where it reads.
+        x = (x * length_mask(lengths, x.size(2))[:, None, :, None]).relu_()
+        x = self.convolutions[1](x)  # (B, channels, S, ceil(F / 4))
+        lengths = _halved(lengths)
+        x = (x * length_mask(lengths, x.size(2))[:, None, :, None]).relu_()
+        x = self.project(x.transpose(1, 2).flatten(2))  # (B, S, channels * F / 4) -> (B, S, d_model)
+        return self.norm(x), lengths
+
+    def _first(self, features: Tensor) -> Tensor:
+        """The first convolution of features (B, T, n_mels): (B, channels, ceil(T / 2), ceil(n_mels / 2)).
+
+        As a product of its patches it is fast, and leaves the channels side by side in memory, as the second
+        convolution wants them; only the gradients of float32 are slow that way on a CPU.
+        """
+        first = self.convolutions[0]
+        assert isinstance(first, nn.Conv2d)
+        bf16 = torch.is_autocast_enabled(features.device.type)
+        if features.device.type == "cpu" and torch.is_grad_enabled() and not bf16:
+            return first(features.unsqueeze(1))
+        patches = pad(features, (1, 1, 1, 1)).unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)  # (B, T/2, F/2, 9)
+        return linear(patches, first.weight.flatten(1), first.bias).permute(0, 3, 1, 2)
+
+
+def _halved(length):  # type: ignore[no-untyped-def]  # int -> int, Tensor -> Tensor
+    """The length that a kernel of 3 with padding 1 and stride 2 leaves: ceil(length / 2)."""
+    return (length + 1) // 2

@@ -1,0 +1,111 @@
+"""`asr data hear`: what is written is what the loader makes, and the page shows it."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from asr import audio
+from asr.commands import app
+from asr.config import load_config
+from asr.datasets.batching import EpochPlan
+from asr.datasets.corpus import Corpus
+from asr.datasets.loading import Loader
+from asr.datasets.manifest import Utterance, read_manifest, write_manifest
+from asr.errors import AsrError
+from asr.tokenizers import Tokenizer
+
+RATE = 16000
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Six recordings of loud noise, and a configuration that does everything to them."""
+    found = []
+    (tmp_path / "noise").mkdir()
+    for i in range(6):
+        samples = 0.5 * np.random.default_rng(i).standard_normal(5000 + 800 * i)
+        audio.write(tmp_path / f"{i}.wav", samples.clip(-1, 1))
+        text = "<b>one</b> & two"
+        found.append(Utterance(f"u{i}", tmp_path / f"{i}.wav", text, len(samples) / RATE, speaker="s"))
+        audio.write(tmp_path / "noise" / f"hum{i}.wav", 0.1 * samples[::-1])
+    write_manifest(tmp_path / "train.jsonl", found)
+    augment = {"gain_db": 12, "silence": 1, "join": {"per_epoch": 3}, "speeds": [0.9, 1.1]}
+    augment |= {"noise": {"folder": str(tmp_path / "noise")}, "edge_silence": 0.1}
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        yaml.dump(
+            {"data": {"train": [str(tmp_path / "train.jsonl")], "batch_seconds": 2}, "augment": augment}
+        )
+    )
+    return config
+
+
+def hear(*arguments):
+    return CliRunner().invoke(app, ["data", "hear", *map(str, arguments)])
+
+
+def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
+    result = hear(experiment, "--out", tmp_path / "out", "--examples", 100, "--epoch", 3)
+    assert result.exit_code == 0 and result.output == f"10 examples are in {tmp_path}/out/index.html\n"
+    config = load_config(experiment)
+    corpus = Corpus.read(config.data, "train")
+    plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, 3)
+    loader = Loader(corpus, Tokenizer.of(corpus.counts), config, train=True)
+    wanted = {}
+    for batch in loader.batches(plan, range(len(plan))):
+        for row, length in enumerate(batch.lengths.tolist()):
+            wanted[batch.waveforms[row, :length].numpy().tobytes()] = batch.texts[row], batch.treatments[row]
+    rows = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert len(rows) == len(wanted) == 10
+    loudest = 0.0
+    for row in rows:
+        samples, rate = soundfile.read(row.audio, dtype="float32")
+        assert rate == RATE and row.duration == len(samples) / RATE
+        assert wanted[samples.tobytes()] == (row.text, row.extra["treatment"])
+        loudest = max(loudest, np.abs(samples).max())
+        height, width = np.asarray(Image.open(row.audio.with_suffix(".png"))).shape
+        assert (height, width) == (80, len(samples) // 160 + 1)
+    assert loudest > 1  # nothing is clipped
+
+
+def test_the_page_shows_each_and_escapes_texts(experiment, tmp_path):
+    hear(experiment, "--out", tmp_path / "out", "--examples", 4)
+    page = (tmp_path / "out" / "index.html").read_text()
+    for name in re.findall(r'src="([^"]*)"', page):
+        assert (tmp_path / "out" / name).is_file()
+    assert page.count("<audio") == page.count("<img") == 4
+    assert "&lt;b&gt;one&lt;/b&gt; &amp; two" in page and "<b>" not in page
+
+
+def test_masks_are_the_configurations(experiment, tmp_path):
+    """A frequency mask that may be as high as the attention_plot, and one that is off."""
+
+    def even(out, *settings):
+        assert hear(experiment, *settings, "--out", out, "--examples", 8).exit_code == 0
+        pictures = [np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))]
+        return sum(int((attention_plot == 127).all(1).sum()) for attention_plot in pictures)
+
+    wide = "augment.specaugment={frequency_masks: 1, frequency_width: 80, time_masks: 0}"
+    assert even(tmp_path / "masked", wide) > 80
+    assert even(tmp_path / "plain", "augment.specaugment=null") < 10
+
+
+def test_recordings_that_cannot_be_read_are_listed(experiment, tmp_path):
+    (tmp_path / "3.wav").unlink()
+    result = hear(experiment, "augment.join.per_epoch=0", "--out", tmp_path / "out", "--examples", 50)
+    assert result.exit_code == 1
+    assert re.search(r"left out: .*3\.wav: no such file", result.output)
+    assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 6
+
+
+def test_a_manifest_that_is_missing_is_one_line(experiment, tmp_path):
+    result = hear(experiment, "data.train=[no.jsonl]", "--out", tmp_path / "out")
+    assert isinstance(result.exception, AsrError) and "no.jsonl: cannot read the manifest" in str(
+        result.exception
+    )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,178 @@
+"""A language model beside a recognizer: the same scores in steps and at once, found by search, or refused."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from asr.config import ModelConfig
+from asr.config_lm import LanguageConfig, LanguageModelConfig
+from asr.decoding import DecodingOptions
+from asr.decoding import language_model as module
+from asr.decoding.beam import beam_search
+from asr.decoding.language_model import LanguageModelFactory, matching_tokens
+from asr.errors import AsrError
+from asr.model import Transformer
+from asr.model.decoders.language_model import LanguageModel
+from asr.model_folder_lm import LanguageBundle
+from asr.tokenizers import BOS, EOS, UNK, Tokenizer
+from asr.transcription.recognizer import Recognizer
+
+RECOGNIZER, LANGUAGE = Tokenizer.learn(["abcx"]), Tokenizer.learn(["cba"])
+
+
+@pytest.fixture(scope="module")
+def factory():
+    """Of a language model that does not know the recognizer's last character, with strong opinions."""
+    torch.manual_seed(5)
+    config = LanguageModelConfig(d_model=16, n_heads=2, d_ffn=24, n_layers=2)
+    network = LanguageModel(config, len(LANGUAGE)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.data *= 1.6
+    network.out.bias[EOS] += 1.0
+    return LanguageModelFactory(network, matching_tokens(RECOGNIZER, LANGUAGE), 0.7)
+
+
+def log_probability(factory, text):
+    """Of one text with its EOS, by the definition."""
+    ids = [factory.ids[t] for t in text]
+    log_probs = factory.network(torch.tensor([[BOS, *ids]])).log_softmax(-1)[0]
+    return sum(float(log_probs[i, token]) for i, token in enumerate([*ids, EOS]))
+
+
+TEXTS = [[4, 5, 6, 6, 5, 4], [], [7, 4], [6], [4, 7, 7, 5]]
+
+
+def test_whole_texts_are_scored_by_the_definition(factory, monkeypatch):
+    tokens = torch.full((5, 6), 99 % len(RECOGNIZER))  # what pads does not matter
+    for row, text in zip(tokens, TEXTS, strict=True):
+        row[: len(text)] = torch.tensor(text)
+    lengths = torch.tensor([len(text) for text in TEXTS])
+    expected = [log_probability(factory, text) for text in TEXTS]
+    assert factory.score_texts(tokens, lengths).tolist() == pytest.approx(expected, abs=1e-4)
+    monkeypatch.setattr(module, "CHUNK", 8)  # a row or so at a time
+    assert factory.score_texts(tokens, lengths).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@torch.inference_mode()
+def test_a_scorer_adds_up_to_the_score_of_the_whole_text(factory):
+    scorer, rows = factory.start(len(TEXTS), 7), torch.arange(len(TEXTS))
+    totals, found = [0.0] * len(TEXTS), {}
+    for position in range(7):
+        tokens = torch.tensor([(TEXTS[i] + [EOS])[position] for i in rows])
+        everything = scorer.score(torch.arange(len(RECOGNIZER)).expand(len(rows), -1))
+        assert everything.shape == (len(rows), len(RECOGNIZER))
+        scores = scorer.score(tokens.unsqueeze(1)).squeeze(1)
+        assert torch.equal(scores, everything.gather(1, tokens.unsqueeze(1)).squeeze(1))
+        scorer.advance(tokens)
+        for row, score, token in zip(rows.tolist(), scores.tolist(), tokens.tolist(), strict=True):
+            totals[row] += score
+            if token == EOS:
+                found[row] = totals[row]
+        keep = (tokens != EOS).nonzero().squeeze(1).flip(0)  # what goes on, in another order
+        if not len(keep):
+            break
+        rows, scorer = rows[keep], scorer.select(keep)
+    expected = {i: log_probability(factory, text) for i, text in enumerate(TEXTS)}
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def recognizer(seed):
+    torch.manual_seed(seed)
+    sizes = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=1, conv_channels=3)
+    model = Transformer(ModelConfig.model_validate(sizes), 12, len(RECOGNIZER)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.data *= 1.5
+    return model
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_fused_beam_search_finds_what_exhaustive_search_finds(factory, seed):
+    """All texts of up to three characters, of four at most, scored and in order; two utterances at once."""
+    model = recognizer(seed)
+    lengths = torch.tensor([40, 23])
+    features = torch.randn(2, 40, 12) * (torch.arange(40) < lengths.unsqueeze(1)).unsqueeze(2)
+    memory = model.encode(features, lengths)
+    characters = range(UNK, len(RECOGNIZER))
+    options = DecodingOptions(
+        decoder="beam", ctc_weight=0.0, max_tokens=4, candidates=len(RECOGNIZER), beam=4000, n_best=4000
+    )
+    fused = beam_search(model, memory, options, [factory])
+    alone = beam_search(model, memory, options)
+    for row in range(2):
+        expected = []
+        for n in range(4):
+            texts = torch.tensor(list(itertools.product(characters, repeat=n)), dtype=torch.long)  # (N, n)
+            same = memory.select(torch.full((len(texts),), row))
+            given = pad(texts, (1, 0), value=BOS)
+            wanted = pad(texts, (0, 1), value=EOS)
+            language = (
+                factory.network(factory.ids[given]).log_softmax(-1).gather(2, factory.ids[wanted][..., None])
+            )
+            token_log_probs = model.decode(given, same).log_softmax(-1).gather(2, wanted[..., None])
+            scores = (token_log_probs + factory.weight * language).sum((1, 2))
+            expected += zip(scores.tolist(), map(tuple, texts.tolist()), strict=True)
+        expected.sort(reverse=True)
+        found, others = (
+            [h for h in each[row] if h.finished and len(h.tokens) < 4] for each in (fused, alone)
+        )
+        assert [h.tokens for h in found] == [text for _, text in expected]
+        assert [h.score for h in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+        assert [h.tokens for h in found] != [h.tokens for h in others]  # the language model has a say
+
+
+# ---------------------------------------------------------------------------------- characters and folders
+
+
+def test_tokens_are_those_of_the_matching_tokens():
+    ids = matching_tokens(RECOGNIZER, LANGUAGE).tolist()
+    assert ids == [0, 1, 2, 3, 4, 5, 6, UNK]  # x is unknown to the language model
+    other = matching_tokens(Tokenizer.learn(["zebra"]), Tokenizer(("z", "a", "b")))
+    assert other.tolist() == [0, 1, 2, 3, 5, 6, UNK, UNK, 4]
+
+
+def test_characters_that_the_recognizer_does_not_know_are_refused():
+    with pytest.raises(AsrError, match=r"does not know: 'A' 'B'; train it with .*data\.case"):
+        matching_tokens(Tokenizer.learn(["abc"]), Tokenizer.learn(["cAB"]))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes a language model that knows some characters."""
+
+    def write(characters):
+        config = LanguageConfig.model_validate({"model": dict(d_model=16, n_heads=2, d_ffn=16, n_layers=1)})
+        torch.manual_seed(0)
+        LanguageBundle.build(config, Tokenizer.learn([characters])).save(tmp_path / "lm")
+        return str(tmp_path / "lm")
+
+    return write
+
+
+def test_a_language_model_s_folder_changes_what_is_transcribed(tiny_model, folder):
+    """With a weight of a thousand, texts are the language model's: it is made to say EOS at once."""
+    path = folder("eno tw")
+    factory = LanguageModelFactory.load(path, Tokenizer.load(tiny_model / "tokenizer.json"), 1.0, "cpu")
+    assert not any(p.requires_grad for p in factory.network.parameters())
+    samples = torch.randn(16000, generator=torch.Generator().manual_seed(1)).numpy()
+    options = dict(decoder="beam", beam=3)
+    without = Recognizer(tiny_model, "cpu", options=DecodingOptions(**options)).transcribe(samples, 16000)
+    weighed = dict(language_model=path, language_model_weight=1000.0)
+    fused = Recognizer(tiny_model, "cpu", options=DecodingOptions(**options | weighed))
+    assert fused.transcribe(samples, 16000).text != without.text
+    nothing = DecodingOptions(**options | weighed | {"language_model_weight": 0.0})
+    assert Recognizer(tiny_model, "cpu", options=nothing).transcribe(samples, 16000).text == without.text
+
+
+def test_what_is_no_language_model_for_it_is_refused_before_any_work(tiny_model, folder, tmp_path):
+    def refusal(path):
+        with pytest.raises(AsrError) as caught:
+            Recognizer(tiny_model, "cpu", options=DecodingOptions(decoder="beam", language_model=path))
+        return str(caught.value)
+
+    assert "lm: the language model has characters that the recognizer does not know: 'O'" in refusal(
+        folder("One")
+    )
+    assert "holds a recognizer; a language model is wanted" in refusal(str(tiny_model))
+    assert "nowhere: no such model folder" in refusal(str(tmp_path / "nowhere"))

@@ -1,0 +1,152 @@
+"""What the command line is given: files, folders, globs, manifests, and the names of the output files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from asr.errors import AsrError
+from asr.transcription.inputs import Input, find_inputs, output_paths
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A folder to be in, with audio (nothing of it is opened here) and other files."""
+    for name in (
+        "b.wav",
+        "a.flac",
+        "a.txt",
+        "deep/er/c.OGG",
+        "deep/a.wav",
+        "deep/d.v2.mp3",
+        "x[1].wav",
+        "none/y.txt",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "deep/folder.wav").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ids(*arguments):
+    return [each.id for each in find_inputs(arguments)]
+
+
+def test_a_file(tree):
+    (found,) = find_inputs(["deep/a.wav"])
+    assert found == Input("deep/a.wav", Path("deep/a.wav"), Path("a"))
+    assert (found.start, found.duration) == (0.0, None)
+
+
+def test_the_order_is_kept_and_so_are_repetitions(tree):
+    assert ids("b.wav", "a.flac", "b.wav") == ["b.wav", "a.flac", "b.wav"]
+
+
+def test_any_ending_may_be_named(tree):
+    assert ids("a.txt") == ["a.txt"]  # to be refused as audio, in its turn
+
+
+def test_a_folder_is_searched_and_sorted(tree):
+    found = find_inputs(["deep"])
+    assert [each.id for each in found] == ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]
+    assert [each.name for each in found] == [Path("a"), Path("d.v2"), Path("er/c")]
+    assert ids(".") == ["a.flac", "b.wav", "deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG", "x[1].wav"]
+    assert ids(f"{tree}/deep/") == [f"{tree}/deep/{name}" for name in ("a.wav", "d.v2.mp3", "er/c.OGG")]
+
+
+def test_a_folder_without_audio(tree):
+    with pytest.raises(AsrError, match=r"none: no audio in this folder .*\.wav"):
+        find_inputs(["b.wav", "none"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.wav", ["b.wav", "x[1].wav"]),
+        ("[ab].*", ["a.flac", "a.txt", "b.wav"]),
+        ("?.flac", ["a.flac"]),
+        ("**/*.wav", ["b.wav", "deep/a.wav", "x[1].wav"]),
+        ("de*", ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]),
+        ("deep/[!a]*", ["deep/d.v2.mp3", "deep/er/c.OGG"]),
+    ],
+)
+def test_patterns(tree, pattern, found):
+    (tree / "deep/folder.wav").rmdir()
+    assert ids(pattern) == found
+    assert ids(f"{tree}/{pattern}") == [f"{tree}/{name}" for name in found]
+
+
+def test_a_pattern_without_a_match(tree):
+    with pytest.raises(AsrError, match=r"\*\.aiff: no file matches this pattern; check"):
+        find_inputs(["b.wav", "*.aiff"])
+
+
+def test_a_name_that_looks_like_a_pattern(tree):
+    assert ids("x[1].wav") == ["x[1].wav"]
+
+
+def test_what_is_missing_is_an_input(tree):
+    long = "n" * 300 + ".wav"  # longer than a file system allows
+    assert ids("missing.wav", "no/such.flac", long) == ["missing.wav", "no/such.flac", long]
+    with pytest.raises(AsrError, match="no file matches"):
+        find_inputs(["n" * 300 + "*"])
+
+
+def test_names_that_are_not_utf_8(tree):
+    try:
+        Path(os.fsdecode(b"deep/er/caf\xe9.wav")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    found = find_inputs(["deep/er"])
+    assert [os.fsencode(each.id) for each in found] == [b"deep/er/c.OGG", b"deep/er/caf\xe9.wav"]
+
+
+def test_a_manifest(tree):
+    lines = [
+        {"id": "u/1", "audio": "b.wav", "text": "", "duration": 1.5, "start": 2.0},
+        {"id": "u2", "audio": "/else/where.flac", "text": "x", "duration": 3},
+    ]
+    (tree / "deep/list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert find_inputs(["deep/list.jsonl", "b.wav"]) == [
+        Input("u/1", Path("deep/b.wav"), Path("u_1"), 2.0, 1.5),
+        Input("u2", Path("/else/where.flac"), Path("u2"), 0.0, 3.0),
+        Input("b.wav", Path("b.wav"), Path("b")),
+    ]
+
+
+def test_a_manifest_with_a_broken_line(tree):
+    (tree / "list.jsonl").write_text('{"id": "1", "audio": "b.wav", "text": "", "duration": 1}\n{"id": \n')
+    with pytest.raises(AsrError, match=r"list\.jsonl, line 2: not JSON"):
+        find_inputs(["b.wav", "list.jsonl"])
+    with pytest.raises(AsrError, match=r"none\.jsonl: cannot read the manifest"):
+        find_inputs(["none.jsonl"])
+
+
+def test_output_paths(tree):
+    inputs = find_inputs(["deep", "b.wav", "missing.wav"])
+    assert output_paths(inputs, Path("out"), "json") == [
+        Path("out") / name for name in ("a.json", "d.v2.json", "er/c.json", "b.json", "missing.json")
+    ]
+    assert output_paths([], Path("out"), "txt") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "both"),
+    [
+        (["a.flac", "deep/a.wav"], "out/a.txt: would hold both a.flac and deep/a.wav"),
+        (["deep", "b.wav", "deep/a.wav"], "out/a.txt: would hold both deep/a.wav and deep/a.wav"),
+    ],
+)
+def test_two_inputs_of_one_name(tree, arguments, both):
+    with pytest.raises(AsrError) as caught:
+        output_paths(find_inputs(arguments), Path("out"), "txt")
+    assert str(caught.value).startswith(both)
+
+
+def test_the_same_name_in_different_folders(tree):
+    (tree / "deep/er/a.wav").touch()
+    assert output_paths(find_inputs(["deep"]), Path("o"), "txt")[:2] == [Path("o/a.txt"), Path("o/d.v2.txt")]
+    assert Path("o/er/a.txt") in output_paths(find_inputs(["deep"]), Path("o"), "txt")

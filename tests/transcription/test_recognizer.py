@@ -1,0 +1,336 @@
+"""Files in, transcripts out: the same whatever the company, in the order given, and bad files in their place.
+
+The model has random weights: what it hears in a sound is nonsense, but the nonsense of that sound alone.
+"""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.transcription import recognizer as module
+from asr.config import Config
+from asr.decoding import DecodingOptions, FinishReason, Hypothesis
+from asr.errors import AsrError
+from asr.model_folder import Bundle
+from asr.tokenizers import Tokenizer
+from asr.transcription.inputs import Input
+from asr.transcription.recognizer import Recognizer
+from asr.transcription.transcript import Transcript
+
+RATE = 16000
+
+
+def sound(seed, seconds, rate=RATE):
+    """A wavering tone and some noise, different for every seed."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    tone = np.sin(2 * np.pi * (200 + 800 * random.random()) * time * (1 + 0.3 * np.sin(4 * np.pi * time)))
+    return (0.3 * tone + 0.01 * random.standard_normal(len(time))).astype(np.float32)
+
+
+def silence(seconds, rate=RATE):
+    return np.zeros(round(seconds * rate), np.float32)
+
+
+def input_of(path, start=0.0, duration=None):
+    return Input(str(path), Path(path), Path(Path(path).stem), start, duration)
+
+
+def write(path, samples, rate=RATE):
+    soundfile.write(path, samples, rate, "FLOAT")
+    return input_of(path)
+
+
+def same(one, other):
+    assert one.text == other.text
+    assert [(s.start, s.end, s.text, s.finish_reason) for s in one.segments] == [
+        (s.start, s.end, s.text, s.finish_reason) for s in other.segments
+    ]
+    np.testing.assert_allclose(
+        [s.confidence for s in one.segments], [s.confidence for s in other.segments], atol=1e-4
+    )
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_model):
+    return Recognizer(tiny_model, "cpu")
+
+
+@pytest.fixture(scope="module")
+def bundle(recognizer):
+    return recognizer.bundle
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """16 files from a tenth of a second to three seconds: the longest are cut."""
+    folder = tmp_path_factory.mktemp("mixed")
+    return [write(folder / f"{i}.wav", sound(i, s)) for i, s in enumerate(np.linspace(0.1, 3.0, 16)[::-1])]
+
+
+@pytest.fixture(scope="module")
+def alone(recognizer, mixed):
+    transcripts = [recognizer.transcribe(each.audio) for each in mixed]
+    # Were the texts all the same, equal texts would say nothing.
+    assert len({transcript.text for transcript in transcripts}) > len(mixed) / 2
+    return transcripts
+
+
+# ------------------------------------------------------------------------------------- order and company
+
+
+@pytest.mark.parametrize("batch_seconds", [2.5, 8.0, 120.0])
+def test_alone_as_in_a_batch_of_16(bundle, mixed, alone, batch_seconds):
+    together = list(Recognizer(bundle, batch_seconds=batch_seconds).transcribe_all(mixed))
+    assert [transcript.id for transcript in together] == [each.id for each in mixed]
+    for one, other in zip(alone, together, strict=True):
+        same(one, other)
+
+
+def test_many_files_come_out_in_the_order_given(bundle, mixed, alone, tmp_path):
+    """Several windows, and silent files, which never enter one."""
+    quiet = write(tmp_path / "quiet.wav", silence(0.5))
+    order = np.random.default_rng(0).integers(0, 17, 100)
+    results = Recognizer(bundle, batch_seconds=2.5).transcribe_all(
+        quiet if i == 16 else mixed[i] for i in order
+    )
+    for i, result in zip(order, results, strict=True):
+        assert result.id == (quiet if i == 16 else mixed[i]).id
+        assert result.duration == pytest.approx(0.5 if i == 16 else alone[i].duration)
+        assert result.text == ("" if i == 16 else alone[i].text)
+
+
+def test_nothing_in_nothing_out(recognizer):
+    assert list(recognizer.transcribe_all([])) == []
+
+
+def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
+    """Among long files there may never be a moment without audio that waits to be decoded."""
+    monkeypatch.setattr(module, "LONG", 1.0)
+    files = [write(tmp_path / f"{i}.wav", sound(i, 21)) for i in range(5)]
+    recognizer, begun = Recognizer(bundle, batch_seconds=2.5), []
+    original = recognizer._read_long
+    monkeypatch.setattr(recognizer, "_read_long", lambda job: begun.append(job) or original(job))
+    results = recognizer.transcribe_all(files)
+    assert next(results).id == files[0].id
+    assert len(begun) == 2
+    assert [result.id for result in results] == [file.id for file in files[1:]]
+
+
+# ----------------------------------------------------------------------------------------- arrays and files
+
+
+def test_an_array_is_heard_as_its_file(recognizer, tmp_path):
+    for rate in (RATE, 8000):
+        samples = sound(1, 1.5, rate)
+        write(tmp_path / "a.wav", samples, rate)
+        from_file = recognizer.transcribe(tmp_path / "a.wav")
+        from_array = recognizer.transcribe(samples, rate)
+        assert from_file.text
+        same(from_file, from_array)
+        same(from_file, recognizer.transcribe(np.stack([samples, samples], 1), sample_rate=rate))
+        assert (from_array.id, from_array.audio) == ("", "")
+        assert from_file.audio == str(tmp_path / "a.wav")
+        assert from_array.duration == from_file.duration == 1.5
+
+
+def test_an_array_needs_its_rate(recognizer):
+    with pytest.raises(AsrError, match="sample_rate"):
+        recognizer.transcribe(sound(0, 1))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 0.5, float("nan"), float("inf")])
+def test_impossible_batches(bundle, seconds):
+    with pytest.raises(AsrError, match=r"batch_seconds .*give"):
+        Recognizer(bundle, batch_seconds=seconds)
+
+
+def test_a_part_of_a_file(recognizer, tmp_path):
+    samples = sound(4, 3.0)
+    file = write(tmp_path / "a.wav", samples)
+    (part,) = recognizer.transcribe_all([input_of(file.audio, start=1.0, duration=0.8)])
+    same(part, recognizer.transcribe(samples[RATE : RATE + round(0.8 * RATE)], RATE))
+    assert part.duration == 0.8 and part.text
+
+
+# -------------------------------------------------------------------------------------------- long recordings
+
+
+@pytest.fixture(scope="module")
+def bursts():
+    """Twelve sounds of different lengths with pauses of 0.6 s between them; where each begins and ends."""
+    samples, places = [silence(0.3)], []
+    for i in range(12):
+        begin = sum(map(len, samples)) / RATE
+        samples += [sound(i, 0.7 + 0.1 * (i % 6)), silence(0.6)]
+        places.append((begin, begin + len(samples[-2]) / RATE))
+    return np.concatenate(samples), places
+
+
+def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
+    def by_length(memory):  # no nonsense that may be empty: then there is no segment
+        return [[Hypothesis((5 + int(length) % 15,), -1.0)] for length in memory.lengths]
+
+    monkeypatch.setattr(recognizer, "decoder", by_length)
+    samples, places = bursts
+    found = recognizer.transcribe(samples, RATE)
+    assert found.duration == pytest.approx(len(samples) / RATE)
+    for segment, (begin, end) in zip(found.segments, places, strict=True):
+        assert 0 <= segment.start < segment.end <= found.duration
+        assert segment.end - segment.start <= recognizer.longest == 2.0
+        assert segment.start <= begin and end <= segment.end
+        excerpt = samples[round(segment.start * RATE) : round(segment.end * RATE)]
+        assert recognizer.transcribe(excerpt, RATE).text == segment.text
+    for before, after in zip(found.segments, found.segments[1:], strict=False):
+        assert before.end <= after.start
+    assert found.text == " ".join(segment.text for segment in found.segments)
+
+
+def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatch):
+    samples = np.concatenate([bursts[0]] * 2)  # longer than a block
+    file = write(tmp_path / "a.wav", samples)
+    at_once = recognizer.transcribe(file.audio)
+    monkeypatch.setattr(module, "LONG", 1.0)
+    monkeypatch.setattr(module.audio, "read", None)  # it is not used now
+    by_blocks = recognizer.transcribe(file.audio)
+    same(at_once, by_blocks)
+    assert by_blocks.duration == at_once.duration == pytest.approx(len(samples) / RATE, abs=1e-3)
+
+
+def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
+    bundle = Bundle.build(Config(), Tokenizer.learn(["机器学习"])).eval()
+    said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
+    samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
+    recognizer = Recognizer(bundle, batch_seconds=4.0)
+    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[said]] * len(memory.lengths))
+    found = recognizer.transcribe(samples, RATE)
+    assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
+    assert found.text == "机器学习机器学习"
+
+
+def test_an_hour_of_silence(recognizer, tmp_path):
+    """Empty text, at once, and in little memory: read block by block, and nothing goes to the model."""
+    path = tmp_path / "hour.flac"
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as out:
+        for _ in range(60):
+            out.write(np.zeros(60 * 8000, np.int16))
+    tracemalloc.start()
+    try:
+        found = recognizer.transcribe(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == Transcript(str(path), str(path), "", 3600.0, ())
+    assert peak < 50e6  # bytes; the samples are 230e6
+
+
+def test_silence_never_reaches_the_model(recognizer, monkeypatch):
+    monkeypatch.setattr(recognizer, "_decode", None)
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(RATE * 600).astype(np.float32)  # -80 dB
+    assert recognizer.transcribe(noise, RATE) == Transcript("", "", "", 600.0, ())
+
+
+# ------------------------------------------------------------------------------------------------- bad files
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """One file of each kind that cannot be read."""
+    nan = sound(0, 1.0)
+    nan[5000] = np.nan
+    files = [write(tmp_path / "nan.wav", nan), write(tmp_path / "no_samples.wav", silence(0))]
+    for name, content in (("empty.wav", b""), ("text.wav", b"This is no audio.\n" * 9)):
+        (tmp_path / name).write_bytes(content)
+        files.append(input_of(tmp_path / name))
+    whole = write(tmp_path / "truncated.wav", sound(0, 1.0)).audio
+    whole.write_bytes(whole.read_bytes()[:20000])
+    (tmp_path / "folder.wav").mkdir()
+    return [*files, input_of(whole), input_of(tmp_path / "missing.wav"), input_of(tmp_path / "folder.wav")]
+
+
+@pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
+def test_bad_files_among_good_ones(bundle, mixed, alone, bad, batch_seconds):
+    inputs = [mixed[0], *bad]
+    for i, each in enumerate(mixed[1:]):
+        inputs.insert(2 * i, each)
+    results = list(Recognizer(bundle, batch_seconds=batch_seconds).transcribe_all(inputs))
+    assert len(results) == len(inputs) == 23
+    expected = dict(zip([each.id for each in mixed], alone, strict=True))
+    for each, result in zip(inputs, results, strict=True):
+        if each in bad:
+            assert isinstance(result, AsrError)
+            assert str(result).startswith(f"{each.audio}: ") and "\n" not in str(result)
+        else:
+            assert result.id == each.id
+            same(result, expected[each.id])
+
+
+def test_nothing_but_bad_files(recognizer, bad):
+    results = list(recognizer.transcribe_all(bad))
+    assert [str(result).split(":")[0] for result in results] == [str(each.audio) for each in bad]
+
+
+def test_one_bad_file_raises(recognizer, bad):
+    for each in bad:
+        with pytest.raises(AsrError, match=each.audio.name):
+            recognizer.transcribe(each.audio)
+
+
+@pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
+def test_a_long_file_that_breaks_half_way(bundle, mixed, alone, tmp_path, monkeypatch, batch_seconds):
+    """What was heard before the break is dropped, and is in nobody else's text."""
+    monkeypatch.setattr(module, "LONG", 2.5)
+    samples = sound(50, 45.0)
+    samples[40 * RATE] = np.nan
+    broken = write(tmp_path / "broken.wav", samples)
+    inputs = [mixed[3], broken, mixed[0], broken, mixed[1]]
+    results = list(Recognizer(bundle, batch_seconds=batch_seconds).transcribe_all(inputs))
+    for result in (results[1], results[3]):
+        assert isinstance(result, AsrError)
+        assert f"{broken.audio}: NaN or infinite sample at 40.000 s" in str(result)
+    for i, result in ((3, results[0]), (0, results[2]), (1, results[4])):
+        same(result, alone[i])
+
+
+def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
+    missing = input_of(tmp_path / "missing.wav", duration=module.LONG + 1)
+    first, error, last = recognizer.transcribe_all([mixed[0], missing, mixed[1]])
+    assert isinstance(error, AsrError) and "missing.wav: no such file" in str(error)
+    same(first, alone[0])
+    same(last, alone[1])
+
+
+# ------------------------------------------------------------------------------------------------- hypotheses
+
+
+def test_segments_say_what_the_decoder_found(recognizer, monkeypatch):
+    ids = tuple(recognizer.bundle.tokenizer.encode("seven"))
+    samples = np.concatenate([sound(0, 1.2), silence(2), sound(1, 0.9)])
+    best, other = (
+        Hypothesis(ids, np.log(0.5) * 6),
+        Hypothesis(ids, np.log(0.25) * 5, FinishReason.length, -7.5),
+    )
+    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[best], [other, best]])
+    transcript = recognizer.transcribe(samples, RATE)
+    assert transcript.text == "seven seven"
+    assert [segment.finish_reason for segment in transcript.segments] == ["end", "length"]
+    assert [segment.score for segment in transcript.segments] == [None, -7.5]
+    assert transcript.segments[0].alternatives == ()
+    (alternative,) = transcript.segments[1].alternatives
+    assert (alternative.text, alternative.score) == ("seven", None)
+    assert alternative.confidence == pytest.approx(0.5)
+    assert [segment.confidence for segment in transcript.segments] == pytest.approx([0.5, 0.25])
+
+
+def test_a_bound_on_the_length_truncates(bundle, mixed, alone):
+    bounded = Recognizer(bundle, options=DecodingOptions(max_tokens=2)).transcribe_all(mixed)
+    cut = 0
+    for transcript, whole in zip(bounded, alone, strict=True):
+        for segment in transcript.segments:
+            assert len(segment.text) <= 2
+            cut += segment.finish_reason == "length"
+        assert transcript.text or not whole.segments[:1] or not whole.segments[0].text[:2].strip()
+    assert cut > 8
