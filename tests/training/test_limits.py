@@ -12,7 +12,7 @@ from asr.config import Config
 from asr.errors import AsrError
 from asr.files import claimed
 from asr.model_folder import load_model, load_tensors
-from asr.training import checkpoints, probe, steps
+from asr.training import checkpoints, memory_check, steps
 from asr.training.loop import train
 from asr.training.objective import Objective
 
@@ -139,7 +139,7 @@ def test_the_proof_of_memory_leaves_nothing_behind(tmp_path):
 
     setup = set_up(settings(), lambda line: None)
     before = {name: tensor.clone() for name, tensor in setup.bundle.module.state_dict().items()}
-    assert "3 utterances" in probe.check_memory(setup, epoch=0)
+    assert "3 utterances" in memory_check.check_memory(setup, epoch=0)
     assert all(torch.equal(before[n], t) for n, t in setup.bundle.module.state_dict().items())
     assert all(p.grad is None for p in setup.bundle.network.parameters())
 

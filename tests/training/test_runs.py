@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr import bundle
+from asr import model_folder
 from asr.config import Config
 from asr.errors import AsrError
 from asr.model_folder import load_model, load_tensors, save_tensors
@@ -66,7 +66,11 @@ NEWEST = "checkpoints/*4/trainer.json"
 
 
 def test_file_names_are_those_of_what_writes_the_files():
-    assert (runs.CONFIG, runs.WEIGHTS, runs.TRAINER) == (bundle.CONFIG, bundle.WEIGHTS, checkpoints.TRAINER)
+    assert (runs.CONFIG, runs.WEIGHTS, runs.TRAINER) == (
+        model_folder.CONFIG,
+        model_folder.WEIGHTS,
+        checkpoints.TRAINER,
+    )
 
 
 def test_a_run_is_what_training_made_it(trained):
