@@ -7,6 +7,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from asr.config import FeatureConfig, SpecAugmentConfig
+from asr.masks import length_mask
 
 # A mel bin that hardly varies in training (the empty upper half of telephone speech, say) is not to be blown
 # up where it does vary later: one unit of natural log is well below the spread of any bin with speech in it.
@@ -88,11 +89,6 @@ class Statistics:
         variance = (self.square / max(1, self.count) - mean.square()).clamp_min(0)
         features.mean.copy_(mean)
         features.std.copy_(variance.sqrt().clamp_min(MIN_STD))
-
-
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Lengths (B,) -> (B, size), true where a position lies within its row's length."""
-    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
 
 
 def spec_augment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) -> Tensor:

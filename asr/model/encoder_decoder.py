@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.config import ModelConfig
-from asr.features.log_mel import length_mask
+from asr.masks import length_mask
 from asr.model.decoders.transformer import Decoder, DecoderState
 from asr.model.encoders.transformer import Encoder
 from asr.model.interfaces import Memory

@@ -1,8 +1,12 @@
-"""What every model offers, whatever it is made of. Trainer, decoders and aligner use nothing else."""
+"""The operations that models offer. Trainer, decoders and aligner use nothing else.
+
+Every model offers `encode`. The other operations exist only in models that can do them. Code that needs one
+asks with `isinstance(network, HasCTC)` and refuses a model without it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
@@ -10,18 +14,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """What the encoder makes of a batch: states (B, S, d_model) and lengths (B,), in states."""
+    """The encoder's output for a batch: states (B, S, d_model) and lengths (B,), in states.
+
+    `intermediate` has the outputs of auxiliary heads inside the encoder, by name: logits (B, S', V') and
+    lengths (B,). Only training uses them.
+    """
 
     states: Tensor
     lengths: Tensor
+    intermediate: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def select(self, rows: Tensor) -> Memory:
-        """The memory of the given rows (indices)."""
+        """The memory of the given rows (indices), without intermediate outputs."""
         return Memory(self.states.index_select(0, rows), self.lengths.index_select(0, rows))
 
 
 class State(Protocol):
-    """Where a decoder stands after a number of steps: the caches of every row.
+    """The caches of a decoder after a number of steps.
 
     There are as many rows as the memory had utterances, or, after `reorder`, W hypotheses for each of them.
     """
@@ -31,56 +40,85 @@ class State(Protocol):
         ...
 
     def reorder(self, parents: Tensor) -> Self:
-        """Each utterance's hypotheses continue the given ones: parents (B, W) -> a state of B * W rows.
+        """The state in which each utterance's hypotheses continue the given ones: parents (B, W) -> B * W rows.
 
-        `parents` are places among the utterance's present hypotheses. The present state is used up.
+        `parents` are indices among the utterance's present hypotheses. The present state must not be used
+        after this call.
         """
         ...
 
 
 class Network(Protocol):
-    """The operations of a model."""
+    """The operation that every model offers."""
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
-        """features (B, T, n_mels), lengths (B,) in frames -> memory."""
+        """features (B, T, F), lengths (B,) in frames -> memory."""
+        ...
+
+
+@runtime_checkable
+class HasDecoder(Protocol):
+    """A model with a decoder that predicts the next token. CTC models have none."""
+
+    def encode(self, features: Tensor, lengths: Tensor) -> Memory:
+        """As in `Network`."""
         ...
 
     def decode(self, tokens: Tensor, memory: Memory) -> Tensor:
-        """Teacher forcing: tokens (B, U) from BOS on -> logits (B, U, V), all positions at once."""
+        """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V), all positions at once."""
         ...
 
     def start(self, memory: Memory, capacity: int) -> State:
-        """A state with caches for `capacity` positions; what depends on the memory alone is computed once."""
+        """A state with caches for `capacity` positions. What depends on the memory alone is computed once."""
         ...
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
         """One position for every row: tokens (B,) -> log-probabilities (B, V).
 
-        `state` is one that this network's `start` made; it is updated.
+        `state` comes from this network's `start`. It is updated.
         """
         ...
+
+
+@runtime_checkable
+class CachedForward(Protocol):
+    """A decoder that scores many positions at once from its caches. Drafts and rescoring need it."""
 
     def forward_cached(self, tokens: Tensor, state: Any, starts: Tensor) -> Tensor:
-        """Many positions for every row: tokens (B, U), whose first is at position starts (B,) of its row,
-        -> log-probabilities (B, U, V) of the token that follows each.
+        """tokens (B, U), the first of each row at position starts (B,) -> log-probabilities (B, U, V) of the
+        token that follows each.
 
-        The state must hold the positions before; what it held from there on is overwritten. So each row goes
-        at its own pace, and takes back what it said. A state is either stepped or extended.
+        The state must hold the earlier positions. Entries from there on are overwritten, so each row can
+        advance by its own number of tokens and go back. Use either `step` or `forward_cached` on one state.
         """
         ...
 
-    def ctc(self, memory: Memory) -> Tensor | None:
-        """Log-probabilities (B, S, V) with the blank at PAD's place, or None without a CTC head."""
+
+@runtime_checkable
+class HasCTC(Protocol):
+    """A model with a CTC head on its encoder (Graves et al. 2006)."""
+
+    def ctc(self, memory: Memory) -> Tensor:
+        """Log-probabilities (B, S, V), float32. The tokenizer says which id is the blank."""
         ...
 
 
 @runtime_checkable
 class ShowsAttention(Protocol):
-    """What a model may offer besides: to show where it listens. Asked for with `isinstance`."""
+    """A model that can return the weights of its cross-attention."""
 
     def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
-        """Teacher forcing: tokens (B, U) from BOS on -> weights (B, n_layers, n_heads, U, S).
+        """Teacher forcing: tokens (B, U), from the prompt on -> weights (B, n_layers, n_heads, U, S).
 
-        Rows sum to one over the valid states; those beyond an utterance's end get zero.
+        Rows sum to one over the valid states. States after an utterance's end get zero.
         """
+        ...
+
+
+@runtime_checkable
+class PredictsLength(Protocol):
+    """A model that predicts the number of tokens, for decoders that fill all positions in parallel."""
+
+    def predict_lengths(self, memory: Memory) -> Tensor:
+        """Log-probabilities (B, N) of 0 to N - 1 tokens."""
         ...

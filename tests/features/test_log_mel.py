@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.config import FeatureConfig, SpecAugmentConfig
-from asr.features.log_mel import MIN_STD, LogMel, Statistics, length_mask, spec_augment
+from asr.features.log_mel import MIN_STD, LogMel, Statistics, spec_augment
+from asr.masks import length_mask
 
 CONFIG = FeatureConfig()
 PLAIN = LogMel(CONFIG)  # mean 0, deviation 1

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from asr.transcription import recognizer as module
 from asr.config import Config
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.errors import AsrError
 from asr.model_folder import Bundle
 from asr.tokenizers import Tokenizer
+from asr.transcription import recognizer as module
 from asr.transcription.inputs import Input
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript

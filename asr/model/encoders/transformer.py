@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import glu, silu
 
 from asr.config import ModelConfig
-from asr.features.log_mel import length_mask
+from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention
 from asr.model.blocks import Residual, SinusoidalPositions, feed_forward, final_norm
 from asr.model.front_ends.convolution import ConvFrontEnd

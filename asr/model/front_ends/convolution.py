@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asr.features.log_mel import length_mask
+from asr.masks import length_mask
 from asr.model.kernels import Linear, linear
 
 
