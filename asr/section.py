@@ -85,7 +85,7 @@ class FeaturesSection(Section):
     """Settings that every kind of features has."""
 
     kind: str
-    sample_rate: Positive = 16000  # Hz
+    sample_rate: Positive = Field(16000, description="Hz")
 
 
 class TokenizerSection(Section):
