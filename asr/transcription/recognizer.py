@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from asr import audio
+from asr.audio import segments
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.errors import AsrError
 from asr.model_folder import Bundle, load_model
-from asr.segments import segments
 from asr.transcription.inputs import Input
 from asr.transcription.transcript import Alternative, Segment, Transcript
 
