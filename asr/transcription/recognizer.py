@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asr import audio
+from asr.audio import segments
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.build import Decoder
 from asr.errors import AsrError
