@@ -48,10 +48,10 @@ def test_mixed_takes_chinese_singly_and_other_words_whole():
 
 def test_alternatives_count_with_nist_costs_only():
     ref, hyp = "the { colour / color } (uh) was red", "The color was red"
-    assert score([ref], [hyp], costs="nist", normalise="case").words.errors == 0
+    assert score([ref], [hyp], costs="nist", normalize="case").words.errors == 0
     assert score([ref], [hyp]).words.errors > 3
     with pytest.raises(AsrError, match="utterance '0' has alternatives"):
-        score([ref], [hyp], costs="nist", normalise="basic")
+        score([ref], [hyp], costs="nist", normalize="basic")
     with pytest.raises(AsrError, match=r"utterance '0': .*'{' without"):
         score(["{ a / b"], ["a"], costs="nist")
 
@@ -80,7 +80,7 @@ def test_basic_twice_is_basic(text):
 
 def test_english_normalisation_and_its_absence(monkeypatch):
     pytest.importorskip("whisper_normalizer")
-    result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalise="english")
+    result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalize="english")
     assert result.wer == 0
     assert result.to_dict()["normalisation"] == "english"
     assert "normalisation english" in summary(result)

@@ -46,7 +46,7 @@ def test_text_has_all_that_was_asked_for(files):
 
 def test_json_has_all_that_was_asked_for(files):
     ref, hyp, other = files
-    options = Options(by=("speaker",), intervals=True, against=other, json=True, normalise="basic")
+    options = Options(by=("speaker",), intervals=True, against=other, json=True, normalize="basic")
     record = json.loads(run(ref, hyp, options).text, parse_constant=pytest.fail)
     assert record["normalisation"] == "basic"
     assert [group["name"] for group in record["by"]["speaker"]] == ["s0", "s1", "s2"]
