@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str], format: str | None = None, *, hyp: bool =
     path = Path(path)
     _check_format(path, format)
     if format == "folder" or (format is None and path.is_dir()):
-        return _collect(_folder(path), path, "folder")
+        return _collect(lambda: _folder(path), path, "folder")
     return _parse(read_file(path), path, format, hyp)
 
 
@@ -118,7 +118,7 @@ def _check_format(path: Path, format: str | None) -> None:
 
 def _parse(content: str, path: Path, format: str | None, hyp: bool) -> Transcripts:
     format = format or detect(path, content, hyp)
-    texts = _collect(_rows(content, path, format, hyp), path, format)
+    texts = _collect(lambda: _rows(content, path, format, hyp), path, format)
     return replace(texts, segments=tuple(timed.stm(content, path))) if format == "stm" else texts
 
 
@@ -178,18 +178,19 @@ def read_file(path: Path) -> str:
         raise AsrError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
 
 
-def _collect(rows: Iterable[tuple[int, str, str, dict[str, Any]]], path: Path, format: str) -> Transcripts:
+def _collect(read_rows: Callable[[], tables.Rows], path: Path, format: str) -> Transcripts:
     """The checks of all formats: empty and duplicate ids, texts that are too long, empty files."""
     texts: dict[str, str] = {}
     attributes: dict[str, dict[str, Any]] = {}
-    lines: dict[str, int] = {}
-    for number, id, text, more in rows:
+    for number, id, text, more in read_rows():
         if not id:
             raise AsrError(f"{path}, line {number}: the id is empty; give every utterance an id")
         if id in texts:
+            # Parsed again only for the message: the line numbers of a million ids would take much memory.
+            first = next((line for line, other, _, _ in read_rows() if other == id), number)
             hint = "; --ref-format lines and --hyp-format lines read text without ids" * (format == "kaldi")
             raise AsrError(
-                f"{path}, line {number}: duplicate id {id!r}, also in line {lines[id]}; "
+                f"{path}, line {number}: duplicate id {id!r}, also in line {first}; "
                 f"ids must be unique: rename or delete one{hint}"
             )
         if len(text) > LIMIT:
@@ -198,7 +199,6 @@ def _collect(rows: Iterable[tuple[int, str, str, dict[str, Any]]], path: Path, f
                 f"{LIMIT:,}; is a line break missing? Divide it into utterances"
             )
         texts[id] = text
-        lines[id] = number
         if more:
             attributes[id] = more
     if not texts:
