@@ -84,11 +84,11 @@ def main() -> None:
         for what, command in runs.items():
             seconds, processor, memory, text = timed(command, Path(name))
             base = base or (seconds, processor, memory)
-            said = text.splitlines()[0] if what != "sclite" else ""
+            message = text.splitlines()[0] if what != "sclite" else ""
             print(
                 f"{what:24} {seconds:8.2f} s ({seconds / base[0]:5.2f} x)  "
                 f"processor {processor:8.2f} s ({processor / base[1]:5.2f} x)  "
-                f"{memory:6.0f} MiB ({memory / base[2]:5.2f} x)  {said}",
+                f"{memory:6.0f} MiB ({memory / base[2]:5.2f} x)  {message}",
                 flush=True,
             )
 

@@ -21,7 +21,7 @@ def score(
     ],
     hyp: Annotated[
         Path,
-        typer.Argument(metavar="HYP", help="Hypotheses in one of these formats, with the ids of REF, or ctm."),
+        typer.Argument(metavar="HYP", help="Hypotheses in one of these formats with the ids of REF, or ctm."),
     ],
     against: Annotated[
         Path | None,
@@ -63,7 +63,8 @@ def score(
         ),
     ] = "auto",
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with every utterance and plots; with --against, both systems.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with every utterance and plots."),
     ] = None,
     nist: Annotated[
         Literal["sys", "raw", "pra"] | None, typer.Option(help="Print a report as sclite does.")

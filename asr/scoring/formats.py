@@ -148,8 +148,8 @@ def detect(path: Path, content: str, hyp: bool = False) -> str:
         if line.strip() and not _ID.match(word):
             option = "--hyp-format" if hyp else "--ref-format"
             raise AsrError(
-                f"{path}, line {number}: {word[:60]!r} does not look like an utterance id; use {option} lines "
-                f"for one text per line without ids, or {option} kaldi if each line begins with its id"
+                f"{path}, line {number}: {word[:60]!r} does not look like an utterance id; use {option} "
+                f"lines for one text per line without ids, or {option} kaldi if each line begins with its id"
             )
     return "kaldi"
 
@@ -202,7 +202,7 @@ def _collect(read_rows: Callable[[], tables.Rows], path: Path, format: str) -> T
         if more:
             attributes[id] = more
     if not texts:
-        raise AsrError(f"{path}: no utterances; check that the program which should have written it succeeded")
+        raise AsrError(f"{path}: no utterances; check that the program that writes it succeeded")
     return Transcripts(texts, attributes, format)
 
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
-from asr.scoring.report import described
+from asr.scoring.report import described, p_value
 from asr.scoring.wer import Score, UtteranceScore
 
 if TYPE_CHECKING:
-    from asr.scoring.significance import Interval
+    from asr.scoring.significance import Comparison, Interval
 
 _MOST_BARS = 40
 _OPERATIONS = {"substitute": "s", "delete": "d", "insert": "i"}
@@ -32,11 +32,11 @@ class Names(NamedTuple):
 
 
 class Second(NamedTuple):
-    """A second system on the same references, and the comparison with it as lines of text."""
+    """A second system on the same references, and its comparison with the first."""
 
     hyp: Path
     score: Score
-    comparison: Sequence[str]
+    comparison: Comparison
 
 
 def page(
@@ -65,8 +65,7 @@ def page(
     )
     yield from _figures(score, interval)
     if second:
-        lines = "<br>".join(map(escape, second.comparison))
-        yield f'<section class="comparison"><h2>Comparison of the two systems</h2><p>{lines}</p></section>\n'
+        yield _comparison(second, names)
     plots = [
         _plot(key, breakdown.groups(score, key), score.tokens.rate)
         for key in by
@@ -97,6 +96,26 @@ def _figures(score: Score, interval: Interval | None) -> Iterator[str]:
     for name, value in shown:
         yield f"<div><b>{value}</b><span>{name}</span></div>"
     yield "</section>\n"
+
+
+def _comparison(second: Second, names: Names) -> str:
+    found, apart = second.comparison, second.comparison.difference
+    rows = [
+        ("A", names.hyp.name, _percent(found.first)),
+        ("B", second.hyp.name, _percent(found.second)),
+        ("A &minus; B", f"95% interval {apart.low:+.2%} to {apart.high:+.2%}", f"{apart.rate:+.2%}"),
+        ("A is better", "probability, bootstrap", f"{found.probability_first_better:.3f}"),
+    ]
+    tests = [(found.mapsswe, "matched pairs"), (found.sign, "by block"), (found.wilcoxon, "by block")]
+    rows += [(test.name, f"{kind}, n = {test.n}", p_value(test.p)) for test, kind in tests]
+    body = "".join(
+        f'<tr><th>{name}</th><td>{escape(note)}</td><td class="n">{escape(value)}</td></tr>'
+        for name, note, value in rows
+    )
+    return (
+        "<section><h2>Comparison of two systems</h2>"
+        f'<table class="comparison"><tbody>{body}</tbody></table></section>\n'
+    )
 
 
 def _utterances(score: Score, names: Names, second: Second | None) -> Iterator[str]:
@@ -138,7 +157,8 @@ def _plot(key: str, groups: Sequence[Group], overall: float) -> str:
     height = 24 * len(shown)
     name = escape("reference length" if key == "length" else key)
     parts = [
-        f"<figure><figcaption>Error rate by {name}{left}</figcaption>"
+        f"<figure><figcaption>Error rate by {name}{left} "
+        '<span class="n">(number of utterances), dashed: all</span></figcaption>'
         f'<svg viewBox="0 0 480 {height}" role="img" aria-label="Error rate by {name}">'
     ]
     for i, group in enumerate(shown):
@@ -168,8 +188,8 @@ def _confusions(found: Confusions) -> str:
     tables = []
     for name, rows in columns:
         body = "".join(
-            f'<tr><td>{_mark(kind, ref, hyp)}</td><td class="n"><a href="#utterances" '
-            f'data-find="({_shown(ref)}&rarr;{_shown(hyp)})" title="Show the utterances">{n:,}</a></td></tr>'
+            f'<tr><td class="n"><a href="#utterances" data-find="({_shown(ref)}&rarr;{_shown(hyp)})" '
+            f'title="Show the utterances">{n:,}</a></td><td>{_mark(kind, ref, hyp)}</td></tr>'
             for kind, ref, hyp, n in rows
         )
         empty = '<tr><td colspan="2">none</td></tr>'

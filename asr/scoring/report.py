@@ -49,6 +49,11 @@ def described(score: Score) -> str:
     return f"normalization {how.normalization}, unit {how.unit}, costs {costs}"
 
 
+def p_value(p: float) -> str:
+    """ "p = 0.0312", or "p < 0.0001": a p-value is never exactly zero."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+
+
 def table(name: str, groups: Sequence[Group]) -> str:
     """A breakdown as lines of plain text with columns; `name` is the title of the first column."""
     wide = max(len(name), *(len(group.name) for group in groups))

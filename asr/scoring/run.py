@@ -85,11 +85,11 @@ def run(ref: Path, hyp: Path, options: Options) -> Report:
         comparison = _compare(first, second, names)
     if options.html:
         by = [*options.by, *(key for key in ("length", "speaker") if key not in options.by)]
-        other_system = None
+        both = None
         if second and comparison and options.against:
-            other_system = html.Second(options.against, second, comparison_text(comparison, hyp, options.against))
+            both = html.Second(options.against, second, comparison)
         with atomic_write(options.html) as out:
-            out.writelines(html.page(first, html.Names(ref, hyp, options.html), by, interval, other_system))
+            out.writelines(html.page(first, html.Names(ref, hyp, options.html), by, interval, both))
     if options.nist:
         return Report(_nist(first, options.nist, hyp.stem), tuple(warnings), failure)
     if options.json:
@@ -106,7 +106,7 @@ def run(ref: Path, hyp: Path, options: Options) -> Report:
         parts.insert(0, _interval_text(interval, blocks))
     parts += [report.table(key, groups) for key, groups in tables.items()]
     if comparison and options.against:
-        parts.append("\n".join(comparison_text(comparison, hyp, options.against)))
+        parts.append("\n".join(_comparison_text(comparison, hyp, options.against)))
     return Report("\n\n".join(parts), tuple(warnings), failure)
 
 
@@ -232,8 +232,9 @@ def _blocks(score: Score, key: str) -> tuple[dict[str, str] | None, str]:
     if key == "auto" and (lacking or len(set(found.values())) < 2):
         return None, "utterances"
     if lacking:
-        raise AsrError(f"--block {key}: {_few(lacking)} without {key!r} in the references; choose another key")
-    return {id: str(value) for id, value in found.items()}, f"{name}s" if name == "speaker" else f"values of {name}"
+        raise AsrError(f"--block {key}: {_few(lacking)} without {key!r} in the references")
+    plural = "speakers" if name == "speaker" else f"values of {name}"
+    return {id: str(value) for id, value in found.items()}, plural
 
 
 def _interval(score: Score, blocks: dict[str, str] | None) -> Interval:
@@ -269,7 +270,7 @@ def _interval_text(interval: Interval, blocks: str) -> str:
     )
 
 
-def comparison_text(found: Comparison, first: Path, second: Path) -> list[str]:
+def _comparison_text(found: Comparison, first: Path, second: Path) -> list[str]:
     """Lines of text: both rates, their difference and the tests."""
     apart = found.difference
     lines = [
@@ -279,12 +280,8 @@ def comparison_text(found: Comparison, first: Path, second: Path) -> list[str]:
         f"the first is better with probability {found.probability_first_better:.3f} (bootstrap)",
     ]
     tests: list[Test] = [found.mapsswe, found.sign, found.wilcoxon]
-    lines += [f"{t.name:9} {_p(t.p)}  (statistic {t.statistic:.3f}, n = {t.n})" for t in tests]
+    lines += [f"{t.name:9} {report.p_value(t.p)}  (statistic {t.statistic:.3f}, n = {t.n})" for t in tests]
     return lines
-
-
-def _p(p: float) -> str:
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
 def _finite(value: Any) -> Any:

@@ -116,9 +116,7 @@ def compare(
         )
     pairs = [(utterance, theirs[utterance.id]) for utterance in first.utterances]
     if by is not None and (lacking := next((id for id in ids if id not in by), None)) is not None:
-        raise AsrError(
-            f"utterance {lacking!r} has no block (speaker); name one for every utterance"
-        )
+        raise AsrError(f"utterance {lacking!r} has no block (speaker); name one for every utterance")
     blocks = None if by is None else [by[id] for id in ids]
     a, lengths_a = _per_block([mine.words for mine, _ in pairs], blocks)
     b, lengths_b = _per_block([other.words for _, other in pairs], blocks)

@@ -162,7 +162,7 @@ def assign(words: Sequence[Word], segments: Sequence[Segment]) -> dict[str, str]
     by_recording: dict[tuple[str, str], list[Segment]] = {}
     for segment in sorted(segments, key=lambda segment: segment.start):
         by_recording.setdefault(_folded(segment.recording), []).append(segment)
-    # The latest end so far: segments may overlap, and the first to end after a time is looked up by bisection.
+    # Segments may overlap: with the latest end so far, bisection finds the first to end after a time.
     ends = {key: list(accumulate((s.end for s in found), max)) for key, found in by_recording.items()}
     texts: dict[str, list[str]] = {segment.id: [] for segment in segments}
     for word in words:

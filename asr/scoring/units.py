@@ -17,6 +17,7 @@ COSTS = {"unit": UNIT, "nist": NIST}
 # Thai, Japanese kana, Chinese characters: scripts that are written without spaces between words.
 _UNSPACED = "\u0e00-\u0e7f\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
 _UNSPACED += "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_MARKS = re.compile(r"[{}/()@]")
 _SINGLE = re.compile(f"[{_UNSPACED}]")
 _MIXED = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
@@ -69,6 +70,8 @@ def measure(unit: str, costs: str, normalization: str, refs: Iterable[str]) -> M
     if costs not in COSTS:
         raise AsrError(f"unknown costs {costs!r}; choose one of {', '.join(COSTS)}")
     sample = "".join("".join(islice(refs, 1000)).split())
+    if costs == "nist":
+        sample = _MARKS.sub("", sample)
     unspaced = 2 * len(_SINGLE.findall(sample)) > len(sample)
     if unit == "auto":
         unit = "chars" if unspaced else "words"
