@@ -84,7 +84,7 @@ def align(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Cos
     Unit costs take the time of rapidfuzz's bit-parallel search. With others, time and memory grow with the
     length times the number of errors; for lattices with the product of the lengths. Raises AsrError for costs
     that are not positive, and if more than 400 million cells would be needed (twenty thousand tokens in a
-    lattice, or with nothing in common).
+    lattice, or without common tokens).
     """
     if min(costs) <= 0:
         raise AsrError(f"alignment costs must be positive, not {tuple(costs)}; sclite's are 4, 3 and 3")

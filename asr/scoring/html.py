@@ -241,7 +241,7 @@ def _audio(attributes: object, names: Names) -> str:
     values = attributes if isinstance(attributes, dict) else {}
     audio = values.get("audio", values.get("audio_filepath"))
     if not isinstance(audio, str) or "://" in audio:
-        return ""  # a self-contained page loads nothing from the network
+        return ""  # a self-contained page does not load from the network
     folder = os.path.abspath(names.page.parent)  # noqa: PTH100  resolve() would follow links
     link = quote(Path(os.path.relpath(names.ref.parent / audio, folder)).as_posix(), errors="surrogateescape")
     start, duration = values.get("start", values.get("offset", 0)), values.get("duration")

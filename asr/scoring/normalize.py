@@ -74,7 +74,7 @@ def word_mapper(
     for old, new in rules.items():
         key, value = (" ".join((change(side) if change else side).split()) for side in (old, new))
         if not key:
-            raise AsrError(f"the normalization leaves nothing of the mapped word {old!r}; delete its rule")
+            raise AsrError(f"the normalization removes the whole mapped word {old!r}; delete its rule")
         changed[key] = value or nothing
     if not changed:
         return lambda text: text

@@ -75,7 +75,7 @@ def ctm(content: str, path: Path) -> list[Word]:
     """Words of a ctm: `file channel start duration word [confidence]`.
 
     Alternatives (lines with <ALT_BEGIN>, <ALT> and <ALT_END>) become one word, `{ a / b c / @ }`, with the
-    latest midpoint of its words, as in sclite; `@` stands for no word.
+    latest midpoint of its words, as in sclite; `@` is no word.
 
     Raises AsrError with the line for too few fields, invalid times, starts of a file and channel that are not
     in order, and alternatives that are not begun or ended.

@@ -1,4 +1,4 @@
-"""Both formats are read as they stand, and every way of being broken is named with its place."""
+"""Texts are read unchanged; messages about broken files name the line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every format gives the same texts, whichever way it is recognised, and says what is wrong where."""
+"""Every format gives the same texts; messages name the problem and its line."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ CONTENT = {
 
 @pytest.mark.parametrize("format", CONTENT)
 @pytest.mark.parametrize("name", ["{}", "texts", "text", "x.txt"])
-def test_every_format_is_read_and_recognised(tmp_path, format, name):
+def test_every_format_is_read_and_recognized(tmp_path, format, name):
     path = tmp_path / name.replace("{}", f"a.{format}")
     path.write_text(CONTENT[format], encoding="utf-8", newline="")
     assert read_texts(path, format) == TEXTS
@@ -49,12 +49,12 @@ def test_folders_match_by_relative_stem(tmp_path):
     assert read_texts(tmp_path) == {"c": "", "s1/a.b": "eins"}
 
 
-def test_nemo_predictions_stand_in_the_same_file(tmp_path):
+def test_nemo_predictions_in_the_file_of_the_references(tmp_path):
     path = tmp_path / "m.json"
     record = {
         "audio_filepath": "a.wav",
-        "text": "message",
-        "pred_text": "recognized",
+        "text": "one",
+        "pred_text": "two",
         "offset": 1.5,
         "duration": 2,
     }

@@ -122,7 +122,7 @@ def test_any_white_space_separates_words_and_counts_once(space):
     assert one(f" a{space}b", "a b ").chars == Counts(hits=3)
 
 
-def test_nothing_is_normalised():
+def test_nothing_is_normalized():
     assert one("It is.", "it is").words == Counts(substitutions=2)
     assert one("é", "e\u0301").chars == Counts(substitutions=1, insertions=1)
 
