@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -256,3 +257,15 @@ def test_alternatives_of_a_ctm_need_nist_costs(tmp_path):
     assert (record["tokens"]["hits"], record["wer"]) == (2, 0.0)
     with pytest.raises(AsrError, match="need --costs nist"):
         run(ref, hyp, Options())
+
+
+def test_words_with_times_give_the_counts_of_sclite(tmp_path):
+    # Random stm and ctm with gaps, ignored segments, alternatives and other case, counted by sclite 2.10.
+    cases = json.loads((Path(__file__).parent / "data" / "sclite_timed.json").read_text())
+    assert len(cases) == 6
+    for stm, ctm, expected in cases:
+        ref, hyp = tmp_path / "r.stm", tmp_path / "h.ctm"
+        ref.write_text("\n".join(stm) + "\n")
+        hyp.write_text("\n".join(ctm) + "\n")
+        counts = json.loads(run(ref, hyp, Options(costs="nist", json=True)).text)["tokens"]
+        assert [counts[key] for key in ("hits", "substitutions", "deletions", "insertions")] == expected
