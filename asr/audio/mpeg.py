@@ -43,7 +43,7 @@ class _Part:
     start: int
     frame: Frame  # its first one
     header: bytes
-    tagged: bool  # the first frame holds a Xing or VBRI header and no audio
+    tag: str  # "Xing" or "VBRI" if the first frame holds such a header and no audio, else ""
     promised: int | None  # frames according to that header
     promised_bytes: int | None
     count: int = 0  # frames of audio
@@ -94,8 +94,7 @@ def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Strea
         part = parts[-1] if parts else None
         tag = _xing(file, at, head, frame)
         if part is None or tag or frame.kind != part.frame.kind:
-            promised, promised_bytes = tag or (None, None)
-            part = _Part(at, frame, head[:4], tag is not None, promised, promised_bytes)
+            part = _Part(at, frame, head[:4], *(tag or ("", None, None)))
             parts.append(part)
         if tag is None:
             part.count += 1
@@ -126,8 +125,8 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     return None
 
 
-def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[int | None, int | None] | None:
-    """Frames and bytes of a Xing, Info or VBRI header, None for each that it omits; None for other frames."""
+def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int | None, int | None] | None:
+    """Kind, frames and bytes of a Xing, Info or VBRI header, None for what it omits; None for other frames."""
     if frame.kind[1] != 3:
         return None
     for place in (4 + frame.side_info, 6 + frame.side_info):  # the second: after a checksum of two bytes
@@ -136,9 +135,9 @@ def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[int | Non
             fields = [int.from_bytes(head[place + i : place + i + 4], "big") for i in (8, 12)]
             count = fields[0] if flags & 1 else None
             length = fields[flags & 1] if flags & 2 else None
-            return count, length
+            return "Xing", count, length
     if head[36:40] == b"VBRI":
-        return int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
+        return "VBRI", int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     return None
 
 
@@ -155,8 +154,12 @@ def _tag_length(file: BinaryIO, at: int, size: int, head: bytes) -> int:
     file.seek(at)
     if head.startswith(b"LYRICSBEGIN"):
         return file.read(1 << 20).find(b"LYRICS200") + 9
-    block = file.read(1 << 16)
-    return len(block) - len(block.lstrip(b"\0"))
+    zeros, block = 0, b""
+    while not block.strip(b"\0") and (block := file.read(1 << 16)):
+        zeros += len(block) - len(block.lstrip(b"\0"))
+    # Zeros before a frame take the place of lost frames.
+    rest = block.lstrip(b"\0")
+    return zeros if not rest or rest.startswith((b"TAG", b"ID3", b"APETAGEX")) else 0
 
 
 def id3_length(head: bytes) -> int:
@@ -172,9 +175,9 @@ def id3_length(head: bytes) -> int:
 def _stream(part: _Part) -> Stream:
     """The bytes of a part; before them a Xing header with the true number of frames, if its own is not right."""
     least = (part.count - 4) * part.frame.samples  # encoder delay and padding are fewer than four frames
-    if part.frame.kind[1] != 3 or part.count == part.promised:
+    if part.frame.kind[1] != 3 or (part.tag == "Xing" and part.count == part.promised):
         return Stream(part.start, part.stop, least=least)
-    start = part.start + (part.frame.length if part.tagged else 0)
+    start = part.start + (part.frame.length if part.tag else 0)
     header = bytearray(part.header)
     header[1] |= 1  # no checksum
     for bitrate in range(1, 15):  # the smallest frame that has room

@@ -16,7 +16,8 @@ RESAMPLER = "HQ"  # soxr's 20-bit filter: aliases stay below the noise of 16-bit
 
 _FULL_SCALE = 32768.0  # of 16-bit samples
 _INT16_FROM = 100.0  # a float that large cannot be meant for [-1, 1]; it is a 16-bit sample
-_LARGEST = 2 * _FULL_SCALE
+LARGEST_FLOAT = 2 * _FULL_SCALE
+LARGEST_DECODED = _INT16_FROM  # from compressed audio; above it, the audio is damaged
 
 
 def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -46,7 +47,9 @@ def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPL
     return soxr.resample(mono, source_rate, sample_rate, RESAMPLER)
 
 
-def check_samples(samples: np.ndarray, name: str, first: int, rate: float) -> float:
+def check_samples(
+    samples: np.ndarray, name: str, first: int, rate: float, largest: float = LARGEST_FLOAT
+) -> float:
     """The largest magnitude. Raises AsrError with the time of the first sample that is impossible.
 
     `first` is the position of samples[0] in the recording.
@@ -54,10 +57,10 @@ def check_samples(samples: np.ndarray, name: str, first: int, rate: float) -> fl
     if not samples.size:
         return 0.0
     peak = max(float(samples.max()), -float(samples.min()))  # NaN if a sample is NaN
-    if peak <= _LARGEST:
+    if peak <= largest:
         return peak
     with np.errstate(invalid="ignore"):
-        bad = np.argwhere(~(np.abs(samples) <= _LARGEST))[0]
+        bad = np.argwhere(~(np.abs(samples) <= largest))[0]
     value, second = float(samples[tuple(bad)]), (first + int(bad[0])) / rate
     kind = f"sample of size {value:g}" if math.isfinite(value) else "NaN or infinite sample"
     raise AsrError(f"{name}: {kind} at {second:.3f} s; repair or leave out this audio")

@@ -41,22 +41,22 @@ def _best_cut(samples: np.ndarray, sample_rate: int) -> int:
     """Where to cut the longest possible piece (samples,)."""
     half = len(samples) // 2
     cut, energy = _quietest(samples[half:], sample_rate)
-    early_cut, early_energy = _quietest(samples[:half], sample_rate)
-    if early_energy < CLEARER * energy and early_cut:
+    early_cut, early_energy = _quietest(samples[:half], sample_rate, last=True)
+    if 0 < early_cut and early_energy < CLEARER * energy:
         return early_cut
     return max(1, half + cut)
 
 
-def _quietest(samples: np.ndarray, sample_rate: int) -> tuple[int, float]:
-    """The middle of the quietest stretch of PAUSE seconds, the last one of equals, and its mean square."""
+def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tuple[int, float]:
+    """The middle of the quietest stretch of PAUSE seconds, the first or the last one of equals, and its energy."""
     frame = max(1, int(FRAME * sample_rate))
-    stretch = max(1, min(len(samples), int(PAUSE * sample_rate)))
-    sums = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    energy = (sums[stretch:] - sums[:-stretch])[::frame]
+    energy = mean_squares(samples[: len(samples) // frame * frame], frame)
+    stretch = max(1, min(len(energy), round(PAUSE / FRAME)))
     if not len(energy):
         return 0, 0.0
-    last = len(energy) - 1 - int(energy[::-1].argmin())
-    return last * frame + stretch // 2, float(energy[last]) / stretch
+    sums = np.lib.stride_tricks.sliding_window_view(energy, stretch).sum(1)
+    index = len(sums) - 1 - int(sums[::-1].argmin()) if last else int(sums.argmin())
+    return index * frame + stretch * frame // 2, float(sums[index])
 
 
 def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
