@@ -43,7 +43,7 @@ class _Part:
     start: int
     frame: Frame  # its first one
     header: bytes
-    tag: str  # "Xing" or "VBRI" if the first frame holds such a header and no audio, else ""
+    tag: str  # "Xing", "VBRI" or "damaged" if the first frame holds such a header and no audio, else ""
     promised: int | None  # frames according to that header
     promised_bytes: int | None
     count: int = 0  # frames of audio
@@ -135,10 +135,24 @@ def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int 
             fields = [int.from_bytes(head[place + i : place + i + 4], "big") for i in (8, 12)]
             count = fields[0] if flags & 1 else None
             length = fields[flags & 1] if flags & 2 else None
-            return "Xing", count, length
+            file.seek(at)
+            return "Xing" if _is_intact(file.read(place + 156), place) else "damaged", count, length
     if head[36:40] == b"VBRI":
         return "VBRI", int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     return None
+
+
+def _is_intact(frame: bytes, place: int) -> bool:
+    """Whether the checksum of LAME's tag, which begins with "Xing" at `place`, is right or absent.
+
+    A damaged tag would have up to 4095 samples cut off at each end.
+    """
+    crc = 0
+    for byte in frame[: place + 154]:  # CRC-16 with the polynomial 0x8005, reflected
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return not any(frame[place + 120 : place + 156]) or crc.to_bytes(2, "big") == frame[place + 154 :]
 
 
 def _tag_length(file: BinaryIO, at: int, size: int, head: bytes) -> int:

@@ -204,6 +204,13 @@ def test_mp3_with_tags_around_and_inside():
     assert len(audio.read(id3 + encode(tone(), "flac"))) == 16000
 
 
+def test_a_damaged_tag_cuts_nothing_off():
+    encoded = bytearray(encode(tone(), "mp3"))
+    assert len(audio.read(bytes(encoded))) == 16000  # encoder delay and padding are removed
+    encoded[13 + 141 : 13 + 144] = b"\xff\xff\xff"  # 4095 samples at each end
+    assert 16000 < len(audio.read(bytes(encoded))) < 18500
+
+
 def test_vbri_header_counts_frames():
     encoded = encode(tone(seconds=3.0), "mp3")
     first = encoded.index(encoded[:2], 4)
