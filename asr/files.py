@@ -17,7 +17,7 @@ except ImportError:  # Windows has no such locks
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path for a message: newline, tab, escape and other characters without a glyph are written as in Python.
+    """The path for a message: control characters are written as in Python source code.
 
     A message stays one line, whatever the name of a file holds, and cannot change the state of a terminal.
     """

@@ -1,8 +1,8 @@
 """MPEG audio (MP3): the frames are counted, and concatenated files are split.
 
-mpg123 skips damaged frames, guesses the length of a stream without a Xing header, and stops where the first Xing
-header says. So every frame header is checked here first, and each stream gets a correct Xing header.
-Sources: ISO/IEC 11172-3 and 13818-3 (frames), "MP3 Infotag, revision 1" (LAME) and the VBRI header of Fraunhofer.
+mpg123 skips damaged frames, guesses the length of a stream without a Xing header, and stops where the first
+Xing header says. So every frame header is checked here first, and each stream gets a correct Xing header.
+Sources: ISO/IEC 11172-3 and 13818-3 (frames), LAME's "Mp3 Info Tag", the VBRI header of Fraunhofer.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def parse_header(header: bytes) -> Frame | None:
 def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     """The MPEG streams in [start, size) of a file; empty when it is no MPEG audio.
 
-    Raises AsrError when bytes between frames are neither a frame nor a tag, when the last frame is cut, and when
-    there are fewer frames than the Xing or VBRI header says.
+    Raises AsrError when bytes between frames are neither a frame nor a tag, when the last frame is cut, and
+    when there are fewer frames than the Xing or VBRI header says.
     """
     at = _first_frame(file, start, size)
     parts: list[_Part] = []
@@ -102,10 +102,10 @@ def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Strea
         part.stop = at
     for part in parts:
         present = part.stop - part.start
-        if part.promised is not None and part.count < part.promised:
-            # Some encoders count the frame of the header as well; then the number of bytes agrees.
-            if part.promised - part.count > 1 or present < (part.promised_bytes or 1 << 62):
-                raise truncated(name, f"{part.count} MPEG frames where the header says {part.promised}")
+        missing = (part.promised or 0) - part.count
+        # Some encoders count the frame of the header as well; then the number of bytes agrees.
+        if missing > 1 or (missing == 1 and present < (part.promised_bytes or 1 << 62)):
+            raise truncated(name, f"{part.count} MPEG frames where the header says {part.promised}")
     return [_stream(part) for part in parts if part.count]
 
 
@@ -113,6 +113,8 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     """The offset of the first frame that is followed by a second one of its kind, or that is the last one."""
     file.seek(start)
     window = file.read(_JUNK)
+    if parse_header(window[:4]):  # this is MPEG audio: a wrong second frame is damage
+        return start
     at = window.find(b"\xff")
     while at >= 0:
         frame = parse_header(window[at : at + 4])
@@ -126,7 +128,7 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
 
 
 def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int | None, int | None] | None:
-    """Kind, frames and bytes of a Xing, Info or VBRI header, None for what it omits; None for other frames."""
+    """Kind, frames and bytes of a Xing or VBRI header, None for what it omits; None for other frames."""
     if frame.kind[1] != 3:
         return None
     for place in (4 + frame.side_info, 6 + frame.side_info):  # the second: after a checksum of two bytes
@@ -187,7 +189,7 @@ def id3_length(head: bytes) -> int:
 
 
 def _stream(part: _Part) -> Stream:
-    """The bytes of a part; before them a Xing header with the true number of frames, if its own is not right."""
+    """The bytes of a part, after a Xing header with the true number of frames if its own is not right."""
     least = (part.count - 4) * part.frame.samples  # encoder delay and padding are fewer than four frames
     if part.frame.kind[1] != 3 or (part.tag == "Xing" and part.count == part.promised):
         return Stream(part.start, part.stop, least=least)

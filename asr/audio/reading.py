@@ -55,13 +55,13 @@ def read(
 ) -> np.ndarray:
     """The samples of `source` from `start` for `duration` seconds: float32 (samples,), nominally in [-1, 1].
 
-    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name` stands
-    for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the other, each
-    resampled from its own rate. A `duration` beyond the end gives what is there. Float files with 16-bit
-    values are scaled, with a UserWarning (see `from_array`).
+    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name`
+    stands for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the
+    other, each resampled from its own rate. A `duration` beyond the end gives what is there. Float files with
+    16-bit values are scaled, with a UserWarning (see `from_array`).
 
-    Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has impossible
-    samples or an impossible rate, and for a `start` at or beyond the end.
+    Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has
+    impossible samples or an impossible rate, and for a `start` at or beyond the end.
     """
     check_rate(sample_rate, "requested sample rate")
     with _opened(source, name) as file:
@@ -89,8 +89,8 @@ def blocks(
 ) -> Iterator[np.ndarray]:
     """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
 
-    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its peak.
-    Raises AsrError as `read` does, for some defects only when their block is reached.
+    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its
+    peak. Raises AsrError as `read` does, for some defects only when their block is reached.
     """
     check_rate(sample_rate, "requested sample rate")
     if not (math.isfinite(seconds) and seconds > 0):
@@ -141,7 +141,7 @@ class _File(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Decoded audio: float32 (samples,), the number and the rate of its stream, the peak of floats (else 0)."""
+    """Decoded audio: float32 (samples,), the number and the rate of its stream, the peak if floats."""
 
     mono: np.ndarray
     stream: int
@@ -241,7 +241,7 @@ def _decoder(file: _File, stream: Stream) -> _ForwardSound:
             raise _unreadable(file.name, reader.error) from None
         detail = getattr(error, "error_string", "no header").rstrip(".")
         raise AsrError(
-            f"{file.name}: not an audio file that can be read ({detail}); check it, or convert it to wav or flac"
+            f"{file.name}: not an audio file that can be read ({detail}); convert it to wav or flac"
         ) from None
     if sound.frames < stream.least:
         sound.close()
@@ -335,7 +335,7 @@ def _skip_checked(file: _File, sound: _ForwardSound, frames: int) -> None:
 
 
 def _skip(sound: _ForwardSound, frames: int) -> None:
-    """Go to a frame, by decoding where one cannot jump: in some encodings, and just before the frame in an MP3."""
+    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
     if frames and sound.frames < _UNKNOWN and sound.can_seek():
         jump = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
         with quiet_c_stderr():

@@ -23,10 +23,10 @@ LARGEST_DECODED = _INT16_FROM  # from compressed audio; above it, the audio is d
 def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """An array (samples,) or (samples, channels) as `read` returns it: float32 (samples,) at `sample_rate`.
 
-    int16, int32 and uint8 are scaled to [-1, 1]. Floats are taken as they are, unless the largest magnitude is
-    100 or more: then they are taken for 16-bit samples, divided by 32768, and a UserWarning says so. Raises
-    AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, and rates outside
-    1 kHz to 1 MHz.
+    int16, int32 and uint8 are scaled to [-1, 1]. Floats are taken as they are, unless the largest magnitude
+    is 100 or more: then they are taken for 16-bit samples, divided by 32768, and a UserWarning says so.
+    Raises AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, and rates
+    outside 1 kHz to 1 MHz.
     """
     name = "audio array"
     check_rate(source_rate, name)
@@ -85,7 +85,7 @@ def mix(samples: np.ndarray) -> np.ndarray:
 
 
 def check_rate(rate: float, name: str) -> None:
-    """Raise AsrError for a rate outside 1 kHz to 1 MHz: from 1 Hz, a short file would become hours of audio."""
+    """Raise AsrError for a rate outside 1 kHz to 1 MHz: at 1 Hz, a short file is hours of audio."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AsrError(
             f"{name}: sample rate of {rate} Hz is impossible; give {LOWEST_RATE} to {HIGHEST_RATE} Hz"

@@ -15,18 +15,18 @@ CLEARER = 0.1  # a pause in the first half is preferred only if its energy is be
 def segments(
     blocks: Iterable[np.ndarray], sample_rate: int, longest_seconds: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Cut a recording, given in blocks (samples,), into pieces of at most `longest_seconds`: (start, samples).
+    """Cut a recording, given in blocks (samples,), into pieces of `longest_seconds` at most.
 
-    `start` is in seconds. Each cut is in the middle of the quietest 0.2 s of the second half of the longest piece.
-    If that is no pause, but there is one in the first half, the cut is there. Only without any pause can a cut
-    fall into a word. Stretches of silence are left out, and a piece begins and ends at most 0.2 s before and
-    after its sound. Cuts depend on the samples and on `longest_seconds` alone, not on the sizes of the blocks.
-    Memory holds one piece and one block.
+    Yields (start in seconds, samples). Each cut is in the middle of the quietest 0.2 s of the second half of
+    the longest piece. If the first half has a much quieter place, a pause, the cut is there. Only without any
+    pause can a cut fall into a word. Stretches of silence are left out, and a piece begins and ends at most
+    0.2 s before and after its sound. Cuts depend on the samples and on `longest_seconds` alone, not on the
+    sizes of the blocks. Memory holds one piece and one block.
     """
     held, start = (
         np.zeros(0, np.float32),
         0,
-    )  # `start` is the position of held[0] in the recording, in samples
+    )  # `start`: position of held[0], in samples
     longest = max(1, int(longest_seconds * sample_rate))
     for block in blocks:
         held = np.concatenate([held, block])
@@ -42,13 +42,13 @@ def _best_cut(samples: np.ndarray, sample_rate: int) -> int:
     half = len(samples) // 2
     cut, energy = _quietest(samples[half:], sample_rate)
     early_cut, early_energy = _quietest(samples[:half], sample_rate, last=True)
-    if 0 < early_cut and early_energy < CLEARER * energy:
+    if early_cut and early_energy < CLEARER * energy:
         return early_cut
     return max(1, half + cut)
 
 
 def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tuple[int, float]:
-    """The middle of the quietest stretch of PAUSE seconds, the first or the last one of equals, and its energy."""
+    """The middle and the energy of the quietest PAUSE seconds, the first or the last of equals."""
     frame = max(1, int(FRAME * sample_rate))
     energy = mean_squares(samples[: len(samples) // frame * frame], frame)
     stretch = max(1, min(len(energy), round(PAUSE / FRAME)))

@@ -1,14 +1,14 @@
-"""Several hundred cut and garbled files of each format: audio or one line, and nothing shortened that passes as whole."""
+"""Hundreds of cut and garbled files of each format: audio or one line, and nothing is shortened."""
 
 import os
 from collections import Counter
 
 import numpy as np
 import pytest
+from test_streams import FORMATS, encode, tone
 
 from asr import audio
 from asr.errors import AsrError
-from test_streams import FORMATS, encode, tone
 
 FILES = 200  # of each format and kind of damage
 SECONDS = 2.0

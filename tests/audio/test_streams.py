@@ -61,7 +61,7 @@ def pitch(samples, rate=16000):
 def test_truncated_files_are_rejected(name, part):
     encoded = encode(tone(seconds=3.0), name)
     for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source))):
-        with pytest.raises(AsrError, match="truncated|damaged"):
+        with pytest.raises(AsrError, match=r"truncated|damaged"):
             function(encoded[: int(part * len(encoded))])
 
 
@@ -110,7 +110,7 @@ def test_messages_of_mpg123_are_not_printed(tmp_path):
     path.write_bytes(encoded)
     code = (
         "import sys, soundfile, ctypes; from asr import audio\n"
-        "reads = {'ours': lambda: audio.read(sys.argv[2], 16000), 'plain': lambda: soundfile.read(sys.argv[2])}\n"
+        "reads = {'ours': lambda: audio.read(sys.argv[2]), 'plain': lambda: soundfile.read(sys.argv[2])}\n"
         "try: reads[sys.argv[1]]()\n"
         "except audio.reading.AsrError: pass\n"
         "print('python', file=sys.stderr)\n"
@@ -174,7 +174,7 @@ def test_concatenated_files_are_read_to_their_end(name):
 @pytest.mark.parametrize("name", ["ogg", "flac", "mp3", "wav"])
 def test_a_truncated_second_stream_is_rejected(name):
     encoded = encode(tone(), name)
-    with pytest.raises(AsrError, match="truncated|damaged"):
+    with pytest.raises(AsrError, match=r"truncated|damaged"):
         audio.read(encoded + encoded[: int(len(encoded) * 0.7)])
 
 
@@ -256,9 +256,9 @@ def test_bytes_and_open_files_are_read_as_paths_are(tmp_path):
         assert not file.closed
         with pytest.raises(AsrError, match=r"a\.flac: start 5 s"):
             audio.read(file, start=5.0)
-    with pytest.raises(AsrError, match="^upload 7: damaged or truncated"):
+    with pytest.raises(AsrError, match=r"^upload 7: damaged or truncated"):
         audio.read(encoded[:-100], name="upload 7")
-    with pytest.raises(AsrError, match="^audio data: empty"):
+    with pytest.raises(AsrError, match=r"^audio data: empty"):
         audio.read(b"")
     with path.open(encoding="latin-1") as text, pytest.raises(AsrError, match="opened as text"):
         audio.read(text)
@@ -322,7 +322,7 @@ def test_impossible_rates_are_rejected(rate):
     encoded = bytearray(encode(tone(), "wav"))
     encoded[24:28] = struct.pack("<I", rate)
     for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source))):
-        with pytest.raises(AsrError, match="rate of .* impossible|cannot be read"):
+        with pytest.raises(AsrError, match=r"rate of .* impossible|cannot be read"):
             function(bytes(encoded))
     with pytest.raises(AsrError, match="rate"):
         audio.from_array(tone(), rate)
