@@ -29,7 +29,7 @@ def score(
     ] = None,
     unit: Annotated[
         Literal["auto", "words", "chars", "mixed"],
-        typer.Option(help="Unit of the error rate; auto: characters for Chinese, Japanese, Thai, else words."),
+        typer.Option(help="Unit of the rate; auto: characters for Chinese, Japanese, Thai, else words."),
     ] = "auto",
     normalize: Annotated[
         Literal["none", "case", "basic", "english"],
