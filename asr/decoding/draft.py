@@ -116,9 +116,8 @@ class Draft:
         new_size = max(int(ends[:, -1].max()), size)
 
         def moved(values: Tensor, added: Tensor, empty: float) -> Tensor:
-            new = values.new_full(
-                (len(rows), new_size + 1), empty
-            )  # values to be dropped go to the last column
+            # Values that are dropped go to an additional last column.
+            new = values.new_full((len(rows), new_size + 1), empty)
             new.scatter_(1, torch.where(kept, ends - 1, new_size), values)
             new.scatter_(1, torch.where(inserted, ends - 2, new_size), added)
             return new[:, :-1]

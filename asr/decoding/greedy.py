@@ -69,9 +69,9 @@ def decode_step_by_step(
     more than a quarter of the rows are finished.
     """
     hypotheses = Hypotheses(rules)
-    scorer = (
-        CTCPrefixScorer(ctc, memory.lengths, rules.special) if ctc is not None and rules.ctc_weight else None
-    )
+    scorer = None
+    if ctc is not None and rules.ctc_weight:
+        scorer = CTCPrefixScorer(ctc, memory.lengths, rules.special)
     rows = torch.arange(len(memory.lengths), device=memory.lengths.device)  # (R,) the utterance of each row
     live = torch.ones_like(rows, dtype=torch.bool)  # (R,) unfinished rows
     state, tokens = start_with_prompt(network, memory, rules.special, hypotheses.capacity)
