@@ -73,7 +73,7 @@ def talkative(norm, special=SPECIAL):
         assert seed < 200, "no network has hypotheses of different lengths: change the weights in network()"
 
 
-# ---------------------------------------------------------------------------------- random networks, any batch
+# ------------------------------------------------------------------------------ random networks, any batch
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -108,7 +108,7 @@ def test_with_caches_equals_naive_decoding_for_any_network(lengths, seed, max_to
 @pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_logit_processors_see_each_prefix_and_decide(special, weight):
-    """The first one prefers other tokens after other histories; the second one forbids a token after itself."""
+    """One prefers other tokens after other histories, the other forbids a token after itself."""
 
     def no_double(tokens, log_probs):
         return log_probs.scatter(1, tokens[:, -1:], -math.inf)
@@ -172,7 +172,7 @@ def test_decoding_changes_neither_the_memory_nor_the_next_result():
     assert greedy(model, memory, PLAIN) == first
 
 
-# --------------------------------------------------------------------------------- models that lack operations
+# ----------------------------------------------------------------------------- models that lack operations
 
 
 def test_a_model_without_cached_scoring_decodes_step_by_step():
@@ -198,7 +198,7 @@ def test_other_scorers_are_refused():
         decode(None, None, SPECIAL, PLAIN, factories=[object()])
 
 
-# ------------------------------------------------------------------------------------------ a scripted network
+# -------------------------------------------------------------------------------------- a scripted network
 
 
 def test_tokens_scores_and_ends():

@@ -13,7 +13,6 @@ from decoding_networks import (
     HALF,
     LENGTHS,
     LONG_PROMPT,
-    PAD,
     SPECIAL,
     VOCABULARY,
     ScriptedWithCTC,
@@ -121,7 +120,7 @@ def test_a_processor_that_depends_on_the_history_gets_each_position_s_own_prefix
     assert sum(result is not None for result in results) >= 6
 
 
-# ------------------------------------------------------------------- CTC's output, and what the decoder chooses
+# --------------------------------------------------------------- CTC's output, and what the decoder chooses
 
 # CTC's output in each state, _ for a blank; where it is wrong, the decoder's token comes second.
 CHANGES = {
@@ -187,9 +186,9 @@ def test_where_the_rest_of_the_draft_begins():
 
 
 def test_choices_after_a_mismatch_revise_the_rest_of_the_draft():
-    """The first mismatch is at position 1. In later rows one choice replaces a token, one deletes a token, one
-    inserts a token because CTC is confident of its own, one is EOS and one is improbable: the last two change
-    nothing. Row 3 is not in the batch any more."""
+    """The first mismatch is at position 1. The choice at position 3 replaces a token (row 0), deletes one
+    (row 1), inserts one because CTC is confident of its own (row 2), is EOS (row 4), or is improbable (row 5).
+    The last two change nothing. Row 3 is not in the batch any more."""
     ctc, lengths, _ = ctc_output(*["5 _ 6 _ 7 _ 8 _ 6 _ 5 _"] * 6)
     draft = Draft(ctc, torch.tensor(lengths), SPECIAL)
     draft._probabilities[:] = torch.tensor([0.6, 0.6, 0.9, 0.9, 0.6, 0.6]).unsqueeze(1)
@@ -272,7 +271,7 @@ def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch
 
 
 def test_a_candidate_that_rounding_could_exchange_is_left_to_step_by_step(cheap_positions):
-    """The last candidate that CTC scores, 5, and the first that it does not score, 6, are equally probable."""
+    """The last candidate that CTC scores and the first that it does not score are equally probable."""
     ctc, lengths, _ = ctc_output("5 _ 7")
     model = ScriptedWithCTC((5, 7), ctc=ctc)
     original, passes = model.forward_cached, []
