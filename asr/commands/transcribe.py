@@ -33,9 +33,12 @@ def transcribe(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     batch_seconds: Annotated[float, typer.Option(min=1.0, help="Audio in one batch, in seconds.")] = 120.0,
     decoder: Annotated[
-        Decoder,
-        typer.Option(help="beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too."),
-    ] = Decoder.greedy,
+        Decoder | None,
+        typer.Option(
+            help="beam: search; ctc: CTC alone; rescoring: CTC's hypotheses, ranked by the decoder too.",
+            show_default="greedy; ctc for a model without decoder",
+        ),
+    ] = None,
     beam: Annotated[
         int | None, typer.Option(help="Texts kept while searching.", show_default="10; ctc: 1")
     ] = None,
@@ -91,7 +94,7 @@ def transcribe(
     from asr.transcription.job import Output, read_hot_words, transcribe_inputs
 
     options = DecodingOptions(
-        decoder=decoder.value,
+        decoder=decoder.value if decoder else None,
         max_tokens=max_tokens,
         ctc_weight=ctc_weight,
         candidates=candidates,

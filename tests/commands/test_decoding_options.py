@@ -90,6 +90,19 @@ def test_a_model_without_ctc_refuses_what_needs_it(transcribe, tmp_path):
         assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
 
 
+def test_a_model_without_decoder_decodes_with_ctc_and_refuses_the_others(transcribe, tmp_path):
+    small = sections(d_model=16, n_heads=2, d_ffn=16, encoder_layers=1, conv_channels=2)
+    config = Config.model_validate({"model": small | {"decoder": None}, "train": {"ctc_weight": 1.0}})
+    tokenizer = CharacterTokenizer.from_characters("seven ix")
+    Bundle.build(config, tokenizer).save(tmp_path / "model")
+    for right in ([], ["--decoder", "ctc"], ["--beam", "3"]):
+        assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
+    for wrong in ("greedy", "beam", "rescoring"):
+        status, _, err = transcribe("--decoder", wrong, model=tmp_path / "model")
+        assert status == 1 and len(err.splitlines()) == 1
+        assert f"decoder {wrong}: this model has no decoder; use the decoder ctc" in err
+
+
 def test_the_n_best_texts_are_written_as_json(transcribe, tmp_path):
     out = tmp_path / "out.jsonl"
     assert transcribe("--decoder", "beam", "--beam", 4, "--n-best", 3, "--output", out) == (0, "", "")

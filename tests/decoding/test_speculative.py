@@ -187,8 +187,8 @@ def test_where_the_rest_of_the_draft_begins():
 
 def test_choices_after_a_mismatch_revise_the_rest_of_the_draft():
     """The first mismatch is at position 1. The choice at position 3 replaces a token (row 0), deletes one
-    (row 1), inserts one because CTC is confident of its own (row 2), is EOS (row 4), or is improbable (row 5).
-    The last two change nothing. Row 3 is not in the batch any more."""
+    (row 1), inserts one because CTC is confident of its own (row 2), is EOS (row 4), or is improbable
+    (row 5). The last two change nothing. Row 3 is not in the batch any more."""
     ctc, lengths, _ = ctc_output(*["5 _ 6 _ 7 _ 8 _ 6 _ 5 _"] * 6)
     draft = Draft(ctc, torch.tensor(lengths), SPECIAL)
     draft._probabilities[:] = torch.tensor([0.6, 0.6, 0.9, 0.9, 0.6, 0.6]).unsqueeze(1)
