@@ -5,9 +5,9 @@
 
 For each decoder: word error rate; decoder passes per utterance (those in which the utterance takes part); and
 seconds of audio per second (RTFx), of decoding alone and end to end. The latter includes reading, features
-and encoder, which are the same for all decoders. Every batch goes through all decoders before the next one is
-read, and the fastest of `--repeats` counts, so all decoders run on the same machine load. One batch is decoded
-before the measurement, as a warm-up.
+and encoder, which are the same for all decoders. Every batch goes through all decoders before the next one
+is read, and the fastest of `--repeats` counts, so all decoders run under the same load of the machine. One
+batch is decoded before the measurement, as a warm-up.
 
 With `--one-by-one` a batch is one recording. The last line then compares greedy decoding with a draft and
 step by step, end to end. The exit status is 1 if a hypothesis differs.
