@@ -65,7 +65,7 @@ def beam_search(
     for position in range(capacity):
         log_probs = network.step(beam.tokens.flatten(), state)  # (B * W, V)
         log_probs = logit_processors(beam.prefixes(position), log_probs)
-        parents = beam.extend(scores.of_candidates(log_probs), options.beam_size, position)  # (B, W)
+        parents = beam.keep_best(scores.of_candidates(log_probs), options.beam_size, position)  # (B, W)
         _move_finished(beam, parents, pool, special, options, position)
         live = beam.best_possible(scores.gain, options, position) > pool.worst[beam.rows]  # (B,)
         live_count = int(live.sum())
@@ -114,7 +114,7 @@ class _Beam:
         """The numbers 0 to B * W - 1, as (B, W)."""
         return torch.arange(self.tokens.numel(), device=self.tokens.device).view_as(self.tokens)
 
-    def extend(self, candidates: tuple[Tensor, Tensor, Tensor], beam_size: int, position: int) -> Tensor:
+    def keep_best(self, candidates: tuple[Tensor, Tensor, Tensor], beam_size: int, position: int) -> Tensor:
         """Keep the `beam_size` best continuations of each utterance; `position` is that of the new token.
 
         `candidates` are tokens, the decoder's log-probabilities and the joint scores, each (B * W, K).

@@ -208,3 +208,17 @@ def test_an_empty_batch_and_other_scorers():
     assert rescore(None, empty, SPECIAL, DecodingOptions("rescoring")) == []
     with pytest.raises(AsrError, match="rescoring or beam"):
         ctc_decode(None, empty, SPECIAL, DecodingOptions("ctc"), [object()])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("decode", [ctc_decode, rescore])
+def test_on_a_gpu_it_is_the_same(decode):
+    model = network(5)
+    features, lengths = batch()
+    options = DecodingOptions("ctc" if decode is ctc_decode else "rescoring", beam=5, n_best=5)
+    expected = decode(model, model.encode(features, lengths), LONG_PROMPT, options)
+    model.cuda()
+    found = decode(model, model.encode(features.cuda(), lengths.cuda()), LONG_PROMPT, options)
+    for row, other in zip(found, expected, strict=True):
+        assert [h.score for h in row] == pytest.approx([h.score for h in other], abs=1e-2)

@@ -361,3 +361,20 @@ def test_the_tokens_of_ctc_paths(special, data):
         expected = [t for t, _ in itertools.groupby(row) if t != blank]
         assert sequence == expected + [special.eos] * (len(sequence) - len(expected))
         assert counts[0] == 0 and counts[-1] == counts[len(row)] == len(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+def test_on_a_gpu_it_is_the_same(special):
+    model = network(3).double()
+    features, lengths = batch()
+    memory = model.encode(features.double(), lengths)
+    expected = {
+        options: [h.tokens for (h,) in greedy(model, memory, special, options)]
+        for options in (DecodingOptions(), DecodingOptions(draft=False), DecodingOptions(ctc_weight=0.0))
+    }
+    model.cuda()
+    memory = model.encode(features.double().cuda(), lengths.cuda())
+    for options, tokens in expected.items():
+        assert [h.tokens for (h,) in greedy(model, memory, special, options)] == tokens
