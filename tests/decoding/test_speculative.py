@@ -166,6 +166,16 @@ def test_each_row_advances_by_its_own_count_and_leaves_when_it_is_finished(cheap
     assert model.held == [7, 5, 1]
 
 
+def test_the_maximum_length_inside_a_pass_ends_the_hypothesis(cheap_positions):
+    """The pass also decides the tokens after the maximum length and EOS, which must not count."""
+    ctc, lengths, (tokens,) = ctc_output("5 _ 6 _ 7 _ 8 _")
+    model = ScriptedWithCTC(tokens, ctc=ctc)
+    (found,) = outcome(model, model.memory(*lengths), ctc_weight=0.0, max_tokens=2)
+    assert (found.tokens, found.finish_reason) == ((5, 6), FinishReason.length)
+    assert found.log_prob == pytest.approx(2 * HALF)
+    assert model.held == [1] * (1 + 3)  # one pass with the draft, three steps without
+
+
 def test_where_the_rest_of_the_draft_begins():
     for change, tokens, position in [
         ("5 _ 6 _ 7 _ 8 _", (5, 6), 2),
