@@ -32,19 +32,19 @@ class FinishedPool:
         tokens: Tensor,
         log_probs: Tensor,
         length: int,
-        special: Tensor,
+        not_ended: Tensor,
         reason: FinishReason,
     ) -> None:
         """Add hypotheses with finite scores.
 
         rows (B,) are utterances; scores and log_probs (B, W); the first `length` of tokens (B, W, capacity)
-        count. The finish reason of `special` (B, W) is `reason`, that of the others is EOS.
+        count. The finish reason is `reason` for `not_ended` (B, W), and EOS for the others.
         """
         if scores.device.type == "cpu" and not scores.isfinite().any():
             return  # at most steps; on a GPU the question takes longer than the work that it saves
-        reasons = _REASONS.index(reason) * special  # FinishReason.end has the index 0
+        reasons = _REASONS.index(reason) * not_ended  # FinishReason.end has the index 0
         facts = torch.stack((scores, log_probs, torch.full_like(scores, length), reasons.to(scores.dtype)), 2)
-        ranks = scores - REPETITION_PENALTY * special if reason is FinishReason.repetition else scores
+        ranks = scores - REPETITION_PENALTY * not_ended if reason is FinishReason.repetition else scores
         size = self._ranks.size(1)
         best, chosen = torch.cat((self._ranks[rows], ranks.float()), 1).topk(size)
         self._ranks[rows] = best

@@ -20,7 +20,8 @@ class LogitProcessor(Protocol):
     def __call__(self, tokens: Tensor, log_probs: Tensor) -> Tensor:
         """tokens (R, U) with the prompt, log_probs (R, V) of the next token -> log-probabilities (R, V).
 
-        A forbidden token gets minus infinity. `log_probs` may be changed in place, `tokens` must not be.
+        A forbidden token gets minus infinity. The result must not exceed 0, which beam search relies on.
+        `log_probs` may be changed in place, `tokens` must not be.
         Rows must be processed independently: decoders choose which rows they process together.
         """
         ...

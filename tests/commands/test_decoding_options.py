@@ -119,7 +119,7 @@ def test_each_option_changes_something(transcribe, tmp_path):
     out = tmp_path / "out.jsonl"
 
     def result(arguments):
-        assert transcribe(*arguments.split(), "--output", out) == (0, "", "")
+        assert transcribe(*arguments.split(), "--output", out, "--overwrite") == (0, "", "")
         (segment,) = json.loads(out.read_text())["segments"]
         return segment["text"], segment["score"], len(segment["alternatives"])
 

@@ -373,6 +373,55 @@ def test_it_stops_as_soon_as_nothing_can_win():
     assert len(others) == 2 and 4 < len(model.steps) < 20
 
 
+class PointForA:
+    """A scorer and its factory: one point for each A."""
+
+    weight = gain = 1.0
+
+    def start(self, rows, capacity):
+        return self
+
+    def score(self, candidates):
+        return (candidates == A).float()
+
+    def advance(self, tokens):
+        pass
+
+    def select(self, rows):
+        return self
+
+
+def test_it_does_not_stop_while_a_gain_can_still_win():
+    """Scores above 0, normalized by the square of the length: 0.31 / 4 for one A, 1.31 / 9 for two."""
+
+    def rule(tokens, row):
+        return ({A: 1.0}, {A: 0.5, EOS: 0.5}, {EOS: 1.0})[len(tokens)] if len(tokens) < 3 else {EOS: 1.0}
+
+    model = Ruled(rule)
+    options = DecodingOptions(decoder="beam", beam=3, length_normalization=2.0)
+    (best,) = beam_search(model, model.memory(50), SPECIAL, options, [PointForA()])[0]
+    assert best.tokens == (A, A) and best.score == pytest.approx((2 + math.log(0.5)) / 9)
+
+
+def test_a_forbidden_token_is_not_decoded_even_by_ctc_alone():
+    """With a weight of 1 for CTC, 0 times the decoder's minus infinity must not become a score."""
+
+    def no_a(tokens, log_probs):
+        log_probs[:, A] = -math.inf
+        return log_probs
+
+    options = DecodingOptions(decoder="beam", beam=4, n_best=4, ctc_weight=1.0, candidates=V)
+    decoded = set()
+    for seed in range(5):
+        model = network(seed)
+        memory = model.encode(*batch())
+        decoded |= {t for hs in beam_search(model, memory, SPECIAL, options) for h in hs for t in h.tokens}
+        for hypotheses in beam_search(model, memory, SPECIAL, options, [], [no_a]):
+            for h in hypotheses:
+                assert not {A, EOS, *SPECIAL.suppressed} & {*h.tokens} and math.isfinite(h.score)
+    assert A in decoded
+
+
 def test_utterances_that_are_finished_leave_the_batch():
     model = Ruled(lambda tokens, row: {A: 0.99, EOS: 0.01} if len(tokens) < 3 * row else {EOS: 0.99, A: 0.01})
     found = beam_search(model, model.memory(*[40] * 8), SPECIAL, DecodingOptions(decoder="beam", beam=2))
