@@ -176,9 +176,9 @@ def _keep_best(
     prefixes.blank = blank.masked_fill(grown, -torch.inf)
     prefixes.token = torch.where(grown, totals, token)
     prefixes.last = torch.where(grown, added, last)
-    # An impossible prefix must not be found as the beginning or as the continuation of another one.
+    # An impossible prefix must not be found as the continuation of another one.
     prefixes.parents = torch.where(grown, hashes, parents).masked_fill(impossible, 0)
-    prefixes.hashes = torch.where(grown, hashes * _HASH_FACTOR + added, hashes).masked_fill(impossible, -1)
+    prefixes.hashes = torch.where(grown, hashes * _HASH_FACTOR + added, hashes)
     prefixes.sizes = sizes + grown.long()
     prefixes.tokens = tokens
     return impossible
