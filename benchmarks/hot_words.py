@@ -55,11 +55,14 @@ def main() -> None:
     print(f"{len(rare)} rare words, {len(others)} distractors")
     bundle = load_model(options.model, options.device)
     references = {u.id: u.text or "" for u in read_manifest(options.test)}
+    inputs, unreadable = find_inputs([str(options.test)])
+    if unreadable:
+        raise unreadable[0]
     for bonus in (0.0, *options.bonus):
         how = DecodingOptions(
             decoder="beam", beam=options.beam, hot_words=(*rare, *others), hot_word_bonus=bonus
         )
-        results = Recognizer(bundle, options=how).transcribe_all(find_inputs([str(options.test)]))
+        results = Recognizer(bundle, options=how).transcribe_all(inputs)
         texts = {r.id: r.text for r in results if isinstance(r, Transcript)}
         found = score(references, texts)
         edits = [edit for utterance in found.utterances for edit in utterance.alignment]
