@@ -81,10 +81,10 @@ def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
 
 def batches(utterances: list[Utterance], seconds: float) -> list[list[Utterance]]:
     """Of similar length, at most so many padded seconds each."""
-    left = sorted(utterances, key=lambda u: -u.duration)
+    left = sorted(utterances, key=lambda u: -(u.duration or 0.0))
     cut = []
     while left:
-        fit = max(1, int(seconds / left[0].duration))
+        fit = max(1, int(seconds / (left[0].duration or seconds)))
         cut.append(left[:fit])
         left = left[fit:]
     return cut
@@ -171,13 +171,13 @@ def main() -> None:
         utterances = utterances[:: max(1, len(utterances) // (options.limit or len(utterances)))]
         rows = {name: build(bundle, each) for name, each in table.items()}
         before = measure(bundle, rows, utterances, options)
-        seconds = sum(u.duration for u in utterances)
+        seconds = sum(u.duration or 0.0 for u in utterances)
         where = f"{bundle.device}, {torch.get_num_threads()} threads, batches of {options.batch_seconds:g} s"
         print(f"\n{manifest}: {len(utterances)} utterances, {seconds:.0f} s of audio; {where}\n")
         print("| decoder | WER % | decoder passes per utterance | RTFx of decoding | RTFx of all |")
         print("|---|---|---|---|---|")
         for name, row in rows.items():
-            wer = 100 * score({u.id: u.text for u in utterances}, row.texts).wer
+            wer = 100 * score({u.id: u.text or "" for u in utterances}, row.texts).wer
             rates = f"{seconds / row.seconds:.0f} | {seconds / (row.seconds + before):.0f}"
             print(f"| {name} | {wer:.2f} | {row.network.passes / len(utterances):.1f} | {rates} |")
         if STEP in rows and DRAFT in rows:

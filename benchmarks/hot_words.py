@@ -29,7 +29,7 @@ from asr.transcription.transcript import Transcript
 def rare_words(test: Path, training: Path, words: int | None, count: int) -> tuple[list[str], list[str]]:
     """The rare words of the test texts, and distractors."""
     here, there = (
-        Counter(w for u in read_manifest(path) for w in u.text.split()) for path in (test, training)
+        Counter(w for u in read_manifest(path) for w in (u.text or "").split()) for path in (test, training)
     )
     rare = sorted(w for w, n in here.items() if n <= 2 and len(w) >= 4 and there[w] <= 10)
     others = sorted(w for w, n in there.items() if n <= 10 and len(w) >= 4 and w not in here)
@@ -54,7 +54,7 @@ def main() -> None:
     rare, others = rare_words(options.test, options.distractors, options.words, options.count)
     print(f"{len(rare)} rare words, {len(others)} distractors")
     bundle = load_model(options.model, options.device)
-    references = {u.id: u.text for u in read_manifest(options.test)}
+    references = {u.id: u.text or "" for u in read_manifest(options.test)}
     for bonus in (0.0, *options.bonus):
         how = DecodingOptions(
             decoder="beam", beam=options.beam, hot_words=(*rare, *others), hot_word_bonus=bonus

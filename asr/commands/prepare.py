@@ -37,7 +37,7 @@ def prepare(
 
     prepared = prepare_corpus(kind.value, source, out)
     for split, group in prepared.splits.items():
-        hours = sum(utterance.duration for utterance in group) / 3600
+        hours = sum(utterance.duration or 0.0 for utterance in group) / 3600
         speakers = len({utterance.speaker for utterance in group if utterance.speaker is not None})
         typer.echo(f"{out / split}.jsonl: {len(group)} utterances, {hours:.2f} h, {speakers} speakers")
     for line in prepared.bad:

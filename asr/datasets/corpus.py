@@ -7,6 +7,7 @@ for, in 20 us (`benchmarks/plan.py`): less than opening its audio.
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from array import array
@@ -59,10 +60,12 @@ class Corpus(Sequence[Utterance]):
         """Utterances that are in memory already, all of them."""
         codes: dict[str | None, int] = {None: -1}
         speakers = [codes.setdefault(u.speaker, len(codes) - 1) for u in utterances]
-        durations = np.array([u.duration for u in utterances], np.float32)
+        durations = np.array([u.duration or math.nan for u in utterances], np.float32)
+        if np.isnan(durations).any():
+            raise ValueError("every utterance needs a duration")
         corpus = cls(durations, np.array(speakers, np.int32), utterances.__getitem__, "these utterances")
         for utterance in utterances:
-            for character in corpus._count(utterance.text):
+            for character in corpus._count(utterance.text or ""):
                 corpus.first_seen[character] = f"utterance {utterance.id!r}"
         return corpus
 
@@ -70,7 +73,7 @@ class Corpus(Sequence[Utterance]):
     def read(cls, data: DataConfig, key: str) -> Corpus:
         """The utterances of `data.train` or `data.dev` (`key`) that the filters of `data` leave, in one pass.
 
-        Raises AsrError naming file and line for whatever `read_manifest` refuses, for an id that stands twice
+        Raises AsrError naming file and line for whatever `read_manifest` refuses, for a duplicate id
         in these manifests, and where no utterance is left.
         """
         manifests: tuple[Path, ...] = getattr(data, key)
@@ -91,6 +94,12 @@ class Corpus(Sequence[Utterance]):
                     continue
                 record = parse_line(line, path, number)
                 ids.append(hash(record["id"]))
+                for needed in ("text", "duration"):
+                    if record.get(needed) is None:
+                        raise AsrError(
+                            f"{path}, line {number}: no {needed!r}; training needs text and duration on "
+                            "every line: add it, or write the manifest with `asr prepare`"
+                        )
                 duration, speaker = record["duration"], record.get("speaker")
                 if speaker in excluded:
                     corpus._drop("of excluded speakers", record["id"])
@@ -227,8 +236,8 @@ class _Lines:
         try:
             record = parse_line(data[:end], path, 0)
         except AsrError:
-            record = {"duration": 0.0}
-        if np.float32(record["duration"]) != self.durations[index]:
+            record = {}
+        if np.float32(record.get("duration") or 0.0) != self.durations[index]:
             raise AsrError(f"{path}: was changed after it had been read; start again")
         return to_utterance(record, path)
 
@@ -250,7 +259,7 @@ def _refuse_duplicates(manifests: Sequence[Path], hashes: np.ndarray) -> None:
                 where = f"{path}, line {number}"
                 if record["id"] in seen:
                     raise AsrError(
-                        f"{where}: id {record['id']!r} stands twice (first in {seen[record['id']]}); "
+                        f"{where}: duplicate id {record['id']!r} (first in {seen[record['id']]}); "
                         "ids must be unique: rename one"
                     )
                 seen[record["id"]] = where

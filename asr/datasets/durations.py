@@ -1,4 +1,4 @@
-"""Where the audio of a corpus is, how long it is, and a list of what cannot be used."""
+"""Find the audio files of a corpus and measure them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from asr import audio
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
-# Seconds by which a segment may end after its audio: annotators round, and MP3 lengths are estimates.
-_SLOPPY = 0.5
-_LONG = 2000  # files from which on waiting deserves a progress bar
+# Seconds by which a segment may end after its audio: annotators round times, and MP3 lengths are estimates.
+_TOLERANCE = 0.5
+_MANY = 2000  # from this number of files on, a progress bar is shown
 
 
 def find_audio(name: str, near: Path) -> Path:
-    """The file that a corpus at `near` calls `name`, which may be relative to it or to a folder around it."""
+    """The file `name` of a corpus at `near`, relative to `near` or to one of the two folders above it."""
     for folder in (near, *near.absolute().parents[:2]):
         if (folder / name).exists():
             return folder / name
@@ -25,10 +25,10 @@ def find_audio(name: str, near: Path) -> Path:
 
 
 def measure(splits: dict[str, list[Utterance]], bad: list[str]) -> dict[str, list[Utterance]]:
-    """The same splits with durations filled in where they are 0, or cut at the end of the audio.
+    """The same splits with all durations known, none of them longer than the audio.
 
-    An utterance whose audio cannot be opened, or does not reach that far, is left out and adds one line to
-    `bad`. Each file is opened once, however many utterances it holds.
+    An utterance whose audio cannot be opened, or is too short for its times, is left out and adds one line to
+    `bad`. Each file is opened once, even if it contains many utterances.
     """
     paths = list(dict.fromkeys(utterance.audio for group in splits.values() for utterance in group))
     lengths = dict(zip(paths, _lengths(paths), strict=True))
@@ -41,20 +41,20 @@ def measure(splits: dict[str, list[Utterance]], bad: list[str]) -> dict[str, lis
                 bad.append(str(length))
                 continue
             rest = length - utterance.start
-            if rest <= 0 or utterance.duration > rest + _SLOPPY:
-                end = utterance.start + utterance.duration
+            seconds = min(utterance.duration, rest) if utterance.duration else rest
+            if rest <= 0 or seconds + _TOLERANCE < (utterance.duration or 0.0):
+                end = utterance.start + (utterance.duration or 0.0)
                 bad.append(
                     f"{utterance.audio}: utterance {utterance.id!r} from {utterance.start:g} to {end:g} s "
-                    f"is beyond the end ({length:g} s); check its times"
+                    f"ends after the recording ({length:g} s); check its times"
                 )
                 continue
-            seconds = min(utterance.duration, rest) if utterance.duration else rest
             good[split].append(replace(utterance, duration=round(seconds, 6)))
     return good
 
 
 def _lengths(paths: list[Path]) -> list[float | AsrError]:
-    """Seconds of each file, or what is wrong with it."""
+    """Seconds of each file, or the error."""
     from rich.console import Console
     from rich.progress import track
 
@@ -65,7 +65,9 @@ def _lengths(paths: list[Path]) -> list[float | AsrError]:
             return error
 
     console = Console(stderr=True)
-    quiet = len(paths) < _LONG or not console.is_terminal
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # twice: threads wait for the disk, too
+    quiet = len(paths) < _MANY or not console.is_terminal
+    with ThreadPoolExecutor(
+        2 * (os.cpu_count() or 1)
+    ) as pool:  # two per core, because threads wait for the disk
         results = pool.map(length, paths)
         return list(track(results, "Reading audio", len(paths), console=console, disable=quiet))

@@ -88,7 +88,7 @@ class Loader:
             waveforms.append(torch.from_numpy(waveform))
             treatments.append(treatment)
             ids.append("+".join(utterance.id for utterance in utterances) or "silence")
-            texts.append(self._separator.join(utterance.text for utterance in utterances))
+            texts.append(self._separator.join(utterance.text or "" for utterance in utterances))
         tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
         return Batch(
             place,
@@ -126,6 +126,7 @@ class Loader:
         """A recording, from the cache where it is there. Reading it twice at once does no harm."""
         if (samples := self._cache.get(index)) is not None:
             return samples
+        assert utterance.duration is not None, "a corpus has only utterances with a duration"
         samples = audio.read(utterance.audio, self.sample_rate, utterance.start, utterance.duration)
         missing = utterance.duration - len(samples) / self.sample_rate
         if missing > SHORT[0] + SHORT[1] * utterance.duration:

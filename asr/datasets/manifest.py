@@ -3,15 +3,18 @@
     {"id": "a1", "audio": "wav/a1.flac", "text": "seven", "duration": 0.43,
      "speaker": "theo", "lang": "en", "start": 0.0, ...}
 
-`audio` is relative to the manifest's own folder (or absolute). `start` and `duration` (seconds) cut an
-utterance out of a longer recording. Keys that are not listed here are kept in `extra` and written back, so
-that `split`, `gender` or `age` survive a round trip.
+Only `audio` is required. Training also needs `text` and `duration`. `audio` is relative to the folder of
+the manifest, or absolute. `start` and `duration` (seconds) select a part of a longer recording. The default
+`id` is the value of `audio`, followed by the start where there is one. NVIDIA NeMo's names `audio_filepath` and
+`offset` are read as `audio` and `start`. Other keys are kept in `extra` and written back, so that
+`split`, `gender` or `age` survive a round trip.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,25 +32,32 @@ class Utterance:
 
     id: str
     audio: Path
-    text: str
-    duration: float
+    text: str | None = None  # None: not known
+    duration: float | None = None  # None: from `start` to the end of the recording
     speaker: str | None = None
     lang: str | None = None
     start: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-_REQUIRED: dict[str, Any] = {"id": str, "audio": str, "text": str, "duration": (int, float)}
-_OPTIONAL: dict[str, Any] = {"speaker": str, "lang": str, "start": (int, float)}
-_KNOWN = _REQUIRED.keys() | _OPTIONAL.keys()
-_LONGEST = 1e9  # seconds; NaN, infinity and what float32 cannot hold are beyond it
+_TYPES: dict[str, Any] = {
+    "id": str,
+    "audio": str,
+    "text": str,
+    "duration": (int, float),
+    "speaker": str,
+    "lang": str,
+    "start": (int, float),
+}
+_NEMO = {"audio_filepath": "audio", "offset": "start"}
+_LONGEST = 1e9  # seconds; larger values, infinity and NaN are refused
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     """All utterances of a manifest, in its order.
 
-    Raises AsrError naming the file and line for a missing file, a line that is not a JSON object, a missing
-    key, a value of the wrong type, or an id that occurs twice.
+    Raises AsrError naming the file when it is missing or empty, and naming file and line for a line that is not
+    a JSON object, a missing `audio`, a value of the wrong type, or a duplicate id.
     """
     path = Path(path)
     utterances = []
@@ -56,15 +66,17 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
         record = parse_line(line, path, number)
         if (first := seen.setdefault(record["id"], number)) != number:
             raise AsrError(
-                f"{path}, line {number}: id {record['id']!r} stands twice (first in line {first}); "
+                f"{path}, line {number}: duplicate id {record['id']!r} (first in line {first}); "
                 "ids must be unique: rename one"
             )
         utterances.append(to_utterance(record, path))
+    if not utterances:
+        raise AsrError(f"{path}: the manifest is empty; it needs one JSON object on each line")
     return utterances
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Number (from 1), byte offset and bytes of every line that is not blank.
+    """Number (from 1), byte offset and bytes of every line that is not blank, without a byte order mark.
 
     Raises AsrError when the file cannot be read.
     """
@@ -72,6 +84,8 @@ def iter_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                if number == 1 and line.startswith(BOM_UTF8):
+                    line, offset = line[len(BOM_UTF8) :], len(BOM_UTF8)
                 if not line.isspace():
                     yield number, offset, line
                 offset += len(line)
@@ -80,7 +94,7 @@ def iter_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Write a manifest atomically; audio below the manifest's folder is stored relative to it."""
+    """Write a manifest atomically. Audio below the manifest's folder is stored relative to it."""
     path = Path(path)
     folder = _absolute(path.parent)
     with atomic_write(path) as out:
@@ -89,52 +103,60 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
 
 
 def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    """The JSON object of a line, checked. Raises AsrError naming the file, the line and what is wrong."""
+    """The JSON object of a line, checked, with an `id` and without NeMo's names.
+
+    Raises AsrError naming the file, the line and the problem.
+    """
     try:
         record = from_json(line.rstrip(), cache_strings="keys")  # four times as fast as json.loads
     except ValueError as error:
-        wrong = f"not JSON ({str(error).replace(' at line 1', ',')}); mend or delete the line"
+        problem = f"not JSON ({str(error).replace(' at line 1', ',')}); correct or delete the line"
         try:
             line.decode()
-        except UnicodeDecodeError as problem:
-            wrong = f"not UTF-8 text ({problem.reason}); save the manifest as UTF-8"
+        except UnicodeDecodeError as decoding:
+            problem = f"not UTF-8 text ({decoding.reason}); save the manifest as UTF-8"
     else:
-        wrong = _wrong_with(record)
-        if not wrong:
+        if isinstance(record, dict) and "audio" not in record and "audio_filepath" in record:
+            record = {_NEMO.get(key, key): value for key, value in record.items()}
+        problem = _problem(record)
+        if not problem:
+            if record.get("id") is None:
+                start = record.get("start")
+                record["id"] = f"{record['audio']}-{start:g}" if start else record["audio"]
             return record
-    raise AsrError(f"{path}, line {number}: {wrong}")
+    raise AsrError(f"{path}, line {number}: {problem}")
 
 
 def to_utterance(record: dict[str, Any], path: Path) -> Utterance:
-    """The utterance that a checked line of the manifest `path` stands for."""
+    """The utterance that a checked line of the manifest `path` describes."""
+    duration = record.get("duration")
     return Utterance(
         id=record["id"],
         audio=path.parent / record["audio"],
-        text=record["text"],
-        duration=float(record["duration"]),
+        text=record.get("text"),
+        duration=None if duration is None else float(duration),
         speaker=record.get("speaker"),
         lang=record.get("lang"),
         start=float(record.get("start") or 0.0),
-        extra={key: value for key, value in record.items() if key not in _KNOWN},
+        extra={key: value for key, value in record.items() if key not in _TYPES},
     )
 
 
-def _wrong_with(record: Any) -> str:
+def _problem(record: Any) -> str:
+    """What is wrong with a parsed line, and what to do; empty for a good line."""
     if not isinstance(record, dict):
-        return f"a JSON object is needed, not {type(record).__name__}; mend or delete the line"
-    for key, kind in _REQUIRED.items():
-        if key not in record:
-            return f"no {key!r}; each line needs id, audio, text and duration"
-        if not isinstance(record[key], kind) or record[key] is True or record[key] is False:
-            return f"{key!r} has the wrong type ({type(record[key]).__name__}); mend the value"
-    for key, kind in _OPTIONAL.items():
-        if (value := record.get(key)) is not None and not isinstance(value, kind):
-            return f"{key!r} has the wrong type ({type(value).__name__}); mend the value"
+        return f"a JSON object is needed, not {type(record).__name__}; correct or delete the line"
+    if record.get("audio") is None:
+        return "no 'audio'; each line needs the path of a recording"
+    for key, kind in _TYPES.items():
+        value = record.get(key)
+        if value is not None and (not isinstance(value, kind) or value is True or value is False):
+            return f"{key!r} has the wrong type ({type(value).__name__}); correct the value"
     if "\0" in record["audio"]:
-        return "'audio' is not a path; mend the value"
-    duration, start = record["duration"], record.get("start") or 0.0
-    if not (0 < duration < _LONGEST and 0 <= start < _LONGEST):
-        return f"duration {duration} or start {start} is not a possible time in seconds"
+        return "'audio' is not a path; correct the value"
+    duration, start = record.get("duration"), record.get("start") or 0.0
+    if not ((duration is None or 0 < duration < _LONGEST) and 0 <= start < _LONGEST):
+        return f"duration {duration} or start {start} is not a possible time in seconds; correct the value"
     return ""
 
 
@@ -143,17 +165,14 @@ def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {
         "id": utterance.id,
         "audio": str(audio.relative_to(folder)) if audio.is_relative_to(folder) else str(audio),
-        "text": utterance.text,
-        "duration": utterance.duration,
     }
-    if utterance.speaker is not None:
-        record["speaker"] = utterance.speaker
-    if utterance.lang is not None:
-        record["lang"] = utterance.lang
+    for key in ("text", "duration", "speaker", "lang"):
+        if (value := getattr(utterance, key)) is not None:
+            record[key] = value
     if utterance.start:
         record["start"] = utterance.start
     return record | utterance.extra
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links, and part the two
+    return Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow links: the two paths would differ

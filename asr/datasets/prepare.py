@@ -16,8 +16,8 @@ from asr.datasets.durations import measure
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 
-# (source, bad) -> split: utterances. Durations may be 0 (to be measured). What cannot be used but need not
-# stop the rest is added to `bad` as one line; what makes the whole unusable is raised as AsrError.
+# (source, bad) -> split: utterances. A duration of None will be measured. An utterance that cannot be used
+# adds one line to `bad`. A corpus that cannot be used raises AsrError.
 Reader = Callable[[Path, list[str]], dict[str, list[Utterance]]]
 
 
@@ -76,5 +76,5 @@ def _check(source: Path, split: str, group: list[Utterance]) -> None:
     seen: set[str] = set()
     for utterance in group:
         if utterance.id in seen:
-            raise AsrError(f"{source}: id {utterance.id!r} stands twice in split {split!r}; rename one")
+            raise AsrError(f"{source}: duplicate id {utterance.id!r} in split {split!r}; rename one")
         seen.add(utterance.id)

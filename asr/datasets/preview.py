@@ -103,7 +103,7 @@ def _page(rows: list[Utterance], summary: str) -> str:
         name, treatment = html.escape(row.extra["parts"]), html.escape(row.extra["treatment"])
         parts.append(
             f"<article><h2>{row.id} <span>{name}, {row.duration:.2f} s</span></h2>"
-            f'<p class="text" dir="auto">{html.escape(row.text) or "(no text)"}</p>'
+            f'<p class="text" dir="auto">{html.escape(row.text or "") or "(no text)"}</p>'
             f'<audio controls preload="metadata" src="{row.id}.wav"></audio>'
             f'<img src="{row.id}.png" alt="Log-mel features of {row.id}, masked">'
             f'<p class="how">{treatment or "as recorded"}</p></article>'

@@ -141,7 +141,7 @@ class Text:
         self._first = np.cumsum([0, *counts])  # of each source, among all blocks
 
     def sentences(self, blocks: Iterable[int] | None = None) -> Iterator[str]:
-        """The sentences of some blocks (None: all, in order): normalize_text, not empty, in the case asked for."""
+        """The sentences of some blocks (None: all, in order): normalized, not empty, in the case asked for."""
         convert = CASES[self.config.case]
         for block in range(self._first[-1]) if blocks is None else blocks:
             index = int(np.searchsorted(self._first, block, side="right")) - 1

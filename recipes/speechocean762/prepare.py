@@ -43,16 +43,16 @@ def main() -> None:
         "dev": [u for u in train if u.speaker in held_out],
         "test": read_manifest(options.test),
         "more": [
-            replace(u, id=f"{path.parent.name}-{u.id}", text=spell(u.text))
+            replace(u, id=f"{path.parent.name}-{u.id}", text=spell(u.text or ""))
             for path in options.more
             for u in read_manifest(path)
-            if not re.search(r"\d", u.text)
+            if not re.search(r"\d", u.text or "")
         ],
     }
     for name, utterances in splits.items():
         if utterances:
             write_manifest(options.out / f"{name}.jsonl", utterances)
-            hours = sum(u.duration for u in utterances) / 3600
+            hours = sum(u.duration or 0.0 for u in utterances) / 3600
             print(f"{options.out / name}.jsonl: {len(utterances)} utterances, {hours:.2f} h")
 
 

@@ -124,7 +124,7 @@ def test_kaldi_segments(tmp_path):
         ("u2", 2.0, 1.0),
         ("u3", 2.5, 0.5),  # cut at the end of the recording
     ]
-    assert len(bad) == 1 and "'u4' from 2 to 9 s is beyond the end (3 s)" in bad[0]
+    assert len(bad) == 1 and "'u4' from 2 to 9 s ends after the recording (3 s)" in bad[0]
 
 
 def test_kaldi_refuses(tmp_path):
@@ -134,7 +134,7 @@ def test_kaldi_refuses(tmp_path):
     kaldi(tmp_path, wav_scp="a a.wav\n")
     refused(read_kaldi, tmp_path, "text: cannot be read")
     kaldi(tmp_path, text="a one\na two\n")
-    refused(read_kaldi, tmp_path, "text, line 2: 'a' stands twice")
+    refused(read_kaldi, tmp_path, "text, line 2: duplicate key 'a'")
     for line in ("a r 1 x", "a r 2 1", "a r"):
         kaldi(tmp_path, text="a one\n", segments=line)
         refused(read_kaldi, tmp_path, "segments: a: .* is not recording, start, end")
@@ -279,10 +279,10 @@ def test_measure_leaves_out_what_cannot_be_read(tmp_path):
     good = sound(tmp_path / "good.wav", 0.5)
     (tmp_path / "bad.wav").write_text("text")
     group = [
-        Utterance("a", good, "one", 0.0),
-        Utterance("b", tmp_path / "bad.wav", "two", 0.0),
+        Utterance("a", good, "one"),
+        Utterance("b", tmp_path / "bad.wav", "two"),
         Utterance("c", Path("none.wav"), "three", 1.0),
-        Utterance("d", good, "four", 0.0, start=0.25),
+        Utterance("d", good, "four", start=0.25),
         Utterance("e", good, "five", 0.1, start=0.5),
     ]
     bad = []

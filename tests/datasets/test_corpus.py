@@ -56,7 +56,12 @@ def test_it_is_what_read_manifest_gives(tmp_path, rows, cut):
     paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path, part in zip(paths, (found[:cut], found[cut:]), strict=True):
         write_manifest(path, part)
-    expected = [u for path in paths for u in read_manifest(path)]
+    expected = [
+        u
+        for path, part in zip(paths, (found[:cut], found[cut:]), strict=True)
+        if part
+        for u in read_manifest(path)
+    ]
     corpus = read(*paths)
     assert list(corpus) == expected and corpus[:] == expected and len(corpus) == len(expected)
     assert [corpus[i] for i in range(-len(corpus), 0)] == expected
@@ -126,17 +131,22 @@ def test_unknown_characters_are_named_with_the_first_line_that_has_them(tmp_path
         (b'{"id": "\\ud800"}\n', "line 2: not JSON"),
         ([1], "line 2: a JSON object is needed"),
         ({"id": "b", "audio": "b.wav", "duration": 1.0}, "line 2: no 'text'"),
+        (
+            {"id": "b", "audio": "b.wav", "text": "one"},
+            "line 2: no 'duration'; training needs text and duration",
+        ),
         ({"id": "b", "audio": "b\0", "text": "", "duration": 1.0}, "line 2: 'audio' is not a path"),
         ({"id": "b", "audio": "b", "text": "", "duration": 10**400}, "line 2: duration"),
         ({"id": "b", "audio": "b", "text": "", "duration": float("nan")}, "line 2: duration"),
-        ({"id": "a", "audio": "b", "text": "", "duration": 1.0}, "line 2: id 'a' stands twice"),
+        ({"id": "a", "audio": "b", "text": "", "duration": 1.0}, "line 2: duplicate id 'a'"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, says):
     path = write(tmp_path / "a.jsonl", utterance("a"), line)
-    for attempt in (lambda: read(path), lambda: read_manifest(path)):
+    readers = [read] if "no '" in says else [read, read_manifest]
+    for attempt in readers:
         with pytest.raises(AsrError) as caught:
-            attempt()
+            attempt(path)
         assert str(caught.value).startswith(f"{path}, {says}") and "\n" not in str(caught.value)
 
 
@@ -145,14 +155,14 @@ def test_an_id_that_stands_in_two_manifests_is_named_with_both(tmp_path):
     first, second = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", utterance("x"), rows[7])
     with pytest.raises(AsrError) as caught:
         read(first, second)
-    assert str(caught.value).startswith(f"{second}, line 2: id '7' stands twice (first in {first}, line 8)")
+    assert str(caught.value).startswith(f"{second}, line 2: duplicate id '7' (first in {first}, line 8)")
 
 
 def test_equal_hashes_of_different_ids_are_no_duplicates(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "hash", lambda id: len(id), raising=False)
     path = write(tmp_path / "a.jsonl", utterance("a"), utterance("b"), utterance("cc"))
     assert len(read(path)) == 3
-    with pytest.raises(AsrError, match=r"line 4: id 'b' stands twice \(first in .*line 2\)"):
+    with pytest.raises(AsrError, match=r"line 4: duplicate id 'b' \(first in .*line 2\)"):
         read(write(path, utterance("a"), utterance("b"), utterance("cc"), utterance("b")))
 
 

@@ -10,9 +10,9 @@ from asr.errors import AsrError
 
 
 def read_folder(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
-    """All audio in and below `source` as one split "all"; ids are paths without their finish_reason.
+    """All audio in and below `source` as one split "all"; ids are paths without their suffix.
 
-    Audio without a readable text adds a line to `bad`; durations are left at 0, to be measured. Raises
+    Audio without a readable text adds a line to `bad`; durations are not known yet. Raises
     AsrError where there is no audio at all.
     """
     files = sorted(
@@ -33,5 +33,5 @@ def read_folder(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
             bad.append(f"{path}: its text {transcript.name} cannot be read ({error.strerror}); add it")
         else:
             identity = path.relative_to(source).with_suffix("").as_posix()
-            utterances.append(Utterance(identity, path, text, 0.0))
+            utterances.append(Utterance(identity, path, text))
     return {"all": utterances}

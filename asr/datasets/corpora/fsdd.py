@@ -28,7 +28,7 @@ _NOISE = 10 ** (-70 / 20)  # RMS of a pause: recordings are never digital zero
 
 
 def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
-    """Splits train, dev and test of the corpus; durations are left at 0, to be measured.
+    """Splits train, dev and test of the corpus; durations are not known yet.
 
     `source` holds `recordings/` (the original distribution) or `audio/` (a prepared copy). Raises AsrError
     where neither has a file named {digit}_{speaker}_{index}.wav, .flac or .ogg; nothing is added to `bad`.
@@ -45,7 +45,7 @@ def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
     splits: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     for digit, speaker, index, path in sorted((int(m[1]), m[2], int(m[3]), path) for m, path in found):
         split = "test" if index < 5 else "dev" if index < 7 else "train"
-        splits[split].append(Utterance(path.stem, path, WORDS[digit], 0.0, speaker=speaker, lang="en"))
+        splits[split].append(Utterance(path.stem, path, WORDS[digit], speaker=speaker, lang="en"))
     return splits
 
 
@@ -73,7 +73,7 @@ def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) 
                 string = Utterance(
                     name,
                     path,
-                    " ".join(utterance.text for utterance in chosen),
+                    " ".join(utterance.text or "" for utterance in chosen),
                     len(samples) / SAMPLE_RATE,
                     speaker=speaker,
                     lang="en",

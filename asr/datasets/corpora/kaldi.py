@@ -12,10 +12,10 @@ from asr.errors import AsrError
 def read_kaldi(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
     """One data directory as the split "all", or a folder of them with a split for each.
 
-    Paths in wav.scp are tried from the data directory, from the two folders around it and from here; commands
-    ("sph2pipe ... |") are never run. Without `segments` an utterance is a whole recording. An utterance
-    without text or recording adds a line to `bad`; durations are 0 (to be measured) where `segments` does not
-    give them. Raises AsrError for a missing wav.scp or text, a command, or a line that cannot be understood.
+    Paths in wav.scp are tried from the data directory, from the two folders above it and from the current
+    folder. Commands ("sph2pipe ... |") are never run. Without `segments` each recording is one utterance. An
+    utterance without text or recording adds a line to `bad`. Durations are None unless `segments` gives them.
+    Raises AsrError for a missing wav.scp or text, a command, or a line that cannot be parsed.
     """
     if (source / "wav.scp").exists():
         return {"all": _read(source, bad)}
@@ -37,7 +37,7 @@ def _read(folder: Path, bad: list[str]) -> list[Utterance]:
     speakers = _table(folder / "utt2spk", optional=True)
     segments = _table(folder / "segments", optional=True)
     parts = {key: _segment(folder, key, value) for key, value in segments.items()}
-    parts = parts or {key: (key, 0.0, 0.0) for key in wavs}
+    parts = parts or {key: (key, 0.0, None) for key in wavs}
     bad += [f"{folder / 'text'}: {key}: no audio of this name; left out" for key in texts if key not in parts]
     utterances = []
     for key, (recording, start, seconds) in parts.items():
@@ -64,23 +64,22 @@ def _table(path: Path, optional: bool = False) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if key in table:
-            raise AsrError(f"{path}, line {number}: {key!r} stands twice; keep one")
+            raise AsrError(f"{path}, line {number}: duplicate key {key!r}; keep one")
         if key:
             table[key] = value.strip()
     return table
 
 
-def _segment(folder: Path, key: str, value: str) -> tuple[str, float, float]:
+def _segment(folder: Path, key: str, value: str) -> tuple[str, float, float | None]:
     """(recording, start, duration) of one line of `segments`; an end of -1 is the recording's own."""
     try:
         recording, start, end = value.split()[:3]
-        begin, seconds = float(start), float(end) - float(start)
-        if end.startswith("-"):
-            seconds = 0.0
-        elif not (begin >= 0 and seconds > 0):
+        begin = float(start)
+        seconds = None if end.startswith("-") else float(end) - begin
+        if begin < 0 or (seconds is not None and not seconds > 0):
             raise ValueError
     except ValueError:
         raise AsrError(
-            f"{folder / 'segments'}: {key}: {value!r} is not recording, start, end; mend the line"
+            f"{folder / 'segments'}: {key}: {value!r} is not recording, start, end; correct the line"
         ) from None
     return recording, begin, seconds

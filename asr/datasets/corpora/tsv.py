@@ -19,7 +19,7 @@ def read_tsv(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
 
     Needs the columns `path` (relative to the file, or to `clips/` beside it) and `sentence` or `text`. Of a
     folder, train.tsv, dev.tsv and test.tsv are read where there are any, otherwise every TSV with those
-    columns. A line that is too short adds a line to `bad`; durations are left at 0, to be measured. Raises
+    columns. A line that is too short adds a line to `bad`; durations are not known yet. Raises
     AsrError for missing columns or no TSV file.
     """
     if not source.is_dir():
@@ -67,7 +67,6 @@ def _read(path: Path, bad: list[str]) -> list[Utterance]:
                 str(Path(row["path"]).with_suffix("")),
                 find_audio(row["path"], folder),
                 row[text_column].strip(),
-                0.0,
                 speaker=_first(row, _SPEAKER),
                 lang=_first(row, _LANG),
                 extra={name: row[name] for name in _KEPT if row.get(name)},
