@@ -1,337 +1,192 @@
-"""One typed, validated configuration; one YAML file is one experiment.
+"""One typed, validated configuration. One YAML file is one experiment.
 
-Every field has a default, so a YAML file says only what differs. Unknown keys and values that contradict
+Every field has a default, so a YAML file contains only what differs. Unknown keys and values that contradict
 each other are refused with the file and the line. Paths in `data` are relative to the current directory.
+
+A section belongs to the part it configures and is defined beside it. Here they are assembled.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import SerializeAsAny, ValidationError, model_validator
 
+from asr.datasets.settings import (
+    AugmentConfig,
+    DataConfig,
+    JoinConfig,
+    NoiseConfig,
+    RoomConfig,
+    TextConfig,
+)
 from asr.errors import AsrError
-from asr.files import atomic_write
+from asr.features.settings import SpecAugmentConfig
+from asr.kinds import FEATURES, MODELS, TOKENIZERS
+from asr.section import FeaturesSection, ModelSection, Section, TokenizerSection, of_kind
+from asr.training.settings import LanguageTrainConfig, OptimConfig, TrainConfig
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "Experiment",
+    "JoinConfig",
+    "LanguageConfig",
+    "LanguageTrainConfig",
+    "NoiseConfig",
+    "OptimConfig",
+    "RoomConfig",
+    "Section",
+    "SpecAugmentConfig",
+    "TextConfig",
+    "TrainConfig",
+    "load_config",
+    "load_experiment",
+    "load_language_config",
+]
 
-# `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": dict(d_model=144, n_heads=4, d_ffn=576, encoder_layers=4, decoder_layers=4, conv_channels=32),
-    "small": dict(d_model=256, n_heads=4, d_ffn=2048, encoder_layers=12, decoder_layers=6, conv_channels=256),
-    "base": dict(d_model=512, n_heads=8, d_ffn=2048, encoder_layers=6, decoder_layers=6, conv_channels=256),
-}
-
-
-class Section(BaseModel):
-    """Part of a configuration: no unknown keys, and nothing is changed once it is made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def save(self, path: Path) -> None:
-        """Write as JSON, atomically; `load_config` reads it back, JSON being YAML."""
-        with atomic_write(path) as out:
-            out.write(self.model_dump_json(indent=2) + "\n")
-
-
-C = TypeVar("C", bound=Section)
-
-
-class FeatureConfig(Section):
-    """Log-mel features. Lengths in milliseconds."""
-
-    sample_rate: Positive = 16000
-    n_mels: Positive = 80
-    n_fft: Positive = 512
-    window_ms: float = Field(25.0, gt=0)
-    hop_ms: float = Field(10.0, gt=0)
-    log_floor: float = Field(
-        1e-8, gt=0, description="mel energies below this are raised to it before the log"
-    )
-
-    @property
-    def hop_length(self) -> int:
-        """Samples from one frame to the next."""
-        return round(self.sample_rate * self.hop_ms / 1000)
-
-    @property
-    def win_length(self) -> int:
-        """Samples under one window."""
-        return round(self.sample_rate * self.window_ms / 1000)
-
-    @model_validator(mode="after")
-    def _window_fits(self) -> FeatureConfig:
-        if self.win_length > self.n_fft:
-            raise ValueError(
-                f"window_ms gives {self.win_length} samples, more than n_fft {self.n_fft}; raise n_fft"
-            )
-        if self.hop_length < 1:
-            raise ValueError(f"hop_ms {self.hop_ms} is less than a sample; 10 is usual")
-        return self
+FeaturesField = Annotated[SerializeAsAny[FeaturesSection], of_kind(FEATURES, "log_mel")]
+TokenizerField = Annotated[SerializeAsAny[TokenizerSection], of_kind(TOKENIZERS, "characters")]
+ModelField = Annotated[SerializeAsAny[ModelSection], of_kind(MODELS, "encoder_decoder")]
 
 
-class BlockConfig(Section):
-    """Sizes of the blocks that every Transformer is made of."""
-
-    d_model: Positive = 256
-    n_heads: Positive = 4
-    d_ffn: Positive = 1024
-    dropout: Fraction = 0.1
-    attention_dropout: Fraction = 0.0  # of attention weights; above 0 it forgoes the fused kernels on CPU
-    norm: Literal["pre", "post"] = "pre"  # post: as in the 2017 paper; needs a longer warm-up
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> BlockConfig:
-        if self.d_model % self.n_heads:
-            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
-        if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
-        return self
-
-
-class ModelConfig(BlockConfig):
-    """Sizes of the Transformer. `preset` fills in whatever is not given beside it."""
-
-    preset: Literal["tiny", "small", "base"] | None = None
-    encoder_layers: Positive = 6
-    decoder_layers: Positive = 3
-    conv_channels: Positive = 64
-    conv_kernel: int = Field(
-        0, ge=0, description="frames under the convolution in each encoder block, odd; 0: none"
-    )
-    ctc: bool = True  # a CTC head on the encoder
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, values: Any) -> Any:
-        preset = values.get("preset") if isinstance(values, dict) else None
-        if isinstance(preset, str) and preset in PRESETS:
-            return PRESETS[preset] | values
-        return values
-
-    @field_validator("conv_kernel")
-    @classmethod
-    def _has_a_middle(cls, kernel: int) -> int:
-        if kernel and kernel % 2 == 0:
-            raise ValueError(f"{kernel} frames have no middle one; take an odd number, such as {kernel + 1}")
-        return kernel
-
-
-class SpecAugmentConfig(Section):
-    """SpecAugment (Park et al. 2019): masks on the normalized features."""
-
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(27, ge=0, description="widest frequency mask, in mel bins")
-    time_masks: int = Field(5, ge=0)
-    time_width: Fraction = Field(0.05, description="widest time mask, as a share of the utterance")
-
-
-class JoinConfig(Section):
-    """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
-
-    order: Literal["random", "neighbours"] = "random"  # neighbours: those that follow in the manifest
-    per_epoch: int = Field(0, ge=0, description="joined strings in each epoch, beside every single utterance")
-    min_items: Positive = 3
-    max_items: Positive = 10
-    max_seconds: float = Field(20.0, gt=0, description="of recordings; what would go beyond is left off")
-    min_pause: float = Field(0.05, ge=0, description="seconds")
-    max_pause: float = Field(0.6, ge=0, description="seconds")
-    separator: str = " "  # between the texts; empty for scripts written without spaces
-
-    @model_validator(mode="after")
-    def _ordered(self) -> JoinConfig:
-        if self.min_items > self.max_items or self.min_pause > self.max_pause:
-            raise ValueError("min_items must not exceed max_items, nor min_pause max_pause")
-        return self
-
-
-class NoiseConfig(Section):
-    """Recorded noise from a folder, added at a signal-to-noise ratio."""
-
-    folder: Path
-    probability: Fraction = 0.5  # of an example to get some
-    snr_db: tuple[float, float] = (5.0, 25.0)  # drawn between; of the speech's power to the noise's
-
-    @model_validator(mode="after")
-    def _ordered(self) -> NoiseConfig:
-        if self.snr_db[0] > self.snr_db[1]:
-            raise ValueError("snr_db must be [low, high], the lower ratio first")
-        return self
-
-
-class RoomConfig(Section):
-    """Room impulse responses from a folder, with which the audio is convolved."""
-
-    folder: Path
-    probability: Fraction = 0.3  # of an example to be in a room
-
-
-class AugmentConfig(Section):
-    """What is done to the audio in training. All of it is a function of (seed, epoch, place in the epoch)."""
-
-    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
-    speeds: tuple[float, ...] = (1.0,)  # one is drawn for each utterance; pitch moves with it
-    gain_db: float = Field(0.0, ge=0, description="level changes by up to this much, up or down")
-    edge_silence: float = Field(0.0, ge=0, description="up to so many seconds of silence before and after")
-    noise_db: tuple[float, float] | None = Field(
-        None, description="white noise at a level drawn from [low, high] dBFS"
-    )
-    silence: int = Field(
-        0, ge=0, description="examples of nothing but silence or noise in each epoch, text empty"
-    )
-    join: JoinConfig = JoinConfig()
-    rooms: RoomConfig | None = None
-    noise: NoiseConfig | None = None
-
-    @field_validator("speeds")
-    @classmethod
-    def _sane_speeds(cls, speeds: tuple[float, ...]) -> tuple[float, ...]:
-        if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
-            raise ValueError("speeds must be a list of factors between 0.5 and 2.0")
-        return speeds
-
-    @field_validator("noise_db")
-    @classmethod
-    def _ordered_noise(cls, noise_db: tuple[float, float] | None) -> tuple[float, float] | None:
-        if noise_db is not None and noise_db[0] > noise_db[1]:
-            raise ValueError("noise_db must be [low, high], the lower level first")
-        return noise_db
-
-
-class DataConfig(Section):
-    """Which manifests, and which of their utterances."""
-
-    train: tuple[Path, ...] = ()
-    dev: tuple[Path, ...] = ()
-    exclude_speakers: tuple[str, ...] = ()  # left out of training and validation
-    characters: str | None = None  # the model's; None: those of the training texts
-    first: Positive | None = None  # only the first so many utterances of each set
-    unknown_characters: Literal["refuse", "unk"] = "refuse"  # in texts, where the model has none such
-    min_seconds: float = Field(0.05, ge=0)
-    max_seconds: float = Field(30.0, gt=0)
-    batch_seconds: float = Field(120.0, gt=0, description="padded audio in a batch, at most")
-    max_batch: Positive = 256  # utterances in a batch, at most
-    workers: int = Field(2, ge=1, description="threads that decode audio")
-    cache_mb: int = Field(512, ge=0, description="decoded audio kept in memory between epochs")
-    max_bad: int = Field(100, ge=0, description="recordings that cannot be read before training stops")
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> DataConfig:
-        if self.min_seconds > self.max_seconds:
-            raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
-        return self
-
-
-class OptimConfig(Section):
-    """AdamW and its schedule."""
-
-    lr: float = Field(1e-3, gt=0, description="the peak of the schedule")
-    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
-    warmup_steps: int = Field(1000, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    eps: float = Field(1e-9, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(5.0, gt=0)
-    accumulate: Positive = 1  # batches on each device whose gradients make one step
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
-
-
-class TrainConfig(Section):
-    """The training loop."""
-
-    seed: int = Field(0, ge=0)
-    init: Path | None = None  # a model folder to start from; characters it does not have begin anew
-    freeze: tuple[str, ...] = ()  # weights left as they are: patterns of names, such as encoder.*
-    steps: Positive = 10000  # optimizer steps in all
-    ctc_weight: Fraction = 0.3
-    label_smoothing: Fraction = 0.1
-    token_noise: Fraction = 0.0  # share of the decoder's given characters replaced by others
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
-    compile: bool = False  # torch.compile; takes minutes to begin, and a C++ compiler on a CPU
-    max_skipped: int = Field(20, ge=0, description="steps whose loss is not finite before training stops")
-    validate_every: Positive = 500  # steps
-    patience: Positive | None = None  # validations without a better CER after which training stops
-    checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
-    average: Positive = 5  # checkpoints with the best dev CER whose weights are averaged at the end
-    stop_wer: float | None = Field(None, ge=0, description="stop as soon as the dev WER is this low")
-    show: int = Field(3, ge=0, description="transcripts shown at each validation")
-
-
-# Settings that leave the weights as they are: a run may be resumed with others.
+# Settings that do not change the weights. A run may be resumed with other values.
 _WITHOUT_EFFECT = {
     "data": ("workers", "cache_mb", "max_bad"),
     "train": ("checkpoint_every", "max_skipped", "patience", "show"),
 }
 
 
-class Config(Section):
-    """Everything that makes an experiment; its copy is stored with the model."""
+class Experiment(Section):
+    """The sections that every kind of experiment has."""
 
-    features: FeatureConfig = FeatureConfig()
-    model: ModelConfig = ModelConfig()
-    augment: AugmentConfig = AugmentConfig()
-    data: DataConfig = DataConfig()
+    tokenizer: TokenizerField
+    model: ModelField
     optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
 
-    @model_validator(mode="after")
-    def _ctc_has_a_head(self) -> Config:
-        if self.train.ctc_weight > 0 and not self.model.ctc:
-            raise ValueError("train.ctc_weight is above 0 but model.ctc is off; set one to match the other")
-        return self
+    def trains_as(self, other: Experiment) -> bool:
+        """Whether both give the same weights. Settings without an effect on them may differ."""
 
-    def trains_as(self, other: Config) -> bool:
-        """Whether both give the same weights: limits, threads and what is shown may differ."""
-
-        def essence(config: Config) -> dict[str, Any]:
+        def relevant(config: Experiment) -> dict[str, Any]:
             values = config.model_dump()
             for section, keys in _WITHOUT_EFFECT.items():
-                values[section] = {k: v for k, v in values[section].items() if k not in keys}
+                if section in values:
+                    values[section] = {k: v for k, v in values[section].items() if k not in keys}
             return values
 
-        return essence(self) == essence(other)
+        return relevant(self) == relevant(other)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_sections(cls, values: Any) -> Any:
+        """A section of several kinds that is not there is the default kind with its defaults."""
+        if isinstance(values, Mapping):
+            missing = [name for name in ("features", "tokenizer", "model") if name in cls.model_fields]
+            return {**{name: {} for name in missing}, **values}
+        return values
+
+
+class Config(Experiment):
+    """A recognizer. A copy of its configuration is stored with the model."""
+
+    kind: Literal["recognizer"] = "recognizer"
+    features: FeaturesField
+    augment: AugmentConfig = AugmentConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_untrained_parts(cls, values: Any) -> Any:
+        """CTC weight 0 trains no CTC head, 1 no decoder. An untrained part is neither stored nor used."""
+        if not isinstance(values, Mapping):
+            return values
+        train, model = values.get("train", {}), values.get("model", {})
+        weight = train.get("ctc_weight", 0.3) if isinstance(train, Mapping) else train.ctc_weight
+        if isinstance(model, Mapping) and model.get("kind", "encoder_decoder") == "encoder_decoder":
+            without = {"ctc": False} if weight == 0 else {"decoder": None} if weight == 1 else {}
+            return {**values, "model": {**model, **without}}
+        return values
+
+    @model_validator(mode="after")
+    def _losses_have_heads(self) -> Config:
+        has_ctc, has_decoder = (getattr(self.model, name, None) for name in ("ctc", "decoder"))
+        if self.train.ctc_weight > 0 and not has_ctc:
+            raise ValueError("train.ctc_weight is above 0 but model.ctc is off; set one to match the other")
+        if self.train.ctc_weight < 1 and has_decoder is None:
+            raise ValueError("the model has no decoder; set train.ctc_weight to 1, or name a decoder")
+        return self
 
     def overfit(self, count: int) -> Config:
-        """The same model on the first `count` training utterances alone, until their WER is 0.
+        """The same model, trained on `count` training utterances alone until their WER is 0.
 
-        Whatever hinders learning by heart is off. A model that cannot do this will not learn anything.
+        Everything that keeps a model from learning by heart is off. A model that cannot do this will not
+        learn anything.
         """
-        return self.model_validate(
-            self.model_dump()
-            | {
-                "model": self.model.model_dump() | {"dropout": 0.0, "attention_dropout": 0.0},
-                "augment": AugmentConfig(specaugment=None).model_dump(),
-                "data": self.data.model_dump() | {"dev": self.data.train, "first": count},
-                "optim": OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump(),
-                "train": self.train.model_dump()
-                | {
-                    "label_smoothing": 0.0,
-                    "token_noise": 0.0,
-                    "steps": 1000,
-                    "validate_every": 20,
-                    "checkpoint_every": 1000,
-                }
-                | {"stop_wer": 0.0, "average": 1},
-            }
-        )
+        values = _without_dropout(self.model_dump())
+        values["augment"] = AugmentConfig(specaugment=None).model_dump()
+        values["data"] |= {"dev": self.data.train, "first": count}
+        values["optim"] = OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump()
+        values["train"] |= {"label_smoothing": 0.0, "token_noise": 0.0, "steps": 1000, "validate_every": 20}
+        values["train"] |= {"checkpoint_every": 1000, "stop_wer": 0.0, "average": 1}
+        return self.model_validate(values)
 
 
-@overload
-def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> Config: ...
-@overload
-def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...], kind: type[C]) -> C: ...
-def load_config(
-    path: str | os.PathLike[str], overrides: tuple[str, ...] = (), kind: type[Section] = Config
-) -> Section:
-    """Read a YAML file; `overrides` are `section.key=value` with the value in YAML.
+class LanguageConfig(Experiment):
+    """A language model. A copy of its configuration is stored with the model."""
 
-    `kind` is the configuration it holds: a recognizer's, or a language model's.
+    kind: Literal["language model"] = "language model"  # tells its folder from a recognizer's
+    data: TextConfig = TextConfig()
+    train: LanguageTrainConfig = LanguageTrainConfig()
 
-    Raises AsrError naming the file and line of the first thing wrong.
+    @model_validator(mode="before")
+    @classmethod
+    def _is_language_model(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("model", {}), Mapping):
+            return {**values, "model": {"kind": "language_model", **values.get("model", {})}}
+        return values
+
+    @model_validator(mode="after")
+    def _no_average(self) -> LanguageConfig:
+        if self.optim.ema is not None:
+            raise ValueError("optim.ema: a language model is trained without a moving average; leave it out")
+        return self
+
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"recognizer": Config, "language model": LanguageConfig}
+
+
+def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> Config:
+    """Read a recognizer's configuration from a YAML file.
+
+    `overrides` are `section.key=value` with the value in YAML. Raises AsrError naming the file and line of the
+    first thing that is wrong, and for the configuration of a language model.
+    """
+    config = load_experiment(path, overrides)
+    if not isinstance(config, Config):
+        raise AsrError(f"{path}: the configuration of a language model; a recognizer's is needed here")
+    return config
+
+
+def load_language_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> LanguageConfig:
+    """Read a language model's configuration, as `load_config` reads a recognizer's."""
+    config = load_experiment(path, overrides, default="language model")
+    if not isinstance(config, LanguageConfig):
+        raise AsrError(f"{path}: the configuration of a recognizer; a language model's is needed here")
+    return config
+
+
+def load_experiment(
+    path: str | os.PathLike[str], overrides: tuple[str, ...] = (), default: str = "recognizer"
+) -> Experiment:
+    """Read a configuration of the kind that its key `kind` names, or of the default kind.
+
+    Raises AsrError as `load_config` does.
     """
     path = Path(path)
     try:
@@ -342,7 +197,7 @@ def load_config(
         raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise AsrError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    _refuse_twice(tree, path)
+    _refuse_duplicates(tree, path)
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise AsrError(
@@ -350,21 +205,37 @@ def load_config(
         )
     for override in overrides:
         _apply(values, override)
+    return validate(values, path, tree, overrides, default)
+
+
+def validate(
+    values: dict[str, Any],
+    path: Path,
+    tree: yaml.Node | None = None,
+    overrides: tuple[str, ...] = (),
+    default: str = "recognizer",
+) -> Experiment:
+    """The configuration that values read from `path` describe. Raises AsrError as `load_config` does."""
+    kind = values.get("kind", default)
+    if kind not in EXPERIMENTS:
+        raise AsrError(f"{path}: kind {kind!r} is unknown; it is one of {', '.join(map(repr, EXPERIMENTS))}")
     try:
-        return kind.model_validate(values)
+        return EXPERIMENTS[kind].model_validate(values)
     except ValidationError as error:
-        raise AsrError(_explain(error, kind, path, tree, overrides)) from None
+        raise AsrError(_explain(error, path, tree, overrides)) from None
 
 
-def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
-    """YAML itself takes the last of two values for one key without a word."""
+def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
+    """YAML itself silently takes the last of two values for one key."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if key.value in seen:
-                raise AsrError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice; keep one")
+                raise AsrError(
+                    f"{path}, line {key.start_mark.line + 1}: {key.value} is a duplicate key; keep one"
+                )
             seen.add(key.value)
-            _refuse_twice(value, path)
+            _refuse_duplicates(value, path)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -384,7 +255,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(
     error: ValidationError,
-    kind: type[Section],
     path: Path,
     tree: yaml.Node | None,
     overrides: tuple[str, ...],
@@ -401,12 +271,6 @@ def _explain(
         if wrong.startswith(given) or (line is None and given.startswith(wrong)):
             where = repr(override)
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        section: Any = kind
-        for key in keys[:-1]:
-            section = section.model_fields[key].annotation
-            section = getattr(section, "__args__", [section])[0]
-        message = f"unknown key; this section knows {', '.join(section.model_fields)}"
     more = len(error.errors()) - 1
     return f"{where}: {'.'.join(keys) or 'configuration'}: {message}" + (
         f" (and {more} more)" if more else ""
@@ -425,3 +289,15 @@ def _line_of(node: yaml.Node | None, keys: list[str]) -> int | None:
         else:
             break
     return line
+
+
+def _without_dropout(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with every dropout rate in every section set to 0."""
+    return {
+        key: 0.0
+        if key in ("dropout", "attention_dropout")
+        else _without_dropout(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in values.items()
+    }

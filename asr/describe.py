@@ -9,23 +9,16 @@ from pathlib import Path
 import torch
 
 from asr import __version__
-from asr.config import Config
-from asr.config_lm import LanguageModelConfig
-from asr.model_folder import LANGUAGE_MODEL, PRETRAINED, Bundle, kind_of, load_model
-from asr.model_folder_lm import LanguageBundle, load_language_model
+from asr.config import Config, Experiment, Section
+from asr.model_folder import PRETRAINED, load_bundle
 
 
 def describe(model: Path | None) -> str:
     """Lines about this installation and a model folder (None: the model that ships)."""
-    bundle: Bundle | LanguageBundle
-    if model is not None and kind_of(model) == LANGUAGE_MODEL:
-        bundle = load_language_model(model, "cpu")
-        sizes = _language_sizes(bundle.config.model)
-    else:
-        bundle = load_model(model, "cpu")
-        sizes = _sizes(bundle.config)
+    bundle = load_bundle(model or PRETRAINED, "cpu")
+    sizes = _sizes(bundle.config)
     card = (model or PRETRAINED) / "README.md"
-    characters = "".join(bundle.tokenizer.characters)
+    characters = "".join(s for s in bundle.tokenizer.symbols if len(s) == 1)
     shown = characters if len(characters) <= 60 else characters[:60] + "..."
     devices = ["cpu"] + [
         f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
@@ -49,15 +42,22 @@ def describe(model: Path | None) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
 
 
-def _sizes(config: Config) -> dict[str, str]:
-    m, f = config.model, config.features
-    return {
-        "encoder": f"{m.encoder_layers} blocks, d_model {m.d_model}, {m.n_heads} heads, d_ffn {m.d_ffn}",
-        "decoder": f"{m.decoder_layers} blocks, {m.norm}-norm, CTC head: {'yes' if m.ctc else 'no'}",
-        "features": f"{f.n_mels} log-mel bins, {f.window_ms:g} ms every {f.hop_ms:g} ms, {f.sample_rate} Hz",
-    }
+def _sizes(config: Experiment) -> dict[str, str]:
+    """One line for each part of the model, with its settings."""
+    sections: dict[str, Section] = {"model": config.model}
+    if isinstance(config, Config):
+        sections = {"features": config.features, **sections}
+    lines: dict[str, str] = {}
+    for name, section in sections.items():
+        own = {}
+        for key, value in section:
+            if isinstance(value, Section):
+                lines[key] = _shown(dict(value))
+            elif value is not None:
+                own[key] = value
+        lines[name] = _shown(own)
+    return lines
 
 
-def _language_sizes(m: LanguageModelConfig) -> dict[str, str]:
-    heads = f"d_model {m.d_model}, {m.n_heads} heads, d_ffn {m.d_ffn}"
-    return {"language model": f"{m.n_layers} blocks, {heads}, {m.norm}-norm"}
+def _shown(settings: dict[str, object]) -> str:
+    return ", ".join(str(v) if k == "kind" else f"{k} {v}" for k, v in settings.items())

@@ -1,4 +1,4 @@
-"""A model folder: configuration, tokenizer, features and network that belong together.
+"""A model folder: configuration, tokenizer and weights that belong together.
 
     config.json  tokenizer.json  model.safetensors  [README.md, the model card]
 
@@ -13,58 +13,79 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from asr.config import Config, load_config
+from asr.config import Config, Experiment, LanguageConfig, validate
 from asr.errors import AsrError
-from asr.features.log_mel import LogMel
 from asr.files import atomic_write
-from asr.model import Transformer
-from asr.tokenizers import Tokenizer
+from asr.kinds import FEATURES, MODELS
+from asr.section import load_kind
+from asr.tokenizers import SpecialTokens, Tokenizer, load_tokenizer
 
 CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language model"  # what a model folder can hold
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits"
+C = TypeVar("C", bound=Experiment)
 
 
 @dataclass
-class Bundle:
-    """Everything a model is made of."""
+class Bundle(Generic[C]):
+    """Everything that a model needs. A language model has no features."""
 
-    config: Config
+    config: C
     tokenizer: Tokenizer
-    features: LogMel
-    network: Transformer
-    metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of audio trained on
+    features: Any  # Features, which are also an nn.Module; None for a language model
+    network: Any  # what it offers is asked with isinstance (asr.model.interfaces)
+    metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of training audio
 
     @classmethod
-    def build(cls, config: Config, tokenizer: Tokenizer) -> Bundle:
-        """A model with fresh weights, drawn from torch's global generator."""
-        features = LogMel(config.features)
-        network = Transformer(config.model, config.features.n_mels, len(tokenizer))
+    def build(cls, config: C, tokenizer: Tokenizer) -> Bundle[C]:
+        """A model with new weights, drawn from torch's global generator.
+
+        Raises AsrError when the model is too large for the memory.
+        """
+        kind = load_kind(MODELS, config.model.kind)
+        try:
+            if isinstance(config, Config):
+                features = load_kind(FEATURES, config.features.kind)(config.features)
+                network = kind(config.model, features.n_features, len(tokenizer))
+            else:
+                features, network = None, kind(config.model, len(tokenizer))
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "out of memory"
+            raise AsrError(f"the model cannot be built ({reason}); choose smaller sizes in model") from None
         return cls(config, tokenizer, features, network, {})
 
     @property
     def module(self) -> nn.ModuleDict:
-        """Features and network as one module: what is stored, moved and counted together."""
-        return nn.ModuleDict({"features": self.features, "network": self.network})
+        """Features and network as one module, to be stored, moved and counted together."""
+        parts = {"features": self.features, "network": self.network}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.features.mean.device
+        return next(iter(self.network.parameters())).device
 
-    def to(self, device: torch.device | str) -> Bundle:
-        """Move to a device, in place."""
-        self.module.to(device)
+    @property
+    def special(self) -> SpecialTokens:
+        """The special tokens of the vocabulary."""
+        return self.tokenizer.special
+
+    def to(self, device: torch.device | str) -> Bundle[C]:
+        """Move to a device, in place. Raises AsrError when its memory does not suffice."""
+        try:
+            self.module.to(device)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+            raise AsrError(f"the model does not fit on {device} ({reason}); use another device") from None
         return self
 
-    def eval(self) -> Bundle:
+    def eval(self) -> Bundle[C]:
         """Switch dropout off, in place."""
         self.module.eval()
         return self
@@ -74,33 +95,47 @@ class Bundle:
         return sum(p.numel() for p in self.network.parameters())
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None, **metadata: Any) -> None:
-        """Write the model folder, each file atomically; the weights come last, and complete it."""
+        """Write the model folder, each file atomically. The weights are last and make it complete."""
         self.config.save(folder / CONFIG)
         self.tokenizer.save(folder / TOKENIZER)
         state = self.module.state_dict() if weights is None else weights
-        said = {
-            key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()
-        }
-        save_tensors(folder / WEIGHTS, state, self.metadata | said)
+        new = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        save_tensors(folder / WEIGHTS, state, self.metadata | new)
 
 
-def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Bundle:
-    """Load a model folder (None: the model that ships), ready to decode on the device.
+def load_bundle(path: str | os.PathLike[str], device: str = "auto") -> Bundle[Any]:
+    """Load the recognizer or language model of a folder, ready to be used on the device.
 
-    `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1" or "mps". Raises AsrError when the
-    folder, or a file in it, is missing or does not fit the others.
+    `device` is "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1" or "mps". Raises AsrError when the
+    folder or a file in it is missing or does not fit the others, and for weights that are not finite.
     """
-    folder = model_folder(path if path is not None else PRETRAINED, RECOGNIZER)
+    folder = check_model_folder(path)
     target = pick_device(device)
-    bundle = Bundle.build(load_config(folder / CONFIG), Tokenizer.load(folder / TOKENIZER))
-    bundle.metadata = load_weights(bundle.module, folder)
+    config = read_config(folder)
+    bundle: Bundle[Any] = Bundle.build(config, load_tokenizer(folder / TOKENIZER))
+    bundle.metadata = load_weights(bundle, folder)
     return bundle.to(target).eval()
 
 
-def model_folder(path: str | os.PathLike[str], wanted: str) -> Path:
-    """The path of a folder that holds a model of the wanted kind. Raises AsrError for any other."""
+def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Bundle[Config]:
+    """Load a recognizer (None: the model that ships), as `load_bundle` does."""
+    folder = PRETRAINED if path is None else path
+    if isinstance(read_config(check_model_folder(folder)), LanguageConfig):
+        raise AsrError(f"{folder}: holds a language model; a recognizer is needed here")
+    return load_bundle(folder, device)
+
+
+def load_language_model(path: str | os.PathLike[str], device: str = "auto") -> Bundle[LanguageConfig]:
+    """Load a language model, as `load_bundle` does."""
+    if isinstance(read_config(check_model_folder(path)), Config):
+        raise AsrError(f"{path}: holds a recognizer; a language model is needed here")
+    return load_bundle(path, device)
+
+
+def check_model_folder(path: str | os.PathLike[str]) -> Path:
+    """The path of a folder with all files of a model. Raises AsrError for any other."""
     folder = Path(path)
-    if not os.path.isdir(folder):  # noqa: PTH112  Path's fails where one may not look
+    if not os.path.isdir(folder):  # noqa: PTH112  Path's method fails without permission to look
         raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
     for name in (CONFIG, TOKENIZER, WEIGHTS):
         if not os.path.isfile(folder / name):  # noqa: PTH113
@@ -108,27 +143,35 @@ def model_folder(path: str | os.PathLike[str], wanted: str) -> Path:
                 f"{folder}: no {name} in this model folder; a model needs {CONFIG}, {TOKENIZER}, {WEIGHTS} "
                 "(a run folder has them after its first validation)"
             )
-    kind = kind_of(folder)
-    if kind != wanted:
-        raise AsrError(f"{folder}: holds a {kind}; a {wanted} is wanted here")
     return folder
 
 
-def kind_of(folder: Path) -> str:
-    """What a model folder holds, by its configuration: a recognizer, unless another kind is named."""
+def read_config(folder: Path) -> Experiment:
+    """The configuration of a model folder, of any version. Raises AsrError when it cannot be read."""
+    path = folder / CONFIG
     try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # whoever loads it says what is wrong
-        return RECOGNIZER
-    return str(values.get("kind", RECOGNIZER)) if isinstance(values, dict) else RECOGNIZER
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise AsrError(f"{path}: not JSON ({error}); copy the file again") from None
+    if not isinstance(values, dict):
+        raise AsrError(f"{path}: not a configuration; copy the file that was written with the model")
+    return validate(_upgrade_config(values), path)
 
 
-def load_weights(module: nn.Module, folder: Path) -> dict[str, str]:
-    """Put a model folder's weights into a module; their metadata. Raises AsrError where they do not fit."""
+def load_weights(bundle: Bundle[Any], folder: Path) -> dict[str, str]:
+    """Put a model folder's weights into a model and return their metadata.
+
+    Raises AsrError where they do not fit, and for weights that are NaN or infinite.
+    """
     state, metadata = load_tensors(folder / WEIGHTS)
-    state = {_current_name(name): tensor for name, tensor in state.items()}
+    state = {_upgrade_name(name): tensor for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise AsrError(f"{folder / WEIGHTS}: {name} is not finite; use another checkpoint of the run")
     try:
-        module.load_state_dict(state)
+        bundle.module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise AsrError(
@@ -137,18 +180,13 @@ def load_weights(module: nn.Module, folder: Path) -> dict[str, str]:
     return metadata
 
 
-def _current_name(name: str) -> str:
-    """The present name of a weight; folders written before version 0.2 have older names."""
-    return re.sub(r"\baround_(\w+?)\.", r"\1_residual.", name)
-
-
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one. Raises AsrError for one that is not here."""
+    """The device of a name; "auto" is CUDA if there is one. Raises AsrError for one that cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()  # the meta device has no data
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AsrError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu"
@@ -168,4 +206,33 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise AsrError(f"{path}: cannot be read as safetensors ({error}); copy the file anew") from None
+        raise AsrError(f"{path}: cannot be read as safetensors ({error}); copy the file again") from None
+
+
+def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
+    """The configuration in its present form. Until version 0.2 `model` had the settings of all parts."""
+    model, data = dict(values.get("model", {})), dict(values.get("data", {}))
+    places = {
+        "encoder_layers": ("encoder", "n_layers"),
+        "conv_kernel": ("encoder", "conv_kernel"),
+        "decoder_layers": ("decoder", "n_layers"),
+        "conv_channels": ("front_end", "channels"),
+    }
+    for old, (part, name) in places.items():
+        if old in model:
+            model[part] = {**model.get(part, {}), name: model.pop(old)}
+    upgraded = {**values, "model": model}
+    if "characters" in data and "tokenizer" not in values:
+        upgraded["tokenizer"] = {"characters": data.pop("characters")}
+        upgraded["data"] = data
+    return upgraded
+
+
+def _upgrade_name(name: str) -> str:
+    """The present name of a weight. Until version 0.2 some weights had other names."""
+    name = re.sub(r"\baround_(\w+?)\.", r"\1_residual.", name)
+    name = name.replace("network.encoder.front_end.", "network.front_end.")
+    if re.match(r"(embed|blocks|norm|out)\.", name):  # a language model
+        name = re.sub(r"\battention(\.|_residual)", r"self_attention\1", name)
+        name = f"network.decoder.{name}"
+    return name

@@ -20,9 +20,9 @@ from collections.abc import Callable
 
 import torch
 
-from asr.config import ModelConfig
 from asr.decoding import DecodingOptions, beam_search, repetition
-from asr.model import Memory, Transformer
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory
 from asr.model_folder import pick_device
 from asr.tokenizers import BOS, EOS, PAD
 
@@ -30,9 +30,9 @@ VOCABULARY, MELS = 32, 80
 Run = Callable[[], int]  # decodes the batch; characters of each text
 
 
-def ours(config: ModelConfig, states: torch.Tensor, beam: int, characters: int) -> Run:
+def ours(config: EncoderDecoder.Config, states: torch.Tensor, beam: int, characters: int) -> Run:
     """Our beam search."""
-    network = Transformer(config, MELS, VOCABULARY).to(states.device).eval()
+    network = EncoderDecoder(config, MELS, VOCABULARY).to(states.device).eval()
     with torch.no_grad():
         network.decoder.out.bias[EOS] = -1e4
     memory = Memory(states, torch.full((len(states),), states.size(1), device=states.device))
@@ -44,7 +44,7 @@ def ours(config: ModelConfig, states: torch.Tensor, beam: int, characters: int) 
     return run
 
 
-def transformers(config: ModelConfig, states: torch.Tensor, beam: int, characters: int) -> Run:
+def transformers(config: EncoderDecoder.Config, states: torch.Tensor, beam: int, characters: int) -> Run:
     """`generate` on a Speech2Text model."""
     from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
     from transformers.modeling_outputs import BaseModelOutput
@@ -79,7 +79,7 @@ def transformers(config: ModelConfig, states: torch.Tensor, beam: int, character
     return run
 
 
-def speechbrain(config: ModelConfig, states: torch.Tensor, beam: int, characters: int) -> Run:
+def speechbrain(config: EncoderDecoder.Config, states: torch.Tensor, beam: int, characters: int) -> Run:
     """SpeechBrain's searcher for Transformers; with its CTC scorer where the model has a CTC head."""
     from speechbrain.decoders import S2STransformerBeamSearcher
     from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
@@ -145,7 +145,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     repetition.LOOK_EVERY = 10**9  # random weights go round in circles; the others have no guard against it
     device = pick_device(options.device)
-    config = ModelConfig.model_validate({"preset": options.preset, "ctc": options.ctc})
+    config = EncoderDecoder.Config.model_validate({"preset": options.preset, "ctc": options.ctc})
     print(
         f"{options.preset}, {options.batch} utterances of {options.states} states and {options.characters} "
         f"characters, {'joint CTC' if options.ctc else 'attention alone'}, {device}, "

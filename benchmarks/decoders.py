@@ -28,7 +28,7 @@ from asr.datasets.manifest import Utterance, read_manifest
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.options import DECODERS
 from asr.errors import AsrError
-from asr.model import Memory, Transformer
+from asr.model.interfaces import Memory
 from asr.model_folder import Bundle, load_model
 from asr.scoring import score
 
@@ -38,7 +38,7 @@ STEP, DRAFT = "greedy, step by step", "greedy, draft and check"
 class Counted:
     """A network that counts how many utterances take part in the passes of its decoder."""
 
-    def __init__(self, network: Transformer) -> None:
+    def __init__(self, network: EncoderDecoder) -> None:
         self._network, self.passes = network, 0
 
     def __getattr__(self, name: str) -> Any:
@@ -66,7 +66,7 @@ class Row:
 def build(bundle: Bundle, options: DecodingOptions) -> Row:
     """A decoder whose passes are counted."""
     network = Counted(bundle.network)
-    counted = dataclasses.replace(bundle, network=cast(Transformer, network))
+    counted = dataclasses.replace(bundle, network=cast(EncoderDecoder, network))
     return Row(build_decoder(counted, options), network)
 
 

@@ -34,6 +34,7 @@ from safetensors import safe_open
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
 
 import torch._dynamo  # noqa: F401  what the first optimizer imports, which takes a while
+from helpers import sections
 
 from asr import commands
 from asr.model_folder import Bundle
@@ -41,7 +42,7 @@ from asr.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
-SIZES = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+SIZES = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
 MOMENTS = 0.6  # kills come within this share of the time that a whole run takes
 CONFIG: dict[str, Any] = {
     "model": SIZES | {"dropout": 0.1, "attention_dropout": 0.1},

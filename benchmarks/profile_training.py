@@ -16,7 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from train_peers import Batch, System, make_batches, ours, speech2text, speechbrain
 
-from asr.config import Config, ModelConfig
+from asr.config import Config
+from asr.model.encoder_decoder import EncoderDecoder
 
 # The first kind whose name begins so takes the operator.
 KINDS = {
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config: ModelConfig = Config.model_validate({"model": {"preset": options.preset}}).model
+    config: EncoderDecoder.Config = Config.model_validate({"model": {"preset": options.preset}}).model
     if options.channels:
         config = config.model_copy(update={"conv_channels": options.channels})
     profiles = [Profile(SYSTEMS[name](config), options.precision == "bf16") for name in options.systems]

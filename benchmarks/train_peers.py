@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, pad
 
-from asr.config import Config, ModelConfig, TrainConfig
-from asr.model import Transformer
+from asr.config import Config, TrainConfig
+from asr.model.encoder_decoder import EncoderDecoder
 from asr.tokenizers import BOS, EOS, PAD
 from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
@@ -75,9 +75,9 @@ class System:
         return found
 
 
-def ours(config: ModelConfig, ctc_weight: float, name: str) -> System:
+def ours(config: EncoderDecoder.Config, ctc_weight: float, name: str) -> System:
     """The model of this project."""
-    network = Transformer(config.model_copy(update={"ctc": ctc_weight > 0}), N_MELS, VOCABULARY)
+    network = EncoderDecoder(config.model_copy(update={"ctc": ctc_weight > 0}), N_MELS, VOCABULARY)
     train = TrainConfig(ctc_weight=ctc_weight)
 
     def loss(batch: Batch) -> Tensor:
@@ -87,7 +87,7 @@ def ours(config: ModelConfig, ctc_weight: float, name: str) -> System:
     return System(f"asr, {name}", network, loss)
 
 
-def speech2text(config: ModelConfig) -> System:
+def speech2text(config: EncoderDecoder.Config) -> System:
     """transformers' Speech2Text: two 1-d convolutions with GLU, cross-entropy alone."""
     from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 
@@ -126,7 +126,7 @@ def speech2text(config: ModelConfig) -> System:
     return System("transformers Speech2Text", network, loss)
 
 
-def speechbrain(config: ModelConfig) -> System:
+def speechbrain(config: EncoderDecoder.Config) -> System:
     """SpeechBrain's TransformerASR with the front end and the losses of its LibriSpeech recipe."""
     from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
     from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
@@ -201,7 +201,7 @@ def make_batches(seconds: float, count: int) -> list[Batch]:
     return batches
 
 
-def matched(config: ModelConfig, ctc_weight: float, peer: System, batch: Batch) -> System:
+def matched(config: EncoderDecoder.Config, ctc_weight: float, peer: System, batch: Batch) -> System:
     """Our model with the narrowest front end that makes a step no cheaper than the peer's."""
     for channels in range(16, 513, 16):
         system = ours(

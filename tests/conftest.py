@@ -2,6 +2,8 @@
 
 import os
 
+from helpers import sections
+
 # Tensors of tests are small: a second thread only waits for the first. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -23,11 +25,13 @@ def tiny_model(tmp_path_factory):
 
     from asr.config import Config
     from asr.model_folder import Bundle
-    from asr.tokenizers import EOS, Tokenizer
+    from asr.tokenizers import EOS, CharacterTokenizer
 
-    sizes = dict(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
     torch.manual_seed(2)
-    bundle = Bundle.build(Config.model_validate({"model": sizes}), Tokenizer.learn(["efghinor stuvwxz"]))
+    bundle = Bundle.build(
+        Config.model_validate({"model": sizes}), CharacterTokenizer.from_characters(["efghinor stuvwxz"])
+    )
     with torch.no_grad():
         for name, weights in bundle.network.named_parameters():
             if "cross_attention" in name and weights.dim() > 1:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from asr.config import Config, FeatureConfig, ModelConfig, load_config
-from asr.config_lm import LanguageConfig
+from asr.config import Config, LanguageConfig, load_config
 from asr.errors import AsrError
+from asr.features.log_mel import LogMel
+from asr.model.encoder_decoder import EncoderDecoder
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("**/*.yaml"))
 
@@ -63,7 +64,7 @@ def complaint(load):
 
 
 def test_the_base_preset_is_the_paper_s_base_model():
-    base = ModelConfig(preset="base")
+    base = EncoderDecoder.Config(preset="base")
     assert (base.d_model, base.n_heads, base.d_ffn) == (512, 8, 2048)
     assert (base.encoder_layers, base.decoder_layers) == (6, 6)
     assert base.d_model // base.n_heads == 64
@@ -72,7 +73,7 @@ def test_the_base_preset_is_the_paper_s_base_model():
 def test_what_is_given_beside_a_preset_wins(load):
     model = load("model: {d_ffn: 100, preset: small, dropout: 0.2}").model
     assert (model.d_model, model.d_ffn, model.encoder_layers, model.dropout) == (256, 100, 12, 0.2)
-    assert ModelConfig(preset="small").d_ffn == 2048
+    assert EncoderDecoder.Config(preset="small").d_ffn == 2048
 
 
 def test_an_empty_file_is_the_defaults(load):
@@ -90,7 +91,7 @@ def test_a_file_says_only_what_differs(load):
 
 
 def test_frames_of_25_ms_every_10_ms():
-    assert (FeatureConfig().win_length, FeatureConfig().hop_length) == (400, 160)
+    assert (LogMel.Config().win_length, LogMel.Config().hop_length) == (400, 160)
 
 
 def test_overrides(load):

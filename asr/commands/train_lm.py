@@ -21,9 +21,8 @@ def train_lm(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
     """Train a character language model on plain text, one sentence a line."""
-    from asr.config import load_config
-    from asr.config_lm import LanguageConfig
+    from asr.config import load_language_config
     from asr.training.language import train_language_model
 
-    settings = load_config(config, tuple(overrides or ()), LanguageConfig)
+    settings = load_language_config(config, tuple(overrides or ()))
     raise typer.Exit(train_language_model(settings, run, resume, device))

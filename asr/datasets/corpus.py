@@ -158,7 +158,7 @@ class Corpus(Sequence[Utterance]):
 
     def check_characters(self, tokenizer: Tokenizer) -> None:
         """Raises AsrError, naming file and line, where a text has a character that the tokenizer has not."""
-        known = set(tokenizer.characters)
+        known = set(tokenizer.symbols)
         unknown = [character for character in self.first_seen if character not in known]
         if unknown:
             first = unknown[0]

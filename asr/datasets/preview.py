@@ -16,9 +16,11 @@ from asr.datasets.batching import EpochPlan
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.manifest import Utterance, write_manifest
-from asr.features.log_mel import LogMel, Statistics, spec_augment
+from asr.features.spec_augment import spec_augment
 from asr.files import atomic_write
-from asr.tokenizers import Tokenizer
+from asr.kinds import FEATURES
+from asr.section import load_kind
+from asr.tokenizers import CharacterTokenizer
 
 _RANGE = 2.5  # standard deviations that a attention_plot shows, black to white, around the mean
 _STYLE = """
@@ -45,7 +47,7 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
     `Corpus.read` and `Augmenter` do.
     """
     corpus = Corpus.read(config.data, "train")
-    loader = Loader(corpus, Tokenizer.of(corpus.counts), config, train=True)
+    loader = Loader(corpus, CharacterTokenizer.from_characters(corpus.counts), config, train=True)
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, epoch)
     places = np.linspace(0, len(plan) - 1, min(count, len(plan))).round().astype(int).tolist()
     rounds = -(-count // len(places))
@@ -77,10 +79,10 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
 
 def _masked_features(batches: list[Batch], config: Config) -> list[np.ndarray]:
     """Normalized features (T, n_mels) of each batch's only row, masked by SpecAugment."""
-    features, statistics = LogMel(config.features), Statistics(config.features.n_mels)
+    features = load_kind(FEATURES, config.features.kind)(config.features)
     for batch in batches:
-        statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
-    statistics.store(features)
+        features.fit(batch.waveforms, batch.lengths)
+    features.finish_fit()
     masked = []
     for number, batch in enumerate(batches):
         found, lengths = features(batch.waveforms, batch.lengths)  # (1, T, n_mels), (1,)

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr.config_lm import TextConfig
+from asr.config import TextConfig
 from asr.errors import AsrError
-from asr.tokenizers import BOS, EOS, PAD, Tokenizer, normalize_text
+from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer, Tokenizer, normalize_text
 
 BLOCK = 1 << 16  # bytes
 POOL = 256  # blocks; 16 MiB of text are shuffled and sorted at a time
@@ -154,11 +154,12 @@ class Text:
     def learn(self) -> Tokenizer:
         """A tokenizer of all characters of all sentences that are not too long."""
         limit = self.config.max_characters
-        return Tokenizer.learn(sentence for sentence in self.sentences() if len(sentence) <= limit)
+        kept = (sentence for sentence in self.sentences() if len(sentence) <= limit)
+        return CharacterTokenizer.from_characters(c for sentence in kept for c in sentence)
 
     def survey(self, tokenizer: Tokenizer) -> Survey:
         """Count what will be used and what will be left out, reading everything once."""
-        found, known = Survey(), frozenset(tokenizer.characters)
+        found, known = Survey(), frozenset(tokenizer.symbols)
         for sentence in self.sentences():
             if len(sentence) > self.config.max_characters:
                 found.too_long += 1
@@ -195,7 +196,7 @@ class Text:
         self, tokenizer: Tokenizer, blocks: Iterable[int], generator: np.random.Generator | None
     ) -> list[list[np.ndarray]]:
         """Batches of sentences of similar length, out of some blocks, in a random order if one is wanted."""
-        limit, known = self.config.max_characters, frozenset(tokenizer.characters)
+        limit, known = self.config.max_characters, frozenset(tokenizer.symbols)
         pool = [
             np.array(tokenizer.encode(sentence), dtype=np.int32)
             for sentence in self.sentences(blocks)

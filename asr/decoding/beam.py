@@ -25,7 +25,7 @@ from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.options import DecodingOptions, FinishReason, Hypothesis
 from asr.decoding.scorers import Scorer, ScorerFactory
-from asr.model.interfaces import Memory, Network
+from asr.model.interfaces import HasCTC, Memory, Network
 from asr.tokenizers import BOS, EOS, PAD
 
 COMPACT_BELOW = 0.75  # share of utterances not done under which the done ones leave the batch
@@ -45,7 +45,7 @@ def beam_search(
     device, batch = memory.states.device, memory.states.size(0)
     if batch == 0:
         return []
-    ctc = network.ctc(memory)  # (B, S, V)
+    ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     max_lengths = compute_max_lengths(memory, ctc, options)  # (B,)
     capacity = int(max_lengths.max()) + 1  # the last step may still say EOS
     scores = JointScores(ctc, memory, options, factories, capacity)

@@ -13,7 +13,7 @@ from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
 from asr.errors import AsrError
-from asr.model.interfaces import Memory
+from asr.model.interfaces import HasCTC, Memory
 from asr.model_folder import Bundle
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
@@ -25,7 +25,7 @@ def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
 
     Raises AsrError for what the model cannot do: CTC without a CTC head, characters that it does not know.
     """
-    network, has_ctc = bundle.network, bundle.config.model.ctc
+    network, has_ctc = bundle.network, isinstance(bundle.network, HasCTC)
     weight = options.weight_of_ctc(has_ctc)
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
         raise AsrError(f"decoder {options.decoder}: this model has no CTC head; decode with greedy or beam")

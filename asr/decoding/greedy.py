@@ -11,7 +11,7 @@ from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, going_round
 from asr.decoding.speculative import decode_speculatively
-from asr.model.interfaces import Memory, Network
+from asr.model.interfaces import HasCTC, Memory, Network
 from asr.tokenizers import BOS
 
 COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
@@ -31,7 +31,7 @@ def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[H
     """
     if memory.states.size(0) == 0:
         return []
-    ctc = network.ctc(memory)  # (B, S, V)
+    ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
     max_lengths = compute_max_lengths(memory, ctc, options)  # (B,)
     texts = None

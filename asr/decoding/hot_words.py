@@ -38,7 +38,7 @@ class HotWords:
         self.weight = bonus
         self.vocabulary = len(tokenizer)
         # EOS is a space here: both end a word. Where there are no spaces, EOS ends nothing.
-        self.space = tokenizer.encode("a b")[1] if " " in tokenizer.characters else EOS
+        self.space = tokenizer.encode("a b")[1] if tokenizer.words_are_spaced else EOS
         strings = [_string(phrase, tokenizer) for phrase in phrases]
         children, depth, longest, edges = _automaton(strings)
         root = torch.zeros(self.vocabulary, dtype=torch.long)
@@ -122,7 +122,7 @@ def _string(phrase: str, tokenizer: Tokenizer) -> list[int]:
             f"hot word {text!r}: the model does not know {' '.join(map(repr, unknown))}; "
             "write it with the characters of the model's texts"
         )
-    space = tokenizer.encode("a b")[1:2] if " " in tokenizer.characters else []
+    space = tokenizer.encode("a b")[1:2] if tokenizer.words_are_spaced else []
     before, after = ([] if _spaceless(edge) else space for edge in (text[0], text[-1]))
     return [*before, *tokenizer.encode(text), *after]
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from asr.errors import AsrError
-from asr.model.decoders.language_model import LanguageModel, LanguageState
-from asr.model_folder_lm import load_language_model
+from asr.model.decoders.transformer import DecoderState
+from asr.model.language_model import LanguageModel
+from asr.model_folder import load_language_model
 from asr.tokenizers import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2**16  # tokens that are scored at once: rows x positions
@@ -70,7 +71,7 @@ class LanguageModelFactory:
 class LanguageModelScorer:
     """Scores of growing prefixes, from cached keys and values."""
 
-    def __init__(self, factory: LanguageModelFactory, state: LanguageState, log_probs: Tensor) -> None:
+    def __init__(self, factory: LanguageModelFactory, state: DecoderState, log_probs: Tensor) -> None:
         self._source, self._state, self._log_probs = factory, state, log_probs  # (R, V') of what follows
 
     def score(self, candidates: Tensor) -> Tensor:
@@ -83,7 +84,9 @@ class LanguageModelScorer:
 
     def select(self, rows: Tensor) -> LanguageModelScorer:
         """The scorer of the given rows (indices), reordered, repeated or dropped; this one is used up."""
-        return LanguageModelScorer(self._source, self._state.select(rows), self._log_probs[rows])
+        return LanguageModelScorer(
+            self._source, self._state.reorder(rows.unsqueeze(0)), self._log_probs[rows]
+        )
 
 
 def matching_tokens(recognizer: Tokenizer, language: Tokenizer) -> Tensor:
@@ -94,13 +97,12 @@ def matching_tokens(recognizer: Tokenizer, language: Tokenizer) -> Tensor:
     The other way round it is harmless: a character that the language model does not know is UNK to it, and
     unlikely.
     """
-    foreign = [c for c in language.characters if c not in frozenset(recognizer.characters)]
+    foreign = [c for c in language.symbols if c not in frozenset(recognizer.symbols)]
     if foreign:
         shown = " ".join(map(repr, foreign[:5])) + (" ..." if len(foreign) > 5 else "")
         raise AsrError(
             f"the language model has characters that the recognizer does not know: {shown}; train it with "
             "data.case (upper or lower) and data.characters_of set to fit"
         )
-    place = {c: i for i, c in enumerate(language.characters, UNK + 1)}
-    special = range(UNK + 1)
-    return torch.tensor([*special, *(place.get(c, UNK) for c in recognizer.characters)])
+    ids = {symbol: i for i, symbol in enumerate(language.symbols)}
+    return torch.tensor([ids.get(symbol, UNK) for symbol in recognizer.symbols])

@@ -1,32 +1,65 @@
-"""Log-mel features and SpecAugment, for padded batches with lengths, on whatever device the model is on."""
+"""Log-mel features for padded batches with lengths, on the model's device."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torchaudio
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from asr.config import FeatureConfig, SpecAugmentConfig
+from asr.features.normalization import Statistics
 from asr.masks import length_mask
-
-# A mel bin that hardly varies in training (the empty upper half of telephone speech, say) is not to be blown
-# up where it does vary later: one unit of natural log is well below the spread of any bin with speech in it.
-MIN_STD = 1.0
+from asr.section import FeaturesSection, Positive
 
 
 class LogMel(nn.Module):
     """Waveforms to normalized log-mel features.
 
     The mel filters are Slaney's with area normalization, librosa's default, and the energies equal
-    `librosa.feature.melspectrogram(..., pad_mode="constant")`. Frame i is centred on sample i * hop_length;
-    beyond both ends there are zeros, which is also what pads a batch: so padding changes no frame.
-    `mean` and `std` (n_mels,) hold the global statistics estimated in training.
+    `librosa.feature.melspectrogram(..., pad_mode="constant")`. Frame i is centered on sample i * hop_length.
+    There are zeros before and after the recording. A batch is padded with zeros too, so padding changes no
+    frame. `mean` and `std` (n_mels,) are the global statistics of the training audio.
     """
+
+    class Config(FeaturesSection):
+        """Settings of log-mel features. Lengths are in milliseconds."""
+
+        kind: Literal["log_mel"] = "log_mel"
+        n_mels: Positive = 80
+        n_fft: Positive = 512
+        window_ms: float = Field(25.0, gt=0)
+        hop_ms: float = Field(10.0, gt=0)
+        log_floor: float = Field(1e-8, gt=0, description="mel energies below this are raised to it")
+        mean: Literal["global", "utterance"] = (
+            "global"  # utterance: its own mean is subtracted, so level is too
+        )
+
+        @property
+        def hop_length(self) -> int:
+            """Samples from one frame to the next."""
+            return round(self.sample_rate * self.hop_ms / 1000)
+
+        @property
+        def win_length(self) -> int:
+            """Samples under one window."""
+            return round(self.sample_rate * self.window_ms / 1000)
+
+        @model_validator(mode="after")
+        def _window_fits(self) -> LogMel.Config:
+            if self.win_length > self.n_fft:
+                raise ValueError(
+                    f"window_ms gives {self.win_length} samples, more than n_fft {self.n_fft}; raise n_fft"
+                )
+            if self.hop_length < 1:
+                raise ValueError(f"hop_ms {self.hop_ms} is less than a sample; 10 is usual")
+            return self
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: FeatureConfig) -> None:
+    def __init__(self, config: LogMel.Config) -> None:
         super().__init__()
         self.config = config
         self.mel = torchaudio.transforms.MelSpectrogram(
@@ -41,11 +74,22 @@ class LogMel(nn.Module):
             norm="slaney",
             mel_scale="slaney",
         )
-        # Window and filters follow from the configuration: they are not weights to be stored.
+        # The configuration determines window and filters, so they are not stored as weights.
         for module in self.mel.modules():
             module._non_persistent_buffers_set.update(module._buffers)
         self.register_buffer("mean", torch.zeros(config.n_mels))
         self.register_buffer("std", torch.ones(config.n_mels))
+        self._statistics = Statistics(config.n_mels)
+
+    @property
+    def n_features(self) -> int:
+        """Mel bins of a frame."""
+        return self.config.n_mels
+
+    @property
+    def frame_seconds(self) -> float:
+        """The time from one frame to the next, in seconds."""
+        return self.config.hop_length / self.config.sample_rate
 
     def frames(self, samples: Tensor) -> Tensor:
         """Number of frames of waveforms with so many samples: (B,) -> (B,)."""
@@ -58,65 +102,30 @@ class LogMel(nn.Module):
             energies = self.mel(waveforms.float())  # (B, n_mels, T)
             return energies.clamp_min(self.config.log_floor).log().transpose(1, 2)  # (B, T, n_mels)
 
+    def fit(self, waveforms: Tensor, lengths: Tensor) -> None:
+        """Count a batch of training audio in the statistics."""
+        features, frames = self._centered(waveforms, lengths)
+        self._statistics.add(features, frames)
+
+    def finish_fit(self) -> None:
+        """Use the mean and standard deviation of what was counted."""
+        mean, std = self._statistics.result()
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms (B, samples), lengths (B,) in samples -> features (B, T, n_mels), lengths (B,) in frames.
 
-        Frames beyond a row's length are zero.
+        Frames after a row's length are zero.
         """
-        features = (self.log_mel(waveforms) - self.mean) / self.std
-        frames = self.frames(lengths)
+        features, frames = self._centered(waveforms, lengths)
+        features = (features - self.mean) / self.std
         return features * length_mask(frames, features.size(1)).unsqueeze(-1), frames
 
-
-class Statistics:
-    """Running mean and variance of every mel bin over the valid frames of many batches, in float64."""
-
-    def __init__(self, n_mels: int) -> None:
-        self.count = 0
-        self.total = torch.zeros(n_mels, dtype=torch.float64)
-        self.square = torch.zeros(n_mels, dtype=torch.float64)
-
-    def add(self, features: Tensor, lengths: Tensor) -> None:
-        """Count in features (B, T, n_mels), not normalized, with lengths (B,) in frames."""
-        valid = features[length_mask(lengths, features.size(1))].double().cpu()  # (frames, n_mels)
-        self.count += valid.size(0)
-        self.total += valid.sum(0)
-        self.square += valid.square().sum(0)
-
-    def store(self, features: LogMel) -> None:
-        """Set mean and std of the features from what was counted."""
-        mean = self.total / max(1, self.count)
-        variance = (self.square / max(1, self.count) - mean.square()).clamp_min(0)
-        features.mean.copy_(mean)
-        features.std.copy_(variance.sqrt().clamp_min(MIN_STD))
-
-
-def spec_augment(features: Tensor, lengths: Tensor, config: SpecAugmentConfig) -> Tensor:
-    """Masked copies of normalized features (B, T, n_mels); a masked value is 0, the mean.
-
-    Park et al. 2019, without time warping, and with the widest time mask a share of each utterance's own
-    length (adaptive size, Park et al. 2020), which is why torchaudio's masking, one width for the batch, does
-    not serve. Draws from torch's global generator of the device.
-    """
-    batch, frames, bins = features.shape
-    device = features.device
-
-    def bands(count: int, widest: Tensor, extent: Tensor, size: int) -> Tensor:
-        """(B, size), true under any of `count` bands of width 0 to `widest` (B,) within `extent` (B,)."""
-        width = torch.rand(batch, count, device=device) * (widest + 1).unsqueeze(1)
-        width = width.floor()
-        start = (
-            torch.rand(batch, count, device=device) * (extent.unsqueeze(1) - width + 1).clamp_min(1)
-        ).floor()
-        place = torch.arange(size, device=device)
-        inside = (place >= start.unsqueeze(2)) & (place < (start + width).unsqueeze(2))  # (B, count, size)
-        return inside.any(1)
-
-    def full(value: int) -> Tensor:
-        return torch.full((batch,), value, device=device)
-
-    across = bands(
-        config.frequency_masks, full(min(config.frequency_width, bins)), full(bins), bins
-    )  # (B, n_mels)
-    along = bands(config.time_masks, (lengths * config.time_width).floor(), lengths, frames)  # (B, T)
-    return features.masked_fill(across.unsqueeze(1) | along.unsqueeze(2), 0.0)
+    def _centered(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel energies, less the mean of each utterance if the configuration says so, and lengths."""
+        features, frames = self.log_mel(waveforms), self.frames(lengths)
+        if self.config.mean == "utterance":
+            valid = length_mask(frames, features.size(1)).unsqueeze(-1)
+            features = features - (features * valid).sum(1, keepdim=True) / frames[:, None, None]
+        return features, frames

@@ -1,22 +1,43 @@
-"""The pieces that encoder and decoder share: residual connections, feed-forward layers, positions."""
+"""Parts that encoders and decoders share: residual connections, feed-forward layers, positions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from asr.config import BlockConfig
 from asr.model.kernels import Linear
+from asr.section import Fraction, PartSection, Positive
+
+
+class BlockSection(PartSection):
+    """Sizes of a stack of Transformer blocks."""
+
+    n_layers: Positive = 6
+    n_heads: Positive = 4
+    d_ffn: Positive = 1024
+    dropout: Fraction = 0.1
+    attention_dropout: Fraction = 0.0  # of attention weights; above 0 the fused kernels cannot be used on CPU
+    norm: Literal["pre", "post"] = "pre"  # post: as in the 2017 paper; needs a longer warm-up
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> BlockSection:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
+        return self
 
 
 class Dropout(nn.Dropout):
-    """Dropout that is eight times as fast as torch's on a CPU, where random numbers are drawn one by one.
+    """Dropout that is eight times as fast as torch's on a CPU, where torch draws random numbers one by one.
 
-    One 64-bit number gives eight bytes, each compared with a threshold: the rate is rounded to a 256th, and
-    what stays is scaled by the rounded rate, so that the expectation is exact.
+    One 64-bit number gives eight bytes, each compared with a threshold. The rate is rounded to a 256th. The
+    remaining values are scaled by the rounded rate, so the expectation is exact.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +46,7 @@ class Dropout(nn.Dropout):
         if not self.training or x.device.type != "cpu" or not 0 < threshold < 256:
             return super().forward(x)
         numbers = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        scale = torch.empty(x.shape, dtype=x.dtype)  # written at once as 0 and 1: half the time of a cast
+        scale = torch.empty(x.shape, dtype=x.dtype)  # the comparison writes 0 and 1 without a cast
         torch.ge(numbers.view(torch.uint8)[: x.numel()].view(x.shape), threshold, out=scale)
         return x * scale.mul_(256 / (256 - threshold))
 
@@ -38,7 +59,7 @@ class Residual(nn.Module):
     post: norm(x + dropout(sublayer(x)))   as in Vaswani et al. 2017
     """
 
-    def __init__(self, config: BlockConfig) -> None:
+    def __init__(self, config: BlockSection) -> None:
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.d_model)
@@ -51,12 +72,12 @@ class Residual(nn.Module):
         return self.norm(x + self.dropout(sublayer(x)))
 
 
-def final_norm(config: BlockConfig) -> nn.Module:
-    """The norm after the last block: pre-norm leaves the residual stream unnormalized, post-norm does not."""
+def final_norm(config: BlockSection) -> nn.Module:
+    """The norm after the last block. Post-norm blocks end with one, so they need no other."""
     return nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
 
 
-def feed_forward(config: BlockConfig) -> nn.Module:
+def feed_forward(config: BlockSection) -> nn.Module:
     """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model."""
     return nn.Sequential(
         Linear(config.d_model, config.d_ffn),
@@ -67,7 +88,7 @@ def feed_forward(config: BlockConfig) -> nn.Module:
 
 
 class SinusoidalPositions(nn.Module):
-    """Adds sinusoids of geometrically spaced wavelengths (section 3.5); positions have no upper limit."""
+    """Adds sinusoids of geometrically spaced wavelengths (section 3.5). Positions have no upper limit."""
 
     table: Tensor
 
@@ -79,9 +100,9 @@ class SinusoidalPositions(nn.Module):
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """x (B, T, d_model), whose first position is `offset`, plus the sinusoids of its positions."""
         end = offset + x.size(1)
-        return self.dropout(x + self.upto(end)[offset:end])
+        return self.dropout(x + self.up_to(end)[offset:end])
 
-    def upto(self, end: int) -> Tensor:
+    def up_to(self, end: int) -> Tensor:
         """The sinusoids of `end` positions or more: (>= end, d_model)."""
         if end > self.table.size(0):
             self.table = _sinusoids(2 * end, self.table.size(1)).to(self.table)

@@ -1,77 +1,172 @@
-"""The assembled Transformer: encoder, decoder and CTC head behind the seams of `asr.model.interfaces`."""
+"""The assembled model: front end, encoder, and a decoder, a CTC head or both."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import torch
+from pydantic import SerializeAsAny, model_validator
 from torch import Tensor, nn
 
-from asr.config import ModelConfig
-from asr.masks import length_mask
-from asr.model.decoders.transformer import Decoder, DecoderState
-from asr.model.encoders.transformer import Encoder
-from asr.model.interfaces import Memory
+from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
+from asr.model.interfaces import CachedForward, Memory, ShowsAttention, State
+from asr.section import ModelSection, PartSection, kind_of, load_kind, of_kind
+
+# `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": dict(
+        d_model=144, n_heads=4, d_ffn=576,
+        front_end=dict(channels=32), encoder=dict(n_layers=4), decoder=dict(n_layers=4),
+    ),
+    "small": dict(
+        d_model=256, n_heads=4, d_ffn=2048,
+        front_end=dict(channels=256), encoder=dict(n_layers=12), decoder=dict(n_layers=6),
+    ),
+    "base": dict(
+        d_model=512, n_heads=8, d_ffn=2048,
+        front_end=dict(channels=256), encoder=dict(n_layers=6), decoder=dict(n_layers=6),
+    ),
+}  # fmt: skip
+PARTS = {
+    "front_end": (FRONT_ENDS, "convolution"),
+    "encoder": (ENCODERS, "transformer"),
+    "decoder": (DECODERS, "transformer"),
+}
+SHARED = ("d_model", "n_heads", "d_ffn", "dropout", "attention_dropout", "norm")  # shorthand for all parts
 
 
-class Transformer(nn.Module):
-    """Attention encoder-decoder (Vaswani et al. 2017; Dong et al. 2018 for speech) with a CTC head.
+class EncoderDecoder(nn.Module):
+    """Attention encoder-decoder (Vaswani et al. 2017; Dong et al. 2018 for speech), CTC model, or both.
 
-    The CTC head on the encoder (Watanabe et al. 2017) keeps the alignment monotonic while the
-    cross-attention learns, and gives a bound on the length when decoding.
+    The CTC head on the encoder (Watanabe et al. 2017) keeps the alignment monotonic while the cross-attention
+    learns, and bounds the length of a text in decoding.
+
+    The operations of `asr.model.interfaces` that the parts do not offer do not exist in an instance.
     """
 
-    # Weights with one row for each token: with another vocabulary, a row goes where its character goes.
+    class Config(ModelSection):
+        """The parts of the model. Settings given here, such as d_model, hold for every part that has them."""
+
+        kind: Literal["encoder_decoder"] = "encoder_decoder"
+        preset: Literal["tiny", "small", "base"] | None = None  # sizes; what is given beside it has priority
+        front_end: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["front_end"])]
+        encoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["encoder"])]
+        decoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["decoder"])] | None  # None: CTC alone
+        ctc: bool = True  # a CTC head on the encoder
+
+        @classmethod
+        def known_keys(cls) -> tuple[str, ...]:
+            """The keys of this section and the shorthand for all parts."""
+            return (*cls.model_fields, *SHARED)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _expand(cls, values: Any) -> Any:
+            """Fill in the preset, and give the shorthand to the parts."""
+            if not isinstance(values, Mapping):
+                return values
+            preset = values.get("preset")
+            if isinstance(preset, str) and preset in PRESETS:
+                values = _merge(PRESETS[preset], values)
+            expanded = {key: value for key, value in values.items() if key not in SHARED}
+            shared = {key: value for key, value in values.items() if key in SHARED}
+            for part, (kinds, default) in PARTS.items():
+                section = values.get(part, {})
+                if isinstance(section, Mapping):
+                    kind = kind_of(section, default)
+                    # An unknown kind is reported where the part itself is read.
+                    fields = load_kind(kinds, kind).Config.model_fields if kind in kinds else {}
+                    inherited = {key: value for key, value in shared.items() if key in fields}
+                    expanded[part] = inherited | dict(section)
+            return expanded
+
+        @model_validator(mode="after")
+        def _parts_fit(self) -> EncoderDecoder.Config:
+            for name in ("encoder", "decoder"):
+                part = getattr(self, name)
+                if part is not None and part.d_model != self.front_end.d_model:
+                    raise ValueError(
+                        f"{name}.d_model {part.d_model} differs from front_end.d_model "
+                        f"{self.front_end.d_model}; set model.d_model for all parts"
+                    )
+            if self.decoder is None and not self.ctc:
+                raise ValueError("neither a decoder nor a CTC head; set ctc to true or name a decoder")
+            return self
+
+        @property
+        def width(self) -> int:
+            """The size of the encoder's states."""
+            return self.encoder.d_model
+
+    # Weights with one row for each token: with another vocabulary, a row goes where its token goes.
     BY_TOKEN = (
         "decoder.embed.weight",
         *("decoder.out.weight", "decoder.out.bias"),
         *("ctc_head.weight", "ctc_head.bias"),
     )
 
-    def __init__(self, config: ModelConfig, n_mels: int, vocabulary: int) -> None:
+    def __init__(self, config: EncoderDecoder.Config, n_features: int, vocabulary_size: int) -> None:
         super().__init__()
-        self.encoder = Encoder(config, n_mels)
-        self.decoder = Decoder(config, vocabulary)
-        self.ctc_head = nn.Linear(config.d_model, vocabulary) if config.ctc else None
+        self.front_end = load_kind(FRONT_ENDS, config.front_end.kind)(config.front_end, n_features)
+        self.encoder = load_kind(ENCODERS, config.encoder.kind)(config.encoder)
+        if config.decoder is not None:
+            self.decoder = load_kind(DECODERS, config.decoder.kind)(config.decoder, vocabulary_size)
+            self._offer("decode", "start", "step")
+            if isinstance(self.decoder, CachedForward):
+                self._offer("forward_cached")
+            if isinstance(self.decoder, ShowsAttention):
+                self._offer("cross_attention")
+        if config.ctc:
+            self.ctc_head = nn.Linear(config.encoder.d_model, vocabulary_size)
+            self._offer("ctc")
+
+    def _offer(self, *operations: str) -> None:
+        """Make operations visible to `isinstance` with the protocols of `asr.model.interfaces`."""
+        for name in operations:
+            setattr(self, name, getattr(self, f"_{name}"))
 
     def compile(self, **options: Any) -> None:
-        """Compile each block by itself (`torch.compile`): all are alike, so that one compilation serves them.
+        """Compile each block by itself (`torch.compile`). Blocks are alike, so one compilation serves them.
 
-        As a whole, the network would be compiled anew for many a combination of lengths.
+        The network as a whole would be compiled again for many combinations of lengths.
         """
-        for block in (*self.encoder.blocks, *self.decoder.blocks):
-            block.compile(**options)
+        for part in self.children():
+            for block in getattr(part, "blocks", ()):
+                block.compile(**options)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
-        """features (B, T, n_mels), lengths (B,) in frames -> memory with S = ceil(T / 4)."""
-        return Memory(*self.encoder(features, lengths))
+        """features (B, T, F), lengths (B,) in frames -> memory."""
+        return self.encoder(*self.front_end(features, lengths))
 
-    def decode(self, tokens: Tensor, memory: Memory) -> Tensor:
-        """Teacher forcing: tokens (B, U) from BOS on -> logits (B, U, V)."""
-        return self.decoder(tokens, memory.states, _mask(memory))
+    def _decode(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V)."""
+        return self.decoder(tokens, memory)
 
-    def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+    def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
-        weights: list[Tensor] = []
-        self.decoder(tokens, memory.states, _mask(memory), weights)
-        return torch.stack(weights, dim=1)
+        return self.decoder.cross_attention(tokens, memory)
 
-    def start(self, memory: Memory, capacity: int) -> DecoderState:
-        """Caches for `capacity` positions; keys and values of the cross-attention are computed here, once."""
-        return self.decoder.start(memory.states, _mask(memory), capacity)
+    def _start(self, memory: Memory, capacity: int) -> State:
+        """A state with caches for `capacity` positions."""
+        return self.decoder.start(memory, capacity)
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """tokens (B,) -> log-probabilities (B, V) of the next ones, float32; the state is updated."""
+    def _step(self, tokens: Tensor, state: Any) -> Tensor:
+        """tokens (B,) -> log-probabilities (B, V) of the next ones, float32. The state is updated."""
         return self.decoder.step(tokens, state).float().log_softmax(-1)
 
-    def forward_cached(self, tokens: Tensor, state: DecoderState, starts: Tensor) -> Tensor:
+    def _forward_cached(self, tokens: Tensor, state: Any, starts: Tensor) -> Tensor:
         """tokens (B, U) at positions from starts (B,) on -> log-probabilities (B, U, V), float32."""
         return self.decoder.forward_cached(tokens, state, starts).float().log_softmax(-1)
 
-    def ctc(self, memory: Memory) -> Tensor | None:
-        """Log-probabilities (B, S, V), float32, the blank at PAD's place; None without a CTC head."""
-        return None if self.ctc_head is None else self.ctc_head(memory.states).float().log_softmax(-1)
+    def _ctc(self, memory: Memory) -> Tensor:
+        """Log-probabilities (B, S, V), float32."""
+        return self.ctc_head(memory.states).float().log_softmax(-1)
 
 
-def _mask(memory: Memory) -> Tensor:
-    return length_mask(memory.lengths, memory.states.size(1))[:, None, None, :]  # (B, 1, 1, S)
+def _merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, and from `base` what they lack, section by section."""
+    merged = dict(base) | dict(values)
+    for key, value in base.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping):
+            merged[key] = _merge(value, values[key])
+    return merged

@@ -1,7 +1,4 @@
-"""Characters <-> ids.
-
-Id 0 is PAD and, in the CTC head, the blank: neither is ever spoken, and one id less is one case less.
-"""
+"""A tokenizer whose tokens are single characters, of any script."""
 
 from __future__ import annotations
 
@@ -9,92 +6,124 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from asr.errors import AsrError
 from asr.files import atomic_write
+from asr.section import TokenizerSection
+from asr.tokenizers.special import SpecialTokens
 
-PAD, BOS, EOS, UNK = range(4)
+# PAD is also CTC's blank. Neither is ever decoded, so the decoder and the CTC head share one vocabulary.
+_PAD, _BOS, _EOS, _UNK = range(4)
 _SPECIAL = ("<pad>", "<begin>", "<end>", "<unk>")
+_FIRST = len(_SPECIAL)  # the id of the first character
 
 
 @dataclass(frozen=True)
-class Tokenizer:
-    """A character tokenizer of any script. `characters[i]` has the id `i + 4`.
+class CharacterTokenizer:
+    """A character tokenizer. `characters[i]` has the id `i + 4`.
 
-    Text is brought to Unicode form NFC first, so that an accented letter is one character however it was
-    typed, and runs of white space become one space.
+    Text is brought to Unicode form NFC first, so that an accented letter is one character in either spelling.
+    Runs of white space become one space.
     """
 
     characters: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_ids", {c: i for i, c in enumerate(self.characters, len(_SPECIAL))})
+    class Config(TokenizerSection):
+        """Settings of a character tokenizer."""
+
+        kind: Literal["characters"] = "characters"
+        characters: str | None = None  # the vocabulary; None: all characters of the training texts
+
+    @property
+    def kind(self) -> str:
+        """The name under which `asr.kinds` lists it."""
+        return "characters"
 
     @classmethod
-    def learn(cls, texts: Iterable[str]) -> Tokenizer:
-        """All characters of the texts, in code point order."""
-        characters: set[str] = set()
-        for text in texts:
-            characters.update(normalize_text(text))
-        return cls(tuple(sorted(characters)))
+    def from_characters(cls, characters: Iterable[str]) -> CharacterTokenizer:
+        """These characters, each once, in code point order. White space counts as the space."""
+        found = {" " if c.isspace() else c for c in unicodedata.normalize("NFC", "".join(characters))}
+        return cls(tuple(sorted(found)))
 
     @classmethod
-    def of(cls, characters: Iterable[str]) -> Tokenizer:
-        """These characters, each once, in code point order; white space counts as the space."""
-        return cls(tuple(sorted({" " if c.isspace() else c for c in characters})))
+    def learn(cls, config: CharacterTokenizer.Config, characters: Iterable[str]) -> CharacterTokenizer:
+        """The tokenizer of a configuration: its own characters, or else those of the training texts."""
+        return cls.from_characters(characters if config.characters is None else config.characters)
 
     def __len__(self) -> int:
         """Size of the vocabulary V, the four special tokens included."""
-        return len(self.characters) + len(_SPECIAL)
+        return len(self.characters) + _FIRST
+
+    @cached_property
+    def special(self) -> SpecialTokens:
+        """PAD, BOS and EOS. PAD, BOS and the unknown token are never decoded."""
+        return SpecialTokens(
+            prompt=(_BOS,),
+            eos=_EOS,
+            pad=_PAD,
+            blank=_PAD,
+            suppressed=(_PAD, _BOS),
+            vocabulary_size=len(self),
+        )
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What each id stands for, in the order of the ids."""
+        """The text of each id, in the order of the ids."""
         return (*_SPECIAL, *self.characters)
 
+    @property
+    def words_are_spaced(self) -> bool:
+        """Whether there is a space among the characters."""
+        return " " in self.characters
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {c: i for i, c in enumerate(self.characters, _FIRST)}
+
     def encode(self, text: str) -> list[int]:
-        """Ids of the characters, without BOS and EOS; a character never learnt becomes UNK."""
-        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return [ids.get(c, UNK) for c in normalize_text(text)]
+        """Ids of the characters, without BOS and EOS. A character outside the vocabulary becomes `<unk>`."""
+        return [self._ids.get(c, _UNK) for c in normalize_text(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens say nothing, but UNK shows as U+FFFD."""
-        n = len(_SPECIAL)
-        return "".join(self.characters[i - n] if i >= n else "\ufffd" for i in ids if i >= n or i == UNK)
+        """Text of ids. Special tokens give no text, but `<unk>` gives U+FFFD."""
+        return "".join(
+            self.characters[i - _FIRST] if i >= _FIRST else "\ufffd" for i in ids if i >= _FIRST or i == _UNK
+        )
+
+    def prompt(self, language: str | None = None, task: str | None = None) -> tuple[int, ...]:
+        """BOS. Raises AsrError when a language or a task is asked for."""
+        if language is not None or task is not None:
+            raise AsrError("this model has no choice of language or task; leave the option out")
+        return (_BOS,)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of the text that were never learnt, each once, in order."""
-        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        return list(dict.fromkeys(c for c in normalize_text(text) if c not in ids))
+        """The characters of the text outside the vocabulary, each once, in order."""
+        return list(dict.fromkeys(c for c in normalize_text(text) if c not in self._ids))
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         with atomic_write(path) as out:
-            json.dump({"type": "characters", "tokens": self.symbols}, out, ensure_ascii=False)
+            json.dump({"type": self.kind, "tokens": self.symbols}, out, ensure_ascii=False)
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Read what `save` wrote. Raises AsrError when the file is missing or is something else."""
-        try:
-            tokens = json.loads(path.read_text(encoding="utf-8"))["tokens"]
-            special, characters = tuple(tokens[: len(_SPECIAL)]), tuple(tokens[len(_SPECIAL) :])
-        except OSError as error:
-            raise AsrError(
-                f"{path}: cannot read the tokenizer ({error.strerror}); a model folder needs it"
-            ) from None
-        except (ValueError, KeyError, TypeError):
-            raise AsrError(
-                f"{path}: not a tokenizer; copy the file that was written with the model"
-            ) from None
-        one_each = all(isinstance(c, str) and len(c) == 1 for c in characters)
-        if special != _SPECIAL or not one_each or len(set(characters)) != len(characters):
-            raise AsrError(
-                f"{path}: not a character tokenizer; copy the file that was written with the model"
-            )
-        return cls(characters)
+    def from_json(cls, values: dict[str, object], path: Path) -> CharacterTokenizer:
+        """The tokenizer of the values that `save` wrote to `path`. Raises AsrError for any other values."""
+        tokens = values.get("tokens")
+        if isinstance(tokens, list) and tuple(tokens[:_FIRST]) == _SPECIAL:
+            characters = tokens[_FIRST:]
+            single = all(isinstance(c, str) and len(c) == 1 for c in characters)
+            if single and len(set(characters)) == len(characters):
+                return cls(tuple(characters))
+        raise AsrError(f"{path}: not a character tokenizer; copy the file that was written with the model")
 
 
 def normalize_text(text: str) -> str:
-    """The text as the tokenizer takes it: NFC, and one space for any white space."""
+    """The text in Unicode form NFC, with one space for any white space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+# Temporary, until no module outside asr.tokenizers uses them.
+PAD, BOS, EOS, UNK = _PAD, _BOS, _EOS, _UNK

@@ -20,22 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr.config import Config, load_config
-from asr.config_lm import LanguageConfig
+from asr.config import Config, LanguageConfig
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.model_folder import (
     CONFIG,
-    LANGUAGE_MODEL,
-    RECOGNIZER,
     TOKENIZER,
     WEIGHTS,
     Bundle,
-    kind_of,
     load_tensors,
+    read_config,
     save_tensors,
 )
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import load_tokenizer
 from asr.training.optimizer import moments_of, restore_moments
 from asr.training.weights import MovingAverage
 
@@ -159,10 +156,8 @@ def checkpoint_to_resume(config: Config | LanguageConfig, run: Path, resume: boo
 def _is_of(config: Config | LanguageConfig, run: Path) -> bool:
     """Whether the run in a folder is of a configuration."""
     if isinstance(config, LanguageConfig):
-        return kind_of(run) == LANGUAGE_MODEL and load_config(run / CONFIG, (), LanguageConfig).trains_as(
-            config
-        )
-    return kind_of(run) == RECOGNIZER and load_config(run / CONFIG).trains_as(config)
+        return read_config(run).trains_as(config)
+    return read_config(run).trains_as(config)
 
 
 def check_room(run: Path, parameters: int, config: Config) -> None:
@@ -184,7 +179,7 @@ def load_checkpoint(
 
     Raises AsrError when the weights do not fit, because the training texts have other characters now.
     """
-    if Tokenizer.load(folder / TOKENIZER) != bundle.tokenizer:
+    if load_tokenizer(folder / TOKENIZER) != bundle.tokenizer:
         raise AsrError(
             f"{folder}: the training texts have other characters than when this run began; start anew"
         )

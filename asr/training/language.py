@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from asr.config_lm import LanguageConfig
+from asr.config import LanguageConfig
 from asr.datasets.text import Source, Survey, Text
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model.decoders.language_model import LanguageModel
-from asr.model_folder import CONFIG, TOKENIZER, pick_device
-from asr.model_folder_lm import LanguageBundle
-from asr.tokenizers import PAD, Tokenizer
+from asr.model.language_model import LanguageModel
+from asr.model_folder import CONFIG, TOKENIZER, Bundle, pick_device
+from asr.tokenizers import PAD, Tokenizer, load_tokenizer
 from asr.training.checkpoints import checkpoint_to_resume
 from asr.training.interruption import Interruption
 from asr.training.language_run import (
@@ -49,7 +48,7 @@ def train_language_model(
         checkpoint = checkpoint_to_resume(config, run, resume)
         text, dev, tokenizer, survey = _read(config, run)
         torch.manual_seed(config.train.seed)
-        bundle = LanguageBundle.build(config, tokenizer)
+        bundle = Bundle.build(config, tokenizer)
         bundle.network.to(target)
         optimizer = build_optimizer(bundle.network, config.optim)
         standing = Standing(survey.sentences, survey.characters)
@@ -83,7 +82,7 @@ def train_language_model(
 
 
 @torch.inference_mode()
-def perplexity(bundle: LanguageBundle, text: Text) -> float:
+def perplexity(bundle: Bundle, text: Text) -> float:
     """Perplexity per character: exp of the mean cross-entropy. BOS is given, EOS counts as a character."""
     bundle.network.eval()
     loss, count = 0.0, 0
@@ -94,11 +93,11 @@ def perplexity(bundle: LanguageBundle, text: Text) -> float:
 
 
 def _steps(
-    bundle: LanguageBundle, text: Text, optimizer: torch.optim.Optimizer, standing: Standing
+    bundle: Bundle, text: Text, optimizer: torch.optim.Optimizer, standing: Standing
 ) -> Iterator[LanguageStep]:
     """Do optimizer steps, yielding what is known of each."""
     config, network = bundle.config, bundle.network
-    bf16 = use_bf16(config.train.precision, bundle.device, config.model.d_model >= WIDE)
+    bf16 = use_bf16(config.train.precision, bundle.device, config.model.width >= WIDE)
     autocast = torch.autocast(bundle.device.type, torch.bfloat16, enabled=bf16)
     stream = text.batches(bundle.tokenizer, config.train.seed, standing.place)
     while standing.step < config.train.steps:
@@ -142,7 +141,7 @@ def _read(config: LanguageConfig, run: Path) -> tuple[Text, Text, Tokenizer, Sur
         raise AsrError("data.text names no file; name plain text, one sentence a line, in the configuration")
     if not data.dev and not data.hold_out:
         raise AsrError("no held-out text; name a file in data.dev, or set data.hold_out to a number of lines")
-    known = Tokenizer.load(data.characters_of / TOKENIZER) if data.characters_of else None
+    known = load_tokenizer(data.characters_of / TOKENIZER) if data.characters_of else None
     sources = [Source.open(path, run) for path in data.text]
     held_out = [Source.open(path, run) for path in data.dev]
     if data.hold_out:

@@ -19,9 +19,8 @@ import torch
 
 from asr.datasets.text import START, Place
 from asr.errors import AsrError
-from asr.model_folder import TOKENIZER, load_tensors, load_weights
-from asr.model_folder_lm import LanguageBundle
-from asr.tokenizers import Tokenizer
+from asr.model_folder import TOKENIZER, Bundle, load_tensors, load_weights
+from asr.tokenizers import load_tokenizer
 from asr.training.checkpoints import (
     OPTIMIZER,
     TRAINER,
@@ -45,9 +44,7 @@ class Standing:
     best: float = math.inf  # the lowest perplexity of a validation
 
 
-def save_checkpoint(
-    run: Path, bundle: LanguageBundle, optimizer: torch.optim.Optimizer, standing: Standing
-) -> None:
+def save_checkpoint(run: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, standing: Standing) -> None:
     """Write a checkpoint, then delete the one before. Raises AsrError when it cannot be written."""
 
     def write(unfinished: Path) -> None:
@@ -62,7 +59,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, bundle: LanguageBundle, optimizer: torch.optim.Optimizer, fresh: Standing
+    folder: Path, bundle: Bundle, optimizer: torch.optim.Optimizer, fresh: Standing
 ) -> Standing:
     """Put weights and moments back in place; where the run stood. Raises AsrError when the text changed."""
     try:
@@ -73,7 +70,7 @@ def load_checkpoint(
             f"{folder / TRAINER}: cannot be read ({error}); start anew in another folder"
         ) from None
     same_text = (standing.sentences, standing.characters) == (fresh.sentences, fresh.characters)
-    if Tokenizer.load(folder / TOKENIZER) != bundle.tokenizer or not same_text:
+    if load_tokenizer(folder / TOKENIZER) != bundle.tokenizer or not same_text:
         raise AsrError(f"{folder}: the training text is not what it was when this run began; start anew")
     load_weights(bundle.network, folder)
     restore_moments(bundle.network, optimizer, load_tensors(folder / OPTIMIZER)[0])

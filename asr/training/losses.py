@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss, pad
 
 from asr.config import TrainConfig
-from asr.model.interfaces import Network
+from asr.model.interfaces import HasCTC, HasDecoder, Memory, Network
 from asr.tokenizers import BOS, EOS, PAD
 
 
@@ -38,22 +38,14 @@ def joint_loss(
     `token_noise` is the share of the tokens given to the decoder that are replaced by others.
     """
     memory = network.encode(features, lengths)
-    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BOS)  # (B, U + 1)
-    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), EOS)  # (B, U + 1)
-    logits = network.decode(given, memory).float()  # (B, U + 1, V)
-    attention = cross_entropy(
-        logits.flatten(0, 1),
-        wanted.flatten(),
-        ignore_index=PAD,
-        label_smoothing=config.label_smoothing,
-        reduction="sum",
-    )
-    ctc = logits.new_zeros(())
+    attention = memory.states.new_zeros((), dtype=torch.float32)
+    if isinstance(network, HasDecoder):
+        attention = _attention_loss(network, memory, tokens, token_lengths, config, token_noise)
+    ctc = attention.new_zeros(())
     if config.ctc_weight > 0:
-        log_probs = network.ctc(memory)
-        assert log_probs is not None, "the configuration refuses a CTC weight without a CTC head"
+        assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
         ctc = ctc_loss(
-            log_probs.transpose(0, 1),
+            network.ctc(memory).transpose(0, 1),
             tokens,
             memory.lengths,
             token_lengths,
@@ -63,6 +55,27 @@ def joint_loss(
         )
     total = torch.lerp(attention, ctc, config.ctc_weight) if config.ctc_weight else attention
     return Losses(total, attention.detach(), ctc.detach())
+
+
+def _attention_loss(
+    network: HasDecoder,
+    memory: Memory,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    config: TrainConfig,
+    token_noise: float,
+) -> Tensor:
+    """Label-smoothed cross-entropy of the decoder, summed over the batch."""
+    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BOS)  # (B, U + 1)
+    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), EOS)  # (B, U + 1)
+    logits = network.decode(given, memory).float()  # (B, U + 1, V)
+    return cross_entropy(
+        logits.flatten(0, 1),
+        wanted.flatten(),
+        ignore_index=PAD,
+        label_smoothing=config.label_smoothing,
+        reduction="sum",
+    )
 
 
 def _disturbed(tokens: Tensor, lengths: Tensor, share: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.datasets.loading import Batch
-from asr.features.log_mel import spec_augment
+from asr.features.spec_augment import spec_augment
 from asr.model_folder import Bundle
 from asr.training.losses import joint_loss
 from asr.training.optimizer import use_bf16
@@ -25,7 +25,7 @@ class Objective(nn.Module):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.features, self.network, self.config = bundle.features, bundle.network, bundle.config
-        wide = self.config.model.d_model >= WIDE
+        wide = self.config.model.width >= WIDE
         self.bf16 = use_bf16(self.config.train.precision, bundle.device, wide)
         if bundle.config.train.compile:
             self.network.compile(dynamic=True)

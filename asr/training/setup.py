@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +13,10 @@ from asr.datasets.batching import EpochPlan
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.errors import AsrError
-from asr.features.log_mel import LogMel, Statistics
+from asr.features.interface import Features
+from asr.kinds import TOKENIZERS
 from asr.model_folder import Bundle
+from asr.section import load_kind
 from asr.tokenizers import Tokenizer
 
 STATISTICS_SECONDS = 1800.0  # half an hour of audio fixes the mean and variance of a mel bin well enough
@@ -57,10 +58,9 @@ def set_up(config: Config, say: Callable[[str], None]) -> Setup:
 
 
 def learn_tokenizer(config: Config, train: Corpus) -> Tokenizer:
-    """`data.characters`, or those of the training texts and, where they are joined, of what goes between."""
-    if config.data.characters is not None:
-        return Tokenizer.of(unicodedata.normalize("NFC", config.data.characters))
-    return Tokenizer.of([*train.counts, *_between(config)])
+    """`tokenizer.characters`, or those of the training texts and, where they are joined, of what goes between."""
+    kind = load_kind(TOKENIZERS, config.tokenizer.kind)
+    return kind.learn(config.tokenizer, [*train.counts, *_between(config)])
 
 
 def check_characters(config: Config, tokenizer: Tokenizer, *sets: Corpus) -> None:
@@ -69,9 +69,9 @@ def check_characters(config: Config, tokenizer: Tokenizer, *sets: Corpus) -> Non
         return
     for corpus in sets:
         corpus.check_characters(tokenizer)
-    if unknown := set(_between(config)) - set(tokenizer.characters):
+    if unknown := set(_between(config)) - set(tokenizer.symbols):
         raise AsrError(
-            f"augment.join.separator: the model has no {min(unknown)!r}; add it to data.characters, or set "
+            f"augment.join.separator: the model has no {min(unknown)!r}; add it to tokenizer.characters, or set "
             "another separator"
         )
 
@@ -80,12 +80,12 @@ def _between(config: Config) -> str:
     return config.augment.join.separator if config.augment.join.per_epoch else ""
 
 
-def _fit_features(features: LogMel, loader: Loader, plan: EpochPlan) -> None:
-    statistics, seconds = Statistics(features.config.n_mels), 0.0
+def _fit_features(features: Features, loader: Loader, plan: EpochPlan) -> None:
+    seconds = 0.0
     for batch in loader.batches(plan, range(len(plan))):
         if batch.ids:
-            statistics.add(features.log_mel(batch.waveforms), features.frames(batch.lengths))
+            features.fit(batch.waveforms, batch.lengths)
         seconds += batch.seconds
         if seconds >= STATISTICS_SECONDS:
             break
-    statistics.store(features)
+    features.finish_fit()

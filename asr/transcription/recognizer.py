@@ -201,6 +201,6 @@ class Recognizer:
     def _transcript(self, job: _Job, path: str) -> Transcript:
         """Stitch the segments; a script written without spaces gets none between them either."""
         found = sorted((s for s in job.segments if s.text), key=lambda segment: segment.start)
-        separator = " " if " " in self.bundle.tokenizer.characters else ""
+        separator = " " if self.bundle.tokenizer.words_are_spaced else ""
         text = separator.join(segment.text for segment in found)
         return Transcript(job.input.id, path, text, round(job.duration, 3), tuple(found))

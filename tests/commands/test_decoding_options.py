@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from helpers import sections
 
 from asr import commands
 from asr.config import Config
 from asr.model_folder import Bundle
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import CharacterTokenizer
 
 
 @pytest.fixture
@@ -77,11 +78,11 @@ def test_hot_words_that_cannot_be_are_refused(transcribe, tmp_path, text, compla
 
 
 def test_a_model_without_ctc_refuses_what_needs_it(transcribe, tmp_path):
-    small = dict(
+    small = sections(
         d_model=16, n_heads=2, d_ffn=16, encoder_layers=1, decoder_layers=1, conv_channels=2, ctc=False
     )
     config = Config.model_validate({"model": small, "train": {"ctc_weight": 0}})
-    Bundle.build(config, Tokenizer.learn(["seven ix"])).save(tmp_path / "model")
+    Bundle.build(config, CharacterTokenizer.from_characters(["seven ix"])).save(tmp_path / "model")
     for wrong in (["--draft"], ["--ctc-weight", "0.3"], ["--decoder", "ctc"], ["--decoder", "rescoring"]):
         status, _, err = transcribe(*wrong, model=tmp_path / "model")
         assert status == 1 and "no CTC head" in err and len(err.splitlines()) == 1

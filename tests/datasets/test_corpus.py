@@ -15,7 +15,7 @@ from asr.datasets import corpus as module
 from asr.datasets.corpus import Corpus, sort_by
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import CharacterTokenizer
 
 
 def utterance(id, text="one", duration=1.0, **rest):
@@ -70,7 +70,9 @@ def test_it_is_what_read_manifest_gives(tmp_path, rows, cut):
         codes = dict(zip((u.speaker for u in expected), one.speakers.tolist(), strict=True))
         assert [codes[u.speaker] for u in expected] == one.speakers.tolist()
         assert codes.get(None, -1) == -1 and len(set(codes.values())) == len(codes)
-        assert Tokenizer.of(one.counts) == Tokenizer.learn(u.text for u in expected)
+        assert CharacterTokenizer.from_characters(one.counts) == CharacterTokenizer.from_characters(
+            u.text for u in expected
+        )
     with pytest.raises(IndexError):
         corpus[len(corpus)]
 
@@ -111,15 +113,15 @@ def test_unknown_characters_are_named_with_the_first_line_that_has_them(tmp_path
         tmp_path / "b.jsonl", utterance("c", "a"), utterance("d", "cafe\u0301"), utterance("e", "é")
     )
     corpus = read(first, second)
-    corpus.check_characters(Tokenizer.learn(["abcdefé"]))
+    corpus.check_characters(CharacterTokenizer.from_characters(["abcdefé"]))
     with pytest.raises(AsrError) as caught:
-        corpus.check_characters(Tokenizer.learn(["acfe"]))
+        corpus.check_characters(CharacterTokenizer.from_characters(["acfe"]))
     assert str(caught.value).startswith(f"{first}, line 1: the text has 'b', which the model does not know")
     assert "in 2 texts; also 'é'" in str(caught.value)
     with pytest.raises(AsrError, match=r"line 2: the text has 'é'.*in 2 texts"):
-        corpus.check_characters(Tokenizer.learn(["abcfe"]))
+        corpus.check_characters(CharacterTokenizer.from_characters(["abcfe"]))
     with pytest.raises(AsrError, match="utterance 'd': the text has 'é'"):
-        Corpus.of(list(corpus)).check_characters(Tokenizer.learn(["abcfe"]))
+        Corpus.of(list(corpus)).check_characters(CharacterTokenizer.from_characters(["abcfe"]))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import Utterance
-from asr.tokenizers import PAD, Tokenizer
+from asr.tokenizers import PAD, CharacterTokenizer
 
 RATE = 16000
 KEY = (0, 0, 0)
@@ -49,7 +49,7 @@ def configuration(augment=None, **data):
 
 
 def loader(tones, config, train=True):
-    return Loader(Corpus.of(tones), Tokenizer.learn(TEXTS), config, train)
+    return Loader(Corpus.of(tones), CharacterTokenizer.from_characters(TEXTS), config, train)
 
 
 def plan_of(tones, config, epoch=0):
@@ -82,7 +82,7 @@ def reads(monkeypatch):
 
 
 def test_rows_are_recordings_and_their_texts_padded(tones):
-    tokenizer = Tokenizer.learn(TEXTS)
+    tokenizer = CharacterTokenizer.from_characters(TEXTS)
     config = configuration()
     wanted = [3, 4, 0]
     batch = loader(tones, config, train=False).load([Example((i,), (0.0, 0.0), 1.0, KEY) for i in wanted])

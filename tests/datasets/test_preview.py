@@ -17,7 +17,7 @@ from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import CharacterTokenizer
 
 RATE = 16000
 
@@ -55,7 +55,7 @@ def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
     config = load_config(experiment)
     corpus = Corpus.read(config.data, "train")
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, 3)
-    loader = Loader(corpus, Tokenizer.of(corpus.counts), config, train=True)
+    loader = Loader(corpus, CharacterTokenizer.from_characters(corpus.counts), config, train=True)
     wanted = {}
     for batch in loader.batches(plan, range(len(plan))):
         for row, length in enumerate(batch.lengths.tolist()):

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.config_lm import TextConfig
+from asr.config import TextConfig
 from asr.datasets import text as module
 from asr.datasets.text import START, Place, Source, Text, padded
 from asr.errors import AsrError
-from asr.tokenizers import BOS, EOS, PAD, Tokenizer
+from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer
 
 LINES = [f"{word} number {i}" for i, word in enumerate(["one", "two", "three", "äöü", "机器", "six"] * 20)]
 
@@ -104,7 +104,7 @@ def test_an_endless_line_is_not_read_to_its_end(monkeypatch):
     text = Text([Source(Path("a"), Counting(data), 0, len(data))], config())
     found = list(text.sentences())
     assert found[0] == "first" and found[-1] == "last" and max(read) <= 200
-    assert text.survey(Tokenizer.learn(["firstla"])).too_long == 1
+    assert text.survey(CharacterTokenizer.from_characters(["firstla"])).too_long == 1
 
 
 def test_a_byte_order_mark_is_no_character():
@@ -164,7 +164,7 @@ def test_no_more_than_a_pool_is_read_at_a_time(small_blocks):
             return line
 
     text = Text([Source(Path("a"), Counting(data), 0, len(data))], config())
-    next(text.batches(Tokenizer.learn(LINES), 0, START))
+    next(text.batches(CharacterTokenizer.from_characters(LINES), 0, START))
     assert sum(read) < 5 * (64 + 40) < len(data) / 2
 
 
@@ -178,10 +178,10 @@ def test_in_order_is_the_same_every_time(small_blocks):
 
 def test_what_is_left_out_is_counted():
     text = from_lines(["", "good", "b" * 41, "née", " ", "goo d"])
-    found = text.survey(Tokenizer.learn(["good ne"]))
+    found = text.survey(CharacterTokenizer.from_characters(["good ne"]))
     assert (found.sentences, found.characters, found.too_long, found.unknown) == (2, 9, 1, 1)
     assert "1 with unknown characters, such as 'é'" in str(found) and "1 longer than" in str(found)
-    tokenizer = Tokenizer.learn(["good ne"])
+    tokenizer = CharacterTokenizer.from_characters(["good ne"])
     assert sorted(sentences(tokenizer, text.in_order(tokenizer))) == ["goo d", "good"]
     assert text.learn().characters == (" ", "d", "e", "g", "n", "o", "é")  # no b, of the sentence left out
 

@@ -4,20 +4,21 @@ import math
 
 import pytest
 import torch
+from helpers import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.config import ModelConfig
 from asr.decoding import DecodingOptions, FinishReason, beam_search, greedy
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.hot_words import HotWords
 from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.repetition import cut_repetitions
-from asr.model import Memory, Transformer
-from asr.tokenizers import BOS, EOS, PAD, Tokenizer
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory
+from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer
 
 MELS = 12
-TOKENIZER = Tokenizer(tuple(" ab"))
+TOKENIZER = CharacterTokenizer(tuple(" ab"))
 V = len(TOKENIZER)
 LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110]  # frames
 
@@ -31,9 +32,9 @@ def batch(lengths=LENGTHS, padding=0):
 
 def network(seed, **sizes):
     """A small network with opinions, in float64: no two texts are equally probable by rounding."""
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    small = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
     torch.manual_seed(seed)
-    model = Exact(ModelConfig.model_validate(small | sizes), MELS, V)
+    model = Exact(EncoderDecoder.Config.model_validate(small | sizes), MELS, V)
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter) * (parameter.dim() == 1)
         parameter.data *= 1.6 if parameter.dim() > 1 else 1
@@ -41,7 +42,7 @@ def network(seed, **sizes):
     return model.double().eval()
 
 
-class Exact(Transformer):
+class Exact(EncoderDecoder):
     """A network without the rounding to float32."""
 
     def step(self, tokens, state):

@@ -16,7 +16,7 @@ from asr.decoding.hot_words import HotWords
 from asr.decoding.rescoring import rescore
 from asr.errors import AsrError
 from asr.model_folder import Bundle
-from asr.tokenizers import BOS, EOS, PAD, Tokenizer
+from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer
 
 TOKENS = (4, 5)
 
@@ -126,7 +126,7 @@ def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(decoder, beam):
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("normalization", [None, 0.7])
 def test_rescoring_equals_the_plain_way(weight, normalization):
-    tokenizer = Tokenizer(tuple("abcd "))
+    tokenizer = CharacterTokenizer(tuple("abcd "))
     words = HotWords(["ab", "c d"], tokenizer, 2.5)
     model = network(11)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_an_empty_batch_and_a_model_without_ctc():
     empty = network(0).encode(*batch([30])).select(torch.zeros(0, dtype=torch.long))
     assert ctc_decode(None, empty, DecodingOptions("ctc")) == []
     assert rescore(None, empty, DecodingOptions("rescoring")) == []
-    tokenizer = Tokenizer(tuple("abcde"))
+    tokenizer = CharacterTokenizer(tuple("abcde"))
     bundle = Bundle.build(
         Config.model_validate({"model": dict(ctc=False), "train": dict(ctc_weight=0)}), tokenizer
     )

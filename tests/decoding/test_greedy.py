@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from helpers import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.config import ModelConfig
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.decoding import greedy as decode
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.max_lengths import compute_max_lengths, ctc_lengths
 from asr.decoding.repetition import first_round
 from asr.errors import AsrError
-from asr.model import Memory, Transformer
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory
 from asr.tokenizers import BOS, EOS, PAD, UNK
 
 MELS, VOCABULARY = 12, 9
@@ -44,14 +45,14 @@ def batch(lengths=LENGTHS, padding=0):
 
 
 def network_config(**sizes):
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
-    return ModelConfig.model_validate(small | sizes)
+    small = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    return EncoderDecoder.Config.model_validate(small | sizes)
 
 
 def network(seed, **sizes):
     """A small network that has strong opinions, though no sense."""
     torch.manual_seed(seed)
-    model = Transformer(network_config(**sizes), MELS, VOCABULARY)
+    model = EncoderDecoder(network_config(**sizes), MELS, VOCABULARY)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data *= 1.5
@@ -320,7 +321,7 @@ def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
 def test_ctc_mends_what_attention_says_twice():
     """A decoder that cannot stop repeating itself, and a CTC head that heard the character once."""
 
-    class Stutter(Transformer):
+    class Stutter(EncoderDecoder):
         def step(self, tokens, state):
             return self.forward_cached(tokens.unsqueeze(1), state, None).squeeze(1)
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from asr.decoding.hot_words import HotWords
 from asr.errors import AsrError
-from asr.tokenizers import EOS, Tokenizer
+from asr.tokenizers import EOS, CharacterTokenizer
 
-TOKENIZER = Tokenizer(tuple(" abc"))
+TOKENIZER = CharacterTokenizer(tuple(" abc"))
 phrases = st.lists(
     st.text("abc ", min_size=1, max_size=7).filter(str.strip), min_size=0, max_size=5, unique=True
 )
@@ -56,7 +56,7 @@ def test_a_text_scores_its_letters_in_whole_occurrences(phrases, text):
 @settings(max_examples=40)
 @given(phrases, texts)
 def test_without_spaces_in_the_script_every_occurrence_counts(phrases, text):
-    tokenizer = Tokenizer(("a", "b", "c"))
+    tokenizer = CharacterTokenizer(("a", "b", "c"))
     phrases, text = [p.replace(" ", "") for p in phrases], text.replace(" ", "")
     words = HotWords(phrases, tokenizer, 1.0)
     tokens = torch.tensor([tokenizer.encode(text)], dtype=torch.long).view(1, -1)
@@ -99,7 +99,7 @@ def test_a_phrase_counts_as_it_grows_and_is_taken_back_when_left():
 
 
 def test_scripts_side_by_side_have_boundaries_of_their_own():
-    tokenizer = Tokenizer.learn(["机器学习 abc"])
+    tokenizer = CharacterTokenizer.from_characters(["机器学习 abc"])
     words = HotWords(["学习", "ab"], tokenizer, 1.0)
 
     def total(text):

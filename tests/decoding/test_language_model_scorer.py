@@ -4,29 +4,32 @@ import itertools
 
 import pytest
 import torch
+from helpers import sections
 from torch.nn.functional import pad
 
-from asr.config import ModelConfig
-from asr.config_lm import LanguageConfig, LanguageModelConfig
+from asr.config import LanguageConfig
 from asr.decoding import DecodingOptions
 from asr.decoding import language_model as module
 from asr.decoding.beam import beam_search
 from asr.decoding.language_model import LanguageModelFactory, matching_tokens
 from asr.errors import AsrError
-from asr.model import Transformer
-from asr.model.decoders.language_model import LanguageModel
-from asr.model_folder_lm import LanguageBundle
-from asr.tokenizers import BOS, EOS, UNK, Tokenizer
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.language_model import LanguageModel
+from asr.model_folder import Bundle
+from asr.tokenizers import BOS, EOS, UNK, CharacterTokenizer, load_tokenizer
 from asr.transcription.recognizer import Recognizer
 
-RECOGNIZER, LANGUAGE = Tokenizer.learn(["abcx"]), Tokenizer.learn(["cba"])
+RECOGNIZER, LANGUAGE = (
+    CharacterTokenizer.from_characters(["abcx"]),
+    CharacterTokenizer.from_characters(["cba"]),
+)
 
 
 @pytest.fixture(scope="module")
 def factory():
     """Of a language model that does not know the recognizer's last character, with strong opinions."""
     torch.manual_seed(5)
-    config = LanguageModelConfig(d_model=16, n_heads=2, d_ffn=24, n_layers=2)
+    config = LanguageModel.Config(d_model=16, n_heads=2, d_ffn=24, n_layers=2)
     network = LanguageModel(config, len(LANGUAGE)).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.data *= 1.6
@@ -80,8 +83,12 @@ def test_a_scorer_adds_up_to_the_score_of_the_whole_text(factory):
 
 def recognizer(seed):
     torch.manual_seed(seed)
-    sizes = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=1, conv_channels=3)
-    model = Transformer(ModelConfig.model_validate(sizes), 12, len(RECOGNIZER)).eval().requires_grad_(False)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=1, conv_channels=3)
+    model = (
+        EncoderDecoder(EncoderDecoder.Config.model_validate(sizes), 12, len(RECOGNIZER))
+        .eval()
+        .requires_grad_(False)
+    )
     for parameter in model.parameters():
         parameter.data *= 1.5
     return model
@@ -128,13 +135,17 @@ def test_fused_beam_search_finds_what_exhaustive_search_finds(factory, seed):
 def test_tokens_are_those_of_the_matching_tokens():
     ids = matching_tokens(RECOGNIZER, LANGUAGE).tolist()
     assert ids == [0, 1, 2, 3, 4, 5, 6, UNK]  # x is unknown to the language model
-    other = matching_tokens(Tokenizer.learn(["zebra"]), Tokenizer(("z", "a", "b")))
+    other = matching_tokens(
+        CharacterTokenizer.from_characters(["zebra"]), CharacterTokenizer(("z", "a", "b"))
+    )
     assert other.tolist() == [0, 1, 2, 3, 5, 6, UNK, UNK, 4]
 
 
 def test_characters_that_the_recognizer_does_not_know_are_refused():
     with pytest.raises(AsrError, match=r"does not know: 'A' 'B'; train it with .*data\.case"):
-        matching_tokens(Tokenizer.learn(["abc"]), Tokenizer.learn(["cAB"]))
+        matching_tokens(
+            CharacterTokenizer.from_characters(["abc"]), CharacterTokenizer.from_characters(["cAB"])
+        )
 
 
 @pytest.fixture
@@ -144,7 +155,7 @@ def folder(tmp_path):
     def write(characters):
         config = LanguageConfig.model_validate({"model": dict(d_model=16, n_heads=2, d_ffn=16, n_layers=1)})
         torch.manual_seed(0)
-        LanguageBundle.build(config, Tokenizer.learn([characters])).save(tmp_path / "lm")
+        Bundle.build(config, CharacterTokenizer.from_characters([characters])).save(tmp_path / "lm")
         return str(tmp_path / "lm")
 
     return write
@@ -153,7 +164,7 @@ def folder(tmp_path):
 def test_a_language_model_s_folder_changes_what_is_transcribed(tiny_model, folder):
     """With a weight of a thousand, texts are the language model's: it is made to say EOS at once."""
     path = folder("eno tw")
-    factory = LanguageModelFactory.load(path, Tokenizer.load(tiny_model / "tokenizer.json"), 1.0, "cpu")
+    factory = LanguageModelFactory.load(path, load_tokenizer(tiny_model / "tokenizer.json"), 1.0, "cpu")
     assert not any(p.requires_grad for p in factory.network.parameters())
     samples = torch.randn(16000, generator=torch.Generator().manual_seed(1)).numpy()
     options = dict(decoder="beam", beam=3)

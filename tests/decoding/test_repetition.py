@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asr.decoding import Hypothesis
 from asr.decoding.options import FinishReason
 from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, first_round, going_round
-from asr.model import Memory
+from asr.model.interfaces import Memory
 
 tokens = st.lists(st.integers(4, 6), max_size=12)
 

@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.config import FeatureConfig, SpecAugmentConfig
-from asr.features.log_mel import MIN_STD, LogMel, Statistics, spec_augment
+from asr.config import SpecAugmentConfig
+from asr.features.log_mel import LogMel
+from asr.features.normalization import MIN_STD, Statistics
+from asr.features.spec_augment import spec_augment
 from asr.masks import length_mask
 
-CONFIG = FeatureConfig()
+CONFIG = LogMel.Config()
 PLAIN = LogMel(CONFIG)  # mean 0, deviation 1
 
 
@@ -52,7 +54,7 @@ def test_mel_energies_equal_librosa(samples):
 
 
 def test_another_rate_and_shape_equal_librosa_too():
-    config = FeatureConfig(sample_rate=8000, n_mels=23, n_fft=256, window_ms=20, hop_ms=12.5)
+    config = LogMel.Config(sample_rate=8000, n_mels=23, n_fft=256, window_ms=20, hop_ms=12.5)
     wave = speech_like(5000)
     expected = librosa.feature.melspectrogram(
         y=wave, sr=8000, n_fft=256, win_length=160, hop_length=100, n_mels=23, power=2.0, pad_mode="constant"

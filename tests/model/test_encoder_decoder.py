@@ -1,15 +1,16 @@
-"""The Transformer behind its seams: caches, padding, causality, lengths, gradients."""
+"""The EncoderDecoder behind its seams: caches, padding, causality, lengths, gradients."""
 
 import shutil
 
 import pytest
 import torch
+from helpers import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.config import ModelConfig, TrainConfig
-from asr.model import Memory, Transformer
-from asr.model.interfaces import ShowsAttention
+from asr.config import TrainConfig
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory, ShowsAttention
 from asr.tokenizers import BOS, EOS
 from asr.training.losses import joint_loss
 
@@ -19,8 +20,8 @@ MELS, VOCABULARY = 12, 9
 def network(seed=0, **sizes):
     """A small network whose weights are large enough for everything to matter."""
     torch.manual_seed(seed)
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=2, decoder_layers=2, conv_channels=3)
-    model = Transformer(ModelConfig.model_validate(small | sizes), MELS, VOCABULARY)
+    small = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=2, decoder_layers=2, conv_channels=3)
+    model = EncoderDecoder(EncoderDecoder.Config.model_validate(small | sizes), MELS, VOCABULARY)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data *= 1.5
@@ -267,7 +268,7 @@ def test_without_ctc_weight_the_ctc_head_learns_nothing():
 def test_the_base_preset_has_the_paper_s_size():
     """6 blocks each of attention (4 d^2) and feed-forward (8 d^2); the decoder's have two attentions."""
     with torch.device("meta"):
-        model = Transformer(ModelConfig(preset="base"), 80, 100)
+        model = EncoderDecoder(EncoderDecoder.Config(preset="base"), 80, 100)
     d = 512
     for blocks, attentions in ((model.encoder.blocks, 1), (model.decoder.blocks, 2)):
         matrices = sum(p.numel() for p in blocks.parameters() if p.dim() == 2)

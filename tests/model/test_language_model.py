@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from asr.config_lm import LanguageModelConfig
 from asr.datasets.text import padded
-from asr.model.decoders.language_model import LanguageModel
+from asr.model.language_model import LanguageModel
 from asr.tokenizers import BOS
 
 V = 11
@@ -14,7 +13,7 @@ V = 11
 @pytest.fixture(params=["pre", "post"])
 def network(request):
     torch.manual_seed(3)
-    config = LanguageModelConfig(d_model=16, n_heads=2, d_ffn=24, n_layers=3, norm=request.param)
+    config = LanguageModel.Config(d_model=16, n_heads=2, d_ffn=24, n_layers=3, norm=request.param)
     model = LanguageModel(config, V).eval()
     for parameter in model.parameters():
         parameter.data *= 1.5  # opinions strong enough to be told apart

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asr.config import Config
@@ -29,7 +30,7 @@ def experiment(folder: Path, accumulate: int, **train_settings) -> Path:
     """
     config = Config.model_validate(
         {
-            "model": dict(
+            "model": sections(
                 d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4
             ),
             "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 7, "batch_seconds": 6, "max_batch": 1},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
@@ -36,7 +37,7 @@ def test_attention_counts_its_two_products_and_twice_that_backwards(dtype: torch
 
 
 def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> None:
-    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     config = Config.model_validate(
         {
             "model": sizes,
@@ -70,7 +71,7 @@ def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> 
 
 def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [SAMPLES], "dev": [SAMPLES], "max_batch": 3}
     config = Config.model_validate({"model": sizes, "data": data, "train": {"steps": 40}})
     dry_run(config, "cpu")

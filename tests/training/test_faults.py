@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 
 from asr import files
 from asr.config import Config
@@ -31,7 +32,7 @@ SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
 
 def settings(manifest: Path = SAMPLES, data=(), **train_settings) -> Config:
     """Ten short steps with everything random switched on; three batches of dev, decoded audio not kept."""
-    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     usual = {"train": [manifest], "dev": [manifest], "first": 6, "batch_seconds": 6, "cache_mb": 0}
     return Config.model_validate(
         {

@@ -12,13 +12,12 @@ from collections import Counter
 import pytest
 import torch
 
-from asr.config_lm import LanguageConfig
+from asr.config import LanguageConfig
 from asr.datasets.text import Source, Text
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model_folder import load_model, load_tensors
-from asr.model_folder_lm import LanguageBundle, load_language_model
-from asr.tokenizers import Tokenizer
+from asr.model_folder import Bundle, load_language_model, load_model, load_tensors
+from asr.tokenizers import CharacterTokenizer, load_tokenizer
 from asr.training import checkpoints
 from asr.training.language import perplexity, train_language_model
 from asr.training.language_run import LanguageMonitor
@@ -90,8 +89,8 @@ def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
 def test_perplexity_counts_every_character_and_END_and_no_BEGIN(tmp_path):
     """A network that gives EOS 1/2 and everything else an equal share, whatever came before."""
     (tmp_path / "some.txt").write_text("abc\na\n\ncb\n")
-    tokenizer = Tokenizer.learn(["abc"])  # seven tokens
-    bundle = LanguageBundle.build(settings(tmp_path), tokenizer)
+    tokenizer = CharacterTokenizer.from_characters(["abc"])  # seven tokens
+    bundle = Bundle.build(settings(tmp_path), tokenizer)
     with torch.no_grad():
         bundle.network.out.weight.zero_()
         bundle.network.out.bias.copy_(torch.tensor([1, 1, 6, 1, 1, 1, 1]).log())
@@ -233,7 +232,7 @@ def test_the_characters_of_a_model_decide_what_is_read(tmp_path, tiny_model):
     (tmp_path / "text.txt").write_text("\n".join(["one two", "naïve", "three"] * 9))
     config = settings(tmp_path, data={"characters_of": tiny_model, "hold_out": 3})
     assert train_language_model(config, tmp_path / "run", device="cpu") == 0
-    assert load_language_model(tmp_path / "run", "cpu").tokenizer == Tokenizer.load(
+    assert load_language_model(tmp_path / "run", "cpu").tokenizer == load_tokenizer(
         tiny_model / "tokenizer.json"
     )
     upper = settings(tmp_path, data={"characters_of": tiny_model, "hold_out": 3, "case": "upper"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 
 from asr.config import Config
 from asr.errors import AsrError
@@ -21,7 +22,7 @@ SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 
 def settings(train_settings: dict | None = None, **sections) -> Config:
     """Two batches an epoch, of three utterances each."""
-    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 100, "max_batch": 3}
     given = {"steps": 4, "validate_every": 2, "checkpoint_every": 2} | (train_settings or {})
     return Config.model_validate(
@@ -101,7 +102,7 @@ def test_accumulated_batches_equal_the_larger_batch(tmp_path):
             {"steps": 1, "validate_every": 1},
             data={"first": 3, "max_batch": max_batch},
             optim={"accumulate": accumulate, "warmup_steps": 0},
-            model=dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, dropout=0.0),
+            model=sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, dropout=0.0),
         )
         run = tmp_path / str(accumulate)
         assert train(config, run, device="cpu") == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 
 from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
@@ -26,7 +27,7 @@ def settings(**train_settings) -> Config:
     """A very small model on the samples, with everything random switched on."""
     return Config.model_validate(
         {
-            "model": dict(
+            "model": sections(
                 d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4
             ),
             "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 8},
@@ -123,7 +124,7 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
 def test_overfitting_eight_utterances_reaches_wer_0(tmp_path):
     config = Config.model_validate(
         {
-            "model": dict(
+            "model": sections(
                 d_model=96, n_heads=4, d_ffn=192, encoder_layers=2, decoder_layers=1, conv_channels=16
             ),
             "data": {"train": [SAMPLES]},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import sections
 
-from asr.config import ModelConfig, TrainConfig
-from asr.model import Transformer
+from asr.config import TrainConfig
+from asr.model.encoder_decoder import EncoderDecoder
 from asr.tokenizers import BOS, EOS
 from asr.training.losses import joint_loss
 
@@ -14,10 +15,12 @@ V = 9
 
 
 @pytest.fixture
-def network() -> Transformer:
+def network() -> EncoderDecoder:
     torch.manual_seed(0)
-    config = ModelConfig(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
-    return Transformer(config, 8, V).eval()
+    config = EncoderDecoder.Config(
+        **sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    )
+    return EncoderDecoder(config, 8, V).eval()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import sections
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of four steps with two validations."""
-    sizes = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     config = {
         "model": sizes,
         "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 2},

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import sections
 
 from asr.config import Config
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
@@ -23,7 +24,7 @@ def manifest(tmp_path):
 
 
 def build(manifest, augment=None, **data):
-    model = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    model = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [manifest], "dev": [manifest]} | data
     said = []
     config = Config.model_validate({"model": model, "data": data, "augment": augment or {}})

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import sections
 
 from asr.config import Config
 from asr.errors import AsrError
 from asr.model_folder import Bundle
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import CharacterTokenizer
 from asr.training.weights import MovingAverage, freeze, start_from
 
-SIZES = dict(d_model=16, n_heads=2, d_ffn=32, encoder_layers=2, decoder_layers=1, conv_channels=4)
+SIZES = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=2, decoder_layers=1, conv_channels=4)
 
 
 def bundle(characters: str, seed: int = 0, **sizes) -> Bundle:
     torch.manual_seed(seed)
-    return Bundle.build(Config.model_validate({"model": SIZES | sizes}), Tokenizer.learn([characters]))
+    return Bundle.build(
+        Config.model_validate({"model": SIZES | sizes}), CharacterTokenizer.from_characters([characters])
+    )
 
 
 def test_the_average_is_the_weighted_sum_of_all_that_went_before():

@@ -14,7 +14,7 @@ from asr.config import Config
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.errors import AsrError
 from asr.model_folder import Bundle
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import CharacterTokenizer
 from asr.transcription import recognizer as module
 from asr.transcription.inputs import Input
 from asr.transcription.recognizer import Recognizer
@@ -201,7 +201,7 @@ def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatc
 
 
 def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
-    bundle = Bundle.build(Config(), Tokenizer.learn(["机器学习"])).eval()
+    bundle = Bundle.build(Config(), CharacterTokenizer.from_characters(["机器学习"])).eval()
     said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
     recognizer = Recognizer(bundle, batch_seconds=4.0)

@@ -1,44 +1,46 @@
-"""The Transformer encoder: front end, positions, blocks of self-attention and, if wanted, convolutions."""
+"""The Transformer encoder: positions and blocks of self-attention, with an optional convolution in each block."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import glu, silu
 
-from asr.config import ModelConfig
 from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention
-from asr.model.blocks import Residual, SinusoidalPositions, feed_forward, final_norm
-from asr.model.front_ends.convolution import ConvFrontEnd
+from asr.model.blocks import BlockSection, Residual, SinusoidalPositions, feed_forward, final_norm
+from asr.model.interfaces import Memory
 from asr.model.kernels import Linear
 
 
 class Convolution(nn.Module):
-    """The convolution module of the Conformer (Gulati et al. 2020, section 2.2): what is near.
+    """The convolution module of the Conformer (Gulati et al. 2020, section 2.2).
 
-    A gate, a depthwise convolution over time, a norm, a projection. The norm is over the channels of a frame
-    and not, as in the paper, over the batch: what else is in the batch then changes nothing.
+    A gate, a depthwise convolution over time, a norm, and a projection. The norm is over the channels of a
+    frame. The paper's is over the batch, which would make a result depend on the other utterances.
     """
 
     def __init__(self, d_model: int, kernel: int) -> None:
         super().__init__()
         self.gate = Linear(d_model, 2 * d_model)
-        # Of two dimensions, because torch's one-dimensional one takes ten times as long on a CPU.
+        # With two dimensions, because torch's one-dimensional convolution takes ten times as long on a CPU.
         self.depthwise = nn.Conv2d(d_model, d_model, (kernel, 1), padding=(kernel // 2, 0), groups=d_model)
         self.norm = nn.LayerNorm(d_model)
         self.out = Linear(d_model, d_model)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, S, d_model), valid (B, S) -> (B, S, d_model)."""
-        x = glu(self.gate(x), dim=-1) * valid.unsqueeze(2)  # beyond a row's end is what pads the convolution
+        x = glu(self.gate(x), dim=-1) * valid.unsqueeze(2)  # zeros after each row's end
         x = self.depthwise(x.transpose(1, 2).unsqueeze(3))  # (B, d_model, S, 1)
         return self.out(silu(self.norm(x.squeeze(3).transpose(1, 2))))
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention, a convolution if wanted, a feed-forward layer, each with its residual connection."""
+    """Self-attention, an optional convolution, a feed-forward layer, each with its residual connection."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: TransformerEncoder.Config) -> None:
         super().__init__()
         self.conv_kernel = config.conv_kernel
         self.attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
@@ -50,28 +52,41 @@ class EncoderBlock(nn.Module):
         self.feed_forward_residual = Residual(config)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, S, d_model), mask (B, 1, 1, S) true where a frame is valid -> (B, S, d_model)."""
+        """x (B, S, d_model), mask (B, 1, 1, S) true where a state is valid -> (B, S, d_model)."""
         x = self.attention_residual(x, lambda y: self.attention(y, mask))
         if self.conv_kernel:
             x = self.convolution_residual(x, lambda y: self.convolution(y, mask[:, 0, 0]))
         return self.feed_forward_residual(x, self.feed_forward)
 
 
-class Encoder(nn.Module):
-    """Features to encoder states."""
+class TransformerEncoder(nn.Module):
+    """The states of a front end to encoder states (Vaswani et al. 2017, section 3.1)."""
 
-    def __init__(self, config: ModelConfig, n_mels: int) -> None:
+    class Config(BlockSection):
+        """Settings of a Transformer encoder."""
+
+        kind: Literal["transformer"] = "transformer"
+        conv_kernel: int = Field(
+            0, ge=0, description="states under the convolution in each block, odd; 0: no convolution"
+        )
+
+        @field_validator("conv_kernel")
+        @classmethod
+        def _is_odd(cls, kernel: int) -> int:
+            if kernel and kernel % 2 == 0:
+                raise ValueError(f"{kernel} is even; the kernel needs a middle, so use {kernel + 1}")
+            return kernel
+
+    def __init__(self, config: TransformerEncoder.Config) -> None:
         super().__init__()
-        self.front_end = ConvFrontEnd(n_mels, config.conv_channels, config.d_model)
         self.positions = SinusoidalPositions(config.d_model, config.dropout)
-        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
+        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.n_layers))
         self.norm = final_norm(config)
 
-    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, n_mels), lengths (B,) in frames -> states (B, S, d_model), lengths (B,)."""
-        x, lengths = self.front_end(features, lengths)
+    def forward(self, x: Tensor, lengths: Tensor) -> Memory:
+        """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
         x = self.positions(x)
         mask = length_mask(lengths, x.size(1))[:, None, None, :]
         for block in self.blocks:
             x = block(x, mask)
-        return self.norm(x), lengths
+        return Memory(self.norm(x), lengths)

@@ -1,6 +1,8 @@
-"""The convolutional front end: time divided by 4."""
+"""The convolutional front end, which divides time by 4."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,29 +10,37 @@ from torch.nn.functional import pad
 
 from asr.masks import length_mask
 from asr.model.kernels import Linear, linear
+from asr.section import PartSection, Positive
 
 
-class ConvFrontEnd(nn.Module):
+class ConvolutionFrontEnd(nn.Module):
     """Two 3x3 convolutions with stride 2 over time and frequency, then a projection to d_model.
 
-    Each convolution is followed by a mask: its zero padding is what a row sees beyond its end, in a batch as
-    alone. The layer normalization at the end lets the positions, which are added next, be seen beside the
-    features: without it the cross-attention takes longer to find its place.
+    Each convolution is followed by a mask. So the zeros after an utterance's end are the same in a batch as
+    for the utterance alone. The layer normalization at the end brings the states to the size of the positions,
+    which are added next. Without it the cross-attention takes longer to find its place.
     """
 
-    def __init__(self, n_mels: int, channels: int, d_model: int) -> None:
+    class Config(PartSection):
+        """Settings of the convolutional front end."""
+
+        kind: Literal["convolution"] = "convolution"
+        channels: Positive = 64
+
+    def __init__(self, config: ConvolutionFrontEnd.Config, n_features: int) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(source, channels, kernel_size=3, stride=2, padding=1) for source in (1, channels)
+            nn.Conv2d(channels, config.channels, kernel_size=3, stride=2, padding=1)
+            for channels in (1, config.channels)
         )
-        self.project = Linear(channels * _halved(_halved(n_mels)), d_model)
-        self.norm = nn.LayerNorm(d_model)
+        self.project = Linear(config.channels * _halved(_halved(n_features)), config.d_model)
+        self.norm = nn.LayerNorm(config.d_model)
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, T, n_mels), lengths (B,) -> (B, S, d_model), lengths (B,) with S = ceil(T / 4)."""
+        """features (B, T, F), lengths (B,) -> (B, S, d_model), lengths (B,) with S = ceil(T / 4)."""
         x = self._first(features)  # (B, channels, ceil(T / 2), ceil(F / 2))
         lengths = _halved(lengths)
-        # The mask before ReLU is as good as after it, and ReLU can then write where it reads.
+        # A mask before ReLU equals one after it, and ReLU can then work in place.
         x = (x * length_mask(lengths, x.size(2))[:, None, :, None]).relu_()
         x = self.convolutions[1](x)  # (B, channels, S, ceil(F / 4))
         lengths = _halved(lengths)
@@ -39,10 +49,10 @@ class ConvFrontEnd(nn.Module):
         return self.norm(x), lengths
 
     def _first(self, features: Tensor) -> Tensor:
-        """The first convolution of features (B, T, n_mels): (B, channels, ceil(T / 2), ceil(n_mels / 2)).
+        """The first convolution of features (B, T, F): (B, channels, ceil(T / 2), ceil(F / 2)).
 
-        As a product of its patches it is fast, and leaves the channels side by side in memory, as the second
-        convolution wants them; only the gradients of float32 are slow that way on a CPU.
+        As a product of its patches it is fast, and leaves the channels adjacent in memory, as the second
+        convolution needs them. Only the gradients of float32 are slow that way on a CPU.
         """
         first = self.convolutions[0]
         assert isinstance(first, nn.Conv2d)
@@ -54,5 +64,5 @@ class ConvFrontEnd(nn.Module):
 
 
 def _halved(length):  # type: ignore[no-untyped-def]  # int -> int, Tensor -> Tensor
-    """The length that a kernel of 3 with padding 1 and stride 2 leaves: ceil(length / 2)."""
+    """The length after a kernel of 3 with padding 1 and stride 2: ceil(length / 2)."""
     return (length + 1) // 2

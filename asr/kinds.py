@@ -1,0 +1,24 @@
+"""Every kind of model part, tokenizer and feature extractor. A new kind is one file and one line here.
+
+The classes are imported when a configuration names them. Each has a nested class `Config` with its settings.
+"""
+
+FEATURES = {
+    "log_mel": "asr.features.log_mel:LogMel",
+}
+TOKENIZERS = {
+    "characters": "asr.tokenizers.characters:CharacterTokenizer",
+}
+FRONT_ENDS = {
+    "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",
+}
+ENCODERS = {
+    "transformer": "asr.model.encoders.transformer:TransformerEncoder",
+}
+DECODERS = {
+    "transformer": "asr.model.decoders.transformer:TransformerDecoder",
+}
+MODELS = {
+    "encoder_decoder": "asr.model.encoder_decoder:EncoderDecoder",
+    "language_model": "asr.model.language_model:LanguageModel",
+}
