@@ -39,6 +39,7 @@ from helpers import sections
 from asr import commands
 from asr.model_folder import Bundle
 from asr.training import loop
+from asr.training.recognition import RecognitionTask
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
@@ -152,7 +153,8 @@ def end_of(run: Path) -> dict[str, Any]:
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = str(path.relative_to(run))
         if path.name == "trainer.json":
-            found[name] = json.loads(path.read_text(encoding="utf-8")) | {"seconds": None}
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = values | {"seconds": None, "checksums": None}
         elif path.suffix == ".safetensors":  # whose metadata have no order
             with safe_open(path, "numpy") as file:
                 tensors = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
@@ -189,7 +191,7 @@ def train(folder: Path, given: list[str]) -> None:
     note("set-up")
     for place, name, phase, afterwards in (
         (loop, "check_memory", "set-up", "a step"),
-        (loop, "validate", "validation", None),
+        (RecognitionTask, "validate", "validation", None),
         (loop, "save_checkpoint", "writing a checkpoint", None),
         (Bundle, "save", "writing a model", None),
         (loop.Training, "_finish", "the end", None),

@@ -78,10 +78,10 @@ class System:
 def ours(config: EncoderDecoder.Config, ctc_weight: float, name: str) -> System:
     """The model of this project."""
     network = EncoderDecoder(config.model_copy(update={"ctc": ctc_weight > 0}), N_MELS, VOCABULARY)
-    train = TrainConfig(ctc_weight=ctc_weight)
 
     def loss(batch: Batch) -> Tensor:
-        found = joint_loss(network, batch.features, batch.lengths, batch.tokens, batch.token_lengths, train)
+        memory = network.encode(batch.features, batch.lengths)
+        found = joint_loss(network, memory, batch.tokens, batch.token_lengths, SPECIAL, ctc_weight, 0.1)
         return found.total / int(batch.token_lengths.sum() + len(batch.tokens))
 
     return System(f"asr, {name}", network, loss)

@@ -90,6 +90,7 @@ class DataConfig(Section):
     dev: tuple[Path, ...] = ()
     exclude_speakers: tuple[str, ...] = ()  # left out of training and validation
     first: Positive | None = None  # only the first so many utterances of each set
+    distinct_texts: bool = False  # only the first utterance with each text
     unknown_characters: Literal["refuse", "unk"] = "refuse"  # in texts, where the model has none such
     min_seconds: float = Field(0.05, ge=0)
     max_seconds: float = Field(30.0, gt=0)

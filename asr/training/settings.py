@@ -24,32 +24,33 @@ class OptimConfig(Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
-class TrainConfig(Section):
-    """The training loop."""
+class LoopConfig(Section):
+    """The training loop, for every kind of model."""
 
     seed: int = Field(0, ge=0)
-    init: Path | None = None  # a model folder to start from; characters it does not have begin anew
-    freeze: tuple[str, ...] = ()  # weights left as they are: patterns of names, such as encoder.*
+    init: Path | None = None  # a model folder to start from; weights that do not fit start at random
+    freeze: tuple[str, ...] = ()  # weights that are not trained: patterns of names, such as encoder.*
     steps: Positive = 10000  # optimizer steps in all
-    ctc_weight: Fraction = 0.3
-    label_smoothing: Fraction = 0.1
-    token_noise: Fraction = 0.0  # share of the decoder's given characters replaced by others
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
-    compile: bool = False  # torch.compile; takes minutes to begin, and a C++ compiler on a CPU
-    max_skipped: int = Field(20, ge=0, description="steps whose loss is not finite before training stops")
+    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on devices that are faster with it
+    compile: bool = False  # torch.compile; takes minutes at the start, and needs a C++ compiler on a CPU
+    max_skipped: int = Field(20, ge=0, description="skipped steps in a row before training stops")
     validate_every: Positive = 500  # steps
-    patience: Positive | None = None  # validations without a better CER after which training stops
-    checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
-    average: Positive = 5  # checkpoints with the best dev CER whose weights are averaged at the end
-    stop_wer: float | None = Field(None, ge=0, description="stop as soon as the dev WER is this low")
+    patience: Positive | None = None  # validations without a better score before training stops
+    checkpoint_every: Positive = 500  # steps; one is also written before each validation and at every stop
+    average: Positive = 5  # checkpoints with the best scores whose weights are averaged at the end
     show: int = Field(3, ge=0, description="transcripts shown at each validation")
 
 
-class LanguageTrainConfig(Section):
-    """The training loop."""
+class TrainConfig(LoopConfig):
+    """The training of a recognizer: the loop and the losses."""
 
-    seed: int = Field(0, ge=0)
-    steps: Positive = 10000  # optimizer steps in all
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the device multiplies it faster
-    validate_every: Positive = 500  # steps
-    checkpoint_every: Positive = 500  # steps; besides, one is written at every stop
+    ctc_weight: Fraction = 0.3  # of the CTC loss; the attention loss has the rest
+    label_smoothing: Fraction = 0.1
+    token_noise: Fraction = 0.0  # share of the decoder's input tokens that are replaced by others
+    stop_wer: float | None = Field(None, ge=0, description="stop as soon as the dev WER is this low")
+
+
+class LanguageTrainConfig(LoopConfig):
+    """The training of a language model: the loop."""
+
+    average: Positive = 1  # checkpoints with the best scores whose weights are averaged at the end

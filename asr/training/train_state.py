@@ -11,7 +11,9 @@ History = Sequence[Mapping[str, Any]]
 
 
 class StreamPosition(NamedTuple):
-    """How many batches of an endless stream are done. An epoch is a series of pools, a pool one of batches."""
+    """How many batches of an endless stream are done. An epoch is a series of pools, a pool one of
+    batches.
+    """
 
     epoch: int = 0
     pool: int = 0
@@ -75,3 +77,11 @@ def stop_reason(
     if patience is not None and len(scores) - 1 - scores.index(min(scores)) >= patience:
         return f"no better score for {patience} validations"
     return None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
