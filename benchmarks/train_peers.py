@@ -26,13 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, pad
 
-from asr.config import Config, TrainConfig
+from asr.config import Config
 from asr.model.encoder_decoder import EncoderDecoder
-from asr.tokenizers import BOS, EOS, PAD
+from asr.tokenizers import BOS, EOS, PAD, SpecialTokens
 from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
 
 N_MELS, FRAMES_PER_SECOND, CHARACTERS_PER_SECOND, VOCABULARY = 80, 100, 14, 32
+SPECIAL = SpecialTokens((BOS,), EOS, PAD, PAD, (PAD, BOS), VOCABULARY)
 
 
 @dataclass(frozen=True)

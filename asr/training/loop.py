@@ -36,7 +36,7 @@ from asr.training.recognition import RecognitionTask
 from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, explosion_limit, steps
 from asr.training.tasks import Batch, Task, Validation
-from asr.training.train_state import TrainState, best_validations, criterion, stop_reason
+from asr.training.train_state import TrainState, best_validations, criterion, describe, stop_reason
 from asr.training.weights import MovingAverage, freeze, start_from
 
 MAX_UNWRITTEN = 5  # checkpoints in a row that could not be written before training stops
@@ -332,7 +332,7 @@ class Training:
             if found is None:
                 self.say("stopped during the validation of the average; --resume repeats it")
                 return self.interruption.status
-            self.say(f"average of steps {chosen}: {found.summary}; the best alone: {criterion(best[0]):.4g}")
+            self.say(f"average of steps {chosen}: {found.summary}; the best alone has {describe(best[0])}")
             if criterion(found.scores) <= criterion(best[0]):
                 if self.ranks.main:
                     bundle.save(self.run, step=state.step, averaged=chosen, **_metadata(found))

@@ -54,6 +54,11 @@ def criterion(entry: Mapping[str, Any]) -> float:
     return float(entry["cer"] if "cer" in entry else entry["perplexity"])
 
 
+def describe(entry: Mapping[str, Any]) -> str:
+    """The score that decides, with its name."""
+    return f"CER {entry['cer']:.2%}" if "cer" in entry else f"perplexity {entry['perplexity']:.3f}"
+
+
 def best_validations(history: History, count: int) -> list[Mapping[str, Any]]:
     """The validations with the lowest score. Of equal ones, the later one is first."""
     return sorted(history, key=lambda entry: (criterion(entry), -entry["step"]))[:count]

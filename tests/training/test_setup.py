@@ -9,7 +9,7 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.training.setup import set_up
+from asr.training.recognition import RecognitionTask
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 TEXTS = ["one two", "naïve", "three"]
@@ -28,7 +28,7 @@ def build(manifest, augment=None, **data):
     data = {"train": [manifest], "dev": [manifest]} | data
     said = []
     config = Config.model_validate({"model": model, "data": data, "augment": augment or {}})
-    return set_up(config, said.append), said
+    return RecognitionTask(config, said.append), said
 
 
 def refused(manifest, *args, **settings):
@@ -76,5 +76,5 @@ def test_folders_of_noise_and_rooms_are_looked_into_first(manifest, tmp_path, wh
 def test_what_was_read_and_left_out_is_said(manifest):
     _, said = build(manifest, first=2)
     assert said[0].startswith("data.train: 2 utterances, 0.00 h from") and said[0].endswith(
-        "; left out: 1 beyond the first 2"
+        "; left out: 1 after the first 2"
     )
