@@ -88,7 +88,7 @@ class Config(Experiment):
         if not isinstance(values, Mapping):
             return values
         train, model = values.get("train", {}), values.get("model", {})
-        weight = train.get("ctc_weight", 0.3) if isinstance(train, Mapping) else train.ctc_weight
+        weight = train.get("ctc_weight") if isinstance(train, Mapping) else getattr(train, "ctc_weight", None)
         if isinstance(model, Mapping) and model.get("kind", "encoder_decoder") == "encoder_decoder":
             without = {"ctc": False} if weight == 0 else {"decoder": None} if weight == 1 else {}
             return {**values, "model": {**model, **without}}

@@ -13,6 +13,7 @@ FRONT_ENDS = {
     "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",
 }
 ENCODERS = {
+    "conformer": "asr.model.encoders.conformer:ConformerEncoder",
     "transformer": "asr.model.encoders.transformer:TransformerEncoder",
 }
 DECODERS = {

@@ -27,13 +27,13 @@ class Section(BaseModel):
         """Name the keys that exist; pydantic's own message does not."""
         if isinstance(values, Mapping):
             known = cls.known_keys()
-            unknown = [str(key) for key in values if key not in known]
+            unknown = {str(key): value for key, value in values.items() if key not in known}
             if unknown:
                 message = f"unknown key; this section has {', '.join(known)}"
                 error = PydanticCustomError("unknown_key", message)
                 raise ValidationError.from_exception_data(
                     cls.__name__,
-                    [InitErrorDetails(type=error, loc=(key,), input=values[key]) for key in unknown],
+                    [InitErrorDetails(type=error, loc=(key,), input=value) for key, value in unknown.items()],
                 )
         return values
 
@@ -85,7 +85,7 @@ class FeaturesSection(Section):
     """Settings that every kind of features has."""
 
     kind: str
-    sample_rate: Positive = 16000  # Hz
+    sample_rate: Positive = Field(16000, description="Hz")
 
 
 class TokenizerSection(Section):

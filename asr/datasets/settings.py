@@ -14,14 +14,22 @@ from asr.section import Fraction, Positive, Section
 class JoinConfig(Section):
     """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
 
-    order: Literal["random", "neighbours"] = "random"  # neighbours: those that follow in the manifest
-    per_epoch: int = Field(0, ge=0, description="joined strings in each epoch, beside every single utterance")
-    min_items: Positive = 3
-    max_items: Positive = 10
-    max_seconds: float = Field(20.0, gt=0, description="of recordings; what would go beyond is left off")
-    min_pause: float = Field(0.05, ge=0, description="seconds")
-    max_pause: float = Field(0.6, ge=0, description="seconds")
-    separator: str = " "  # between the texts; empty for scripts written without spaces
+    order: Literal["random", "neighbours"] = Field(
+        "random", description="which recordings of the speaker; neighbours: consecutive ones of the manifest"
+    )
+    per_epoch: int = Field(
+        0, ge=0, description="joined strings in each epoch, in addition to every single utterance"
+    )
+    min_items: Positive = Field(3, description="fewest recordings in a string")
+    max_items: Positive = Field(10, description="most recordings in a string")
+    max_seconds: float = Field(
+        20.0, gt=0, description="longest total of the recordings; further recordings are left out"
+    )
+    min_pause: float = Field(0.05, ge=0, description="shortest pause between recordings, in seconds")
+    max_pause: float = Field(0.6, ge=0, description="longest pause between recordings, in seconds")
+    separator: str = Field(
+        " ", description="text between the joined texts; empty for scripts written without spaces"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> JoinConfig:
@@ -33,9 +41,11 @@ class JoinConfig(Section):
 class NoiseConfig(Section):
     """Recorded noise from a folder, added at a signal-to-noise ratio."""
 
-    folder: Path
-    probability: Fraction = 0.5  # of an example to get some
-    snr_db: tuple[float, float] = (5.0, 25.0)  # drawn between; of the speech's power to the noise's
+    folder: Path = Field(description="folder of noise recordings")
+    probability: Fraction = Field(0.5, description="share of the examples that get noise")
+    snr_db: tuple[float, float] = Field(
+        (5.0, 25.0), description="lowest and highest signal-to-noise ratio, in dB"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> NoiseConfig:
@@ -47,26 +57,28 @@ class NoiseConfig(Section):
 class RoomConfig(Section):
     """Room impulse responses from a folder, with which the audio is convolved."""
 
-    folder: Path
-    probability: Fraction = 0.3  # of an example to be in a room
+    folder: Path = Field(description="folder of room impulse responses")
+    probability: Fraction = Field(0.3, description="share of the examples that get a room")
 
 
 class AugmentConfig(Section):
-    """What is done to the audio in training. All of it is a function of (seed, epoch, place in the epoch)."""
+    """Changes to the audio in training. All are functions of (seed, epoch, position in the epoch)."""
 
-    specaugment: SpecAugmentConfig | None = SpecAugmentConfig()
-    speeds: tuple[float, ...] = (1.0,)  # one is drawn for each utterance; pitch moves with it
-    gain_db: float = Field(0.0, ge=0, description="level changes by up to this much, up or down")
-    edge_silence: float = Field(0.0, ge=0, description="up to so many seconds of silence before and after")
+    specaugment: SpecAugmentConfig | None = Field(SpecAugmentConfig(), description="masks on the features")
+    speeds: tuple[float, ...] = Field(
+        (1.0,), description="factors, of which one is drawn for each utterance; the pitch changes too"
+    )
+    gain_db: float = Field(0.0, ge=0, description="largest change of the level, up or down")
+    edge_silence: float = Field(0.0, ge=0, description="longest silence added before and after, in seconds")
     noise_db: tuple[float, float] | None = Field(
-        None, description="white noise at a level drawn from [low, high] dBFS"
+        None, description="lowest and highest level of added white noise, in dBFS"
     )
     silence: int = Field(
-        0, ge=0, description="examples of nothing but silence or noise in each epoch, text empty"
+        0, ge=0, description="examples of silence or noise alone, with empty text, in each epoch"
     )
-    join: JoinConfig = JoinConfig()
-    rooms: RoomConfig | None = None
-    noise: NoiseConfig | None = None
+    join: JoinConfig = Field(JoinConfig(), description="strings of recordings")
+    rooms: RoomConfig | None = Field(None, description="room impulse responses")
+    noise: NoiseConfig | None = Field(None, description="recorded noise")
 
     @field_validator("speeds")
     @classmethod
@@ -86,19 +98,29 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Which manifests, and which of their utterances."""
 
-    train: tuple[Path, ...] = ()
-    dev: tuple[Path, ...] = ()
-    exclude_speakers: tuple[str, ...] = ()  # left out of training and validation
-    first: Positive | None = None  # only the first so many utterances of each set
-    distinct_texts: bool = False  # only the first utterance with each text
-    unknown_characters: Literal["refuse", "unk"] = "refuse"  # in texts, where the model has none such
-    min_seconds: float = Field(0.05, ge=0)
-    max_seconds: float = Field(30.0, gt=0)
-    batch_seconds: float = Field(120.0, gt=0, description="padded audio in a batch, at most")
-    max_batch: Positive = 256  # utterances in a batch, at most
+    train: tuple[Path, ...] = Field((), description="manifests to train on")
+    dev: tuple[Path, ...] = Field((), description="manifests to validate on")
+    exclude_speakers: tuple[str, ...] = Field(
+        (), description="speakers that are left out of training and validation"
+    )
+    first: Positive | None = Field(
+        None, description="use only this many utterances of each set, the first ones"
+    )
+    distinct_texts: bool = Field(False, description="use only the first utterance with each text")
+    unknown_characters: Literal["refuse", "unk"] = Field(
+        "refuse", description="what to do with characters that the tokenizer does not have"
+    )
+    min_seconds: float = Field(0.05, ge=0, description="shorter utterances are left out")
+    max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")
+    batch_seconds: float = Field(120.0, gt=0, description="most seconds of audio in a batch, with padding")
+    max_batch: Positive = Field(256, description="most utterances in a batch")
     workers: int = Field(2, ge=1, description="threads that decode audio")
-    cache_mb: int = Field(512, ge=0, description="decoded audio kept in memory between epochs")
-    max_bad: int = Field(100, ge=0, description="recordings that cannot be read before training stops")
+    cache_mb: int = Field(
+        512, ge=0, description="megabytes of decoded audio that are kept in memory between epochs"
+    )
+    max_bad: int = Field(
+        100, ge=0, description="training stops when more recordings than this cannot be read"
+    )
 
     @model_validator(mode="after")
     def _something_is_left(self) -> DataConfig:
@@ -108,15 +130,20 @@ class DataConfig(Section):
 
 
 class TextConfig(Section):
-    """Which text, and how it is read. Plain files, .gz and .xz; one sentence a line, UTF-8."""
+    """The text of a language model: UTF-8, one sentence a line, plain, .gz or .xz."""
 
-    text: tuple[Path, ...] = ()
-    dev: tuple[Path, ...] = ()  # held-out text; or set hold_out
-    hold_out: int = Field(0, ge=0, description="so many lines at the end of the last text are held out")
-    case: Literal["as_is", "upper", "lower"] = "as_is"  # to which letters are brought
-    characters_of: Path | None = None  # a model folder: its characters, and no sentence with any other
-    max_characters: Positive = 400  # longer sentences are left out
-    batch_characters: Positive = 16384  # in a batch at most, padding included
+    text: tuple[Path, ...] = Field((), description="files to train on")
+    dev: tuple[Path, ...] = Field((), description="held-out files; or set hold_out")
+    hold_out: int = Field(
+        0, ge=0, description="number of lines at the end of the last file that are held out"
+    )
+    case: Literal["as_is", "upper", "lower"] = Field("as_is", description="case of the letters in training")
+    characters_of: Path | None = Field(
+        None,
+        description="a model folder whose characters are used; sentences with other characters are left out",
+    )
+    max_characters: Positive = Field(400, description="longer sentences are left out")
+    batch_characters: Positive = Field(16384, description="most characters in a batch, with padding")
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> TextConfig:

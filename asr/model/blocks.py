@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr.model.kernels import Linear
@@ -21,8 +21,12 @@ class BlockSection(PartSection):
     n_heads: Positive = 4
     d_ffn: Positive = 1024
     dropout: Fraction = 0.1
-    attention_dropout: Fraction = 0.0  # of attention weights; above 0 the fused kernels cannot be used on CPU
-    norm: Literal["pre", "post"] = "pre"  # post: as in the 2017 paper; needs a longer warm-up
+    attention_dropout: Fraction = Field(
+        0.0, description="of attention weights; above 0 the fused kernels cannot be used on CPU"
+    )
+    norm: Literal["pre", "post"] = Field(
+        "pre", description="post: as in the 2017 paper; needs a longer warm-up"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> BlockSection:

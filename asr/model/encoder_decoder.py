@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
@@ -48,11 +48,15 @@ class EncoderDecoder(nn.Module):
         """The parts of the model. Settings given here, such as d_model, hold for every part that has them."""
 
         kind: Literal["encoder_decoder"] = "encoder_decoder"
-        preset: Literal["tiny", "small", "base"] | None = None  # sizes; what is given beside it has priority
+        preset: Literal["tiny", "small", "base"] | None = Field(
+            None, description="sizes; what is given beside it has priority"
+        )
         front_end: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["front_end"])]
         encoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["encoder"])]
-        decoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["decoder"])] | None  # None: CTC alone
-        ctc: bool = True  # a CTC head on the encoder
+        decoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["decoder"])] | None = Field(
+            description="None: CTC alone"
+        )
+        ctc: bool = Field(True, description="a CTC head on the encoder")
 
         @classmethod
         def known_keys(cls) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.section import TokenizerSection
@@ -35,7 +37,9 @@ class CharacterTokenizer:
         """Settings of a character tokenizer."""
 
         kind: Literal["characters"] = "characters"
-        characters: str | None = None  # the vocabulary; None: all characters of the training texts
+        characters: str | None = Field(
+            None, description="the vocabulary; None: all characters of the training texts"
+        )
 
     @property
     def kind(self) -> str:

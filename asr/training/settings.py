@@ -13,44 +13,74 @@ from asr.section import Fraction, Positive, Section
 class OptimConfig(Section):
     """AdamW and its schedule."""
 
-    lr: float = Field(1e-3, gt=0, description="the peak of the schedule")
-    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
-    warmup_steps: int = Field(1000, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    eps: float = Field(1e-9, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(5.0, gt=0)
-    accumulate: Positive = 1  # batches on each device whose gradients make one step
+    lr: float = Field(1e-3, gt=0, description="learning rate at the peak of the schedule")
+    schedule: Literal["inverse_sqrt", "cosine", "constant"] = Field(
+        "inverse_sqrt", description="learning rate after the warm-up"
+    )
+    warmup_steps: int = Field(1000, ge=0, description="steps in which the learning rate rises from 0")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.98), description="decay of AdamW's two moments")
+    eps: float = Field(1e-9, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.01, ge=0, description="of weight matrices; not of biases and norms")
+    clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient; larger ones are scaled")
+    accumulate: Positive = Field(
+        1, description="batches on each device whose gradients are summed for one step"
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
 class LoopConfig(Section):
-    """The training loop, for every kind of model."""
+    """The training loop of every kind of model."""
 
-    seed: int = Field(0, ge=0)
-    init: Path | None = None  # a model folder to start from; weights that do not fit start at random
-    freeze: tuple[str, ...] = ()  # weights that are not trained: patterns of names, such as encoder.*
-    steps: Positive = 10000  # optimizer steps in all
-    precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 on devices that are faster with it
-    compile: bool = False  # torch.compile; takes minutes at the start, and needs a C++ compiler on a CPU
-    max_skipped: int = Field(20, ge=0, description="skipped steps in a row before training stops")
-    validate_every: Positive = 500  # steps
-    patience: Positive | None = None  # validations without a better score before training stops
-    checkpoint_every: Positive = 500  # steps; one is also written before each validation and at every stop
-    average: Positive = 5  # checkpoints with the best scores whose weights are averaged at the end
-    show: int = Field(3, ge=0, description="transcripts shown at each validation")
+    seed: int = Field(0, ge=0, description="of weights, batches, augmentation and dropout")
+    init: Path | None = Field(
+        None, description="model folder to start from; weights that do not fit are initialized"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="patterns of the names of weights that are not trained, such as encoder.*"
+    )
+    steps: Positive = Field(10000, description="optimizer steps in total")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="auto: bf16 if it is faster on the device"
+    )
+    compile: bool = Field(
+        False, description="use torch.compile; starting takes minutes, and a CPU needs a C++ compiler"
+    )
+    max_skipped: int = Field(
+        20,
+        ge=0,
+        description="training stops after more consecutive steps than this without a finite gradient",
+    )
+    validate_every: Positive = Field(500, description="steps between validations")
+    patience: Positive | None = Field(
+        None, description="training stops after this many validations without a better score"
+    )
+    checkpoint_every: Positive = Field(
+        500, description="steps between checkpoints; others are written before validations and at every stop"
+    )
+    average: Positive = Field(
+        5, description="number of best checkpoints whose weights are averaged at the end"
+    )
+    show: int = Field(3, ge=0, description="number of transcripts shown at each validation")
 
 
 class TrainConfig(LoopConfig):
     """The training of a recognizer: the loop and the losses."""
 
-    ctc_weight: Fraction = 0.3  # of the CTC loss; the attention loss has the rest
-    label_smoothing: Fraction = 0.1
-    token_noise: Fraction = 0.0  # share of the decoder's input tokens that are replaced by others
-    stop_wer: float | None = Field(None, ge=0, description="stop as soon as the dev WER is this low")
+    ctc_weight: Fraction = Field(0.3, description="share of CTC in the loss; 0: no CTC head, 1: no decoder")
+    label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
+    token_noise: Fraction = Field(
+        0.0, description="share of the decoder's input tokens that are replaced by random ones"
+    )
+    stop_wer: float | None = Field(
+        None,
+        ge=0,
+        description="training stops when the WER of the dev set is at most this; CER in scripts without spaces",
+    )
 
 
 class LanguageTrainConfig(LoopConfig):
     """The training of a language model: the loop."""
 
-    average: Positive = 1  # checkpoints with the best scores whose weights are averaged at the end
+    average: Positive = Field(
+        1, description="number of best checkpoints whose weights are averaged at the end"
+    )

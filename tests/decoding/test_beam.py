@@ -32,9 +32,9 @@ def batch(lengths=LENGTHS, padding=0):
 
 def network(seed, **sizes):
     """A small network with opinions, in float64: no two texts are equally probable by rounding."""
-    small = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
     torch.manual_seed(seed)
-    model = Exact(EncoderDecoder.Config.model_validate(small | sizes), MELS, V)
+    model = Exact(EncoderDecoder.Config.model_validate(sections(**small | sizes)), MELS, V)
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter) * (parameter.dim() == 1)
         parameter.data *= 1.6 if parameter.dim() > 1 else 1
@@ -45,11 +45,11 @@ def network(seed, **sizes):
 class Exact(EncoderDecoder):
     """A network without the rounding to float32."""
 
-    def step(self, tokens, state):
+    def _step(self, tokens, state):
         return self.decoder.step(tokens, state).log_softmax(-1)
 
-    def ctc(self, memory):
-        return None if self.ctc_head is None else self.ctc_head(memory.states).log_softmax(-1)
+    def _ctc(self, memory):
+        return self.ctc_head(memory.states).log_softmax(-1)
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def joint(model, memory, token_log_probs, options, words):
     """What each token would add to the score of a text, and the decoder's part of it; nothing is cached."""
     own = model.decode(torch.tensor([[BOS, *token_log_probs]]), memory)[0, -1].log_softmax(-1)  # (V,)
     own[[PAD, BOS]] = -torch.inf
-    weight = options.weight_of_ctc(model.ctc_head is not None)
+    weight = options.weight_of_ctc(hasattr(model, "ctc"))
     scorers = [(w.weight, w.start(1, 0)) for w in words]
     if weight:
         scorers.append((weight, CTCPrefixScorer(model.ctc(memory), memory.lengths)))

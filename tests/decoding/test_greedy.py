@@ -31,7 +31,7 @@ JOINT = DecodingOptions(candidates=VOCABULARY)  # with CTC, and every character 
 def greedy(network, memory, options):
     """Step by step, and with a draft where there can be one: they must be the same."""
     found = decode(network, memory, replace(options, draft=False))
-    if network is not None and network.ctc(memory) is not None:
+    if hasattr(network, "ctc"):
         same(decode(network, memory, options), found)
     return found
 
@@ -45,8 +45,8 @@ def batch(lengths=LENGTHS, padding=0):
 
 
 def network_config(**sizes):
-    small = sections(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
-    return EncoderDecoder.Config.model_validate(small | sizes)
+    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
+    return EncoderDecoder.Config.model_validate(sections(**small | sizes))
 
 
 def network(seed, **sizes):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr.model.blocks import Dropout, Residual, SinusoidalPositions, final_norm
-from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.blocks import BlockSection, Dropout, Residual, SinusoidalPositions, final_norm
 
 # ------------------------------------------------------------------------------------------------ dropout
 
@@ -79,19 +78,19 @@ def test_where_the_norm_is():
     def normed(y):
         return torch.nn.functional.layer_norm(y, (8,))
 
-    pre = Residual(EncoderDecoder.Config(d_model=8, n_heads=2, norm="pre")).eval()
+    pre = Residual(BlockSection(kind="test", d_model=8, n_heads=2, norm="pre")).eval()
     torch.testing.assert_close(pre(x, lambda y: 3 * y), x + 3 * normed(x))
-    post = Residual(EncoderDecoder.Config(d_model=8, n_heads=2, norm="post")).eval()
+    post = Residual(BlockSection(kind="test", d_model=8, n_heads=2, norm="post")).eval()
     torch.testing.assert_close(post(x, lambda y: 3 * y), normed(4 * x))
 
-    torch.testing.assert_close(final_norm(EncoderDecoder.Config(norm="pre", d_model=8))(x), normed(x))
-    assert torch.equal(final_norm(EncoderDecoder.Config(norm="post", d_model=8))(x), x)
+    torch.testing.assert_close(final_norm(BlockSection(kind="test", norm="pre", d_model=8))(x), normed(x))
+    assert torch.equal(final_norm(BlockSection(kind="test", norm="post", d_model=8))(x), x)
 
 
 def test_dropout_is_on_the_sublayer_only():
     x = torch.randn(1, 50, 8)
     pre, post = (
-        Residual(EncoderDecoder.Config(d_model=8, n_heads=2, dropout=1.0, norm=norm))
+        Residual(BlockSection(kind="test", d_model=8, n_heads=2, dropout=1.0, norm=norm))
         for norm in ("pre", "post")
     )
     assert torch.equal(pre(x, lambda y: y + 1), x)

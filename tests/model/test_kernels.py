@@ -77,7 +77,10 @@ def test_in_bfloat16_too_what_is_masked_has_no_say_at_all() -> None:
 @pytest.mark.parametrize("frames", [1, 2, 17, 40])
 def test_the_first_convolution_as_a_product_is_a_convolution(frames: int) -> None:
     torch.manual_seed(0)
-    front_end, features = ConvolutionFrontEnd(10, 6, 8), torch.randn(3, frames, 10)
+    front_end, features = (
+        ConvolutionFrontEnd(ConvolutionFrontEnd.Config(channels=6, d_model=8), 10),
+        torch.randn(3, frames, 10),
+    )
     first = front_end.convolutions[0]
     expected = conv2d(features.unsqueeze(1), first.weight, first.bias, stride=2, padding=1)
     with torch.no_grad():

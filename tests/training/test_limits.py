@@ -21,7 +21,7 @@ from asr.training.recognition import RecognitionTask
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 
 
-def settings(train_settings: dict | None = None, **sections) -> Config:
+def settings(train_settings: dict | None = None, **others) -> Config:
     """Two batches an epoch, of three utterances each."""
     sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [SAMPLES], "dev": [SAMPLES], "first": 6, "batch_seconds": 100, "max_batch": 3}
@@ -29,11 +29,11 @@ def settings(train_settings: dict | None = None, **sections) -> Config:
     return Config.model_validate(
         {
             "model": sizes,
-            "data": data | sections.pop("data", {}),
+            "data": data | others.pop("data", {}),
             "augment": {"specaugment": None},
             "train": given,
         }
-        | sections
+        | others
     )
 
 

@@ -1,0 +1,152 @@
+"""The Conformer encoder, whose middle blocks work at half the rate of states."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from asr.masks import length_mask
+from asr.model.attention import MultiHeadAttention
+from asr.model.blocks import BlockSection, Dropout, Residual
+from asr.model.convolution import Convolution
+from asr.model.interfaces import Memory
+from asr.model.kernels import Linear
+from asr.model.positions import RotaryPositions
+
+PHONEMES = "phonemes"  # the name of the intermediate output in the memory
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward step, self-attention, convolution, half a feed-forward step, and a norm.
+
+    Gulati et al. 2020, section 2, with rotary positions in place of relative ones.
+    """
+
+    def __init__(self, config: ConformerEncoder.Config) -> None:
+        super().__init__()
+        self.first_feed_forward = _feed_forward(config)
+        self.attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.convolution = Convolution(config.d_model, config.conv_kernel)
+        self.second_feed_forward = _feed_forward(config)
+        self.first_feed_forward_residual = Residual(config)
+        self.attention_residual = Residual(config)
+        self.convolution_residual = Residual(config)
+        self.second_feed_forward_residual = Residual(config)
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """x (B, S, d_model), mask (B, S) true where a state is valid, rotary angles -> (B, S, d_model)."""
+        x = self.first_feed_forward_residual(x, lambda y: 0.5 * self.first_feed_forward(y))
+        x = self.attention_residual(x, lambda y: self.attention(y, mask[:, None, None, :], angles=angles))
+        x = self.convolution_residual(x, lambda y: self.convolution(y, mask))
+        x = self.second_feed_forward_residual(x, lambda y: 0.5 * self.second_feed_forward(y))
+        return self.norm(x)
+
+
+class HalfRate(nn.Module):
+    """Blocks at half the rate of states, between a projection of pairs and its inverse.
+
+    The states before the pairs were formed are added at the end, as in a U-Net (Kim et al. 2022, Squeezeformer;
+    Yao et al. 2023, Zipformer). A block takes half the time there.
+
+    With `phonemes`, a CTC head for phonemes reads the states in the middle. There can be more phonemes in a
+    second than states, so the head gives two outputs for each state. Its probabilities are added to the states
+    (self-conditioning, Nozaki and Komatsu 2021).
+    """
+
+    def __init__(self, config: ConformerEncoder.Config) -> None:
+        super().__init__()
+        d_model = config.d_model
+        self.to_pairs = Linear(2 * d_model, d_model)
+        self.pairs_norm = nn.LayerNorm(d_model)
+        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.half_rate_layers))
+        self.from_pairs = Linear(d_model, 2 * d_model)
+        self.phonemes_after = config.phonemes_after if config.phonemes else None
+        if config.phonemes:
+            self.phoneme_head = Linear(d_model, 2 * config.phonemes)
+            self.phoneme_condition = Linear(2 * config.phonemes, d_model)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, angles: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """x (B, S, d_model), zero after each row's length, lengths (B,) -> the same shape, and phoneme logits."""
+        size, intermediate = x.size(1), {}
+        pairs = pad(x, (0, 0, 0, size % 2)).unflatten(1, (-1, 2)).flatten(2)  # (B, ceil(S / 2), 2 * d_model)
+        y = self.pairs_norm(self.to_pairs(pairs))
+        mask = length_mask((lengths + 1) // 2, y.size(1))
+        angles = (angles[0][: y.size(1)], angles[1][: y.size(1)])
+        for layer, block in enumerate(self.blocks, start=1):
+            y = block(y, mask, angles)
+            if layer == self.phonemes_after:
+                logits = self.phoneme_head(y)  # (B, ceil(S / 2), 2 * phonemes)
+                frames = logits.unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
+                y = y + self.phoneme_condition(frames.softmax(-1).flatten(2))
+                intermediate[PHONEMES] = frames.flatten(1, 2)[:, :size], lengths
+        return x + self.from_pairs(y).unflatten(2, (2, -1)).flatten(1, 2)[:, :size], intermediate
+
+
+class ConformerEncoder(nn.Module):
+    """The states of a front end to encoder states, at the same rate."""
+
+    class Config(BlockSection):
+        """Settings of a Conformer encoder. `n_layers` blocks work at the full rate."""
+
+        kind: Literal["conformer"] = "conformer"
+        norm: Literal["pre"] = "pre"
+        n_layers: int = Field(3, ge=1, description="blocks at the full rate of states")
+        half_rate_layers: int = Field(0, ge=0, description="blocks at half the rate, in the middle")
+        conv_kernel: int = Field(15, ge=1, description="states under the convolution in each block, odd")
+        phonemes: int = Field(
+            0, ge=0, description="outputs of a CTC head for phonemes in the middle, with blank; 0: no head"
+        )
+        phonemes_after: int = Field(4, ge=1, description="half-rate blocks before the phoneme head")
+
+        @field_validator("conv_kernel")
+        @classmethod
+        def _is_odd(cls, kernel: int) -> int:
+            if kernel % 2 == 0:
+                raise ValueError(f"{kernel} is even; the kernel needs a middle, so use {kernel + 1}")
+            return kernel
+
+        @model_validator(mode="after")
+        def _phoneme_head_has_a_place(self) -> ConformerEncoder.Config:
+            if self.phonemes and self.phonemes_after > self.half_rate_layers:
+                raise ValueError(
+                    f"phonemes_after {self.phonemes_after} is more than half_rate_layers "
+                    f"{self.half_rate_layers}; the head is between half-rate blocks"
+                )
+            return self
+
+    def __init__(self, config: ConformerEncoder.Config) -> None:
+        super().__init__()
+        self.positions = RotaryPositions(config.d_model // config.n_heads)
+        after = config.n_layers // 3 if config.half_rate_layers else 0  # most see the states before halving
+        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.n_layers - after))
+        self.half_rate = HalfRate(config) if config.half_rate_layers else None
+        self.last_blocks = nn.ModuleList(ConformerBlock(config) for _ in range(after))
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Memory:
+        """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
+        mask = length_mask(lengths, x.size(1))
+        angles = self.positions(x.size(1))
+        for block in self.blocks:
+            x = block(x, mask, angles)
+        intermediate: dict[str, tuple[Tensor, Tensor]] = {}
+        if self.half_rate is not None:
+            x, intermediate = self.half_rate(x * mask.unsqueeze(2), lengths, angles)
+        for block in self.last_blocks:
+            x = block(x, mask, angles)
+        return Memory(x, lengths, intermediate)
+
+
+def _feed_forward(config: ConformerEncoder.Config) -> nn.Module:
+    """Feed-forward layer with SiLU, d_model -> d_ffn -> d_model."""
+    return nn.Sequential(
+        Linear(config.d_model, config.d_ffn),
+        nn.SiLU(),
+        Dropout(config.dropout),
+        Linear(config.d_ffn, config.d_model),
+    )
