@@ -34,7 +34,6 @@ from safetensors import safe_open
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
 
 import torch._dynamo  # noqa: F401  what the first optimizer imports, which takes a while
-from helpers import sections
 
 from asr import commands
 from asr.model_folder import Bundle
@@ -43,10 +42,14 @@ from asr.training.recognition import RecognitionTask
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
-SIZES = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
 MOMENTS = 0.6  # kills come within this share of the time that a whole run takes
 CONFIG: dict[str, Any] = {
-    "model": SIZES | {"dropout": 0.1, "attention_dropout": 0.1},
+    "model": {
+        "front_end": {"channels": 4},
+        "encoder": {"n_layers": 1},
+        "decoder": {"n_layers": 1},
+        **{"d_model": 16, "n_heads": 2, "d_ffn": 32, "dropout": 0.1, "attention_dropout": 0.1},
+    },
     "data": {"train": [MANIFEST], "dev": [MANIFEST], "first": 6, "batch_seconds": 8},
     "augment": {
         "speeds": [0.9, 1.0, 1.1],

@@ -29,7 +29,9 @@ def preview(
         typer.Argument(help="Settings that differ, such as augment.gain_db=6 data.first=100."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the page and its audio.")] = Path("preview"),
-    examples: Annotated[int, typer.Option(min=1, help="Number of examples, taken evenly from the epoch.")] = 20,
+    examples: Annotated[
+        int, typer.Option(min=1, help="Number of examples, taken evenly from the epoch.")
+    ] = 20,
     epoch: Annotated[int, typer.Option(min=0, help="Counted from 0.")] = 0,
 ) -> None:
     """Write examples of the model's input. OUT/index.html plays and shows them.

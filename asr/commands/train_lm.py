@@ -18,7 +18,9 @@ def train_lm(
     ] = None,
     run: Annotated[
         Path,
-        typer.Option("--run", "--run-dir", help="Folder of this run, which becomes a language model's folder."),
+        typer.Option(
+            "--run", "--run-dir", help="Folder of this run, which becomes a language model's folder."
+        ),
     ] = Path("runs/lm"),
     resume: Resume = False,
     resume_if_possible: ResumeIfPossible = False,

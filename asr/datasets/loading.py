@@ -147,8 +147,8 @@ class Loader:
         missing = utterance.duration - len(samples) / self.sample_rate
         if missing > TOLERANCE[0] + TOLERANCE[1] * utterance.duration:
             raise AsrError(
-                f"{utterance.audio}: {missing:.2f} s shorter than the {utterance.duration:.2f} s of utterance "
-                f"{utterance.id!r}; copy it again, or prepare the corpus again"
+                f"{utterance.audio}: {missing:.2f} s shorter than the {utterance.duration:.2f} s of "
+                f"utterance {utterance.id!r}; copy it again, or prepare the corpus again"
             )
         with self._lock:
             if samples.nbytes <= self._room and index not in self._cache:

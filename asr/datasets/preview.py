@@ -39,9 +39,10 @@ img { max-width: 100%; height: 10rem; image-rendering: pixelated; display: block
 def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[int, list[str]]:
     """Write up to `count` examples of an epoch, taken evenly from its batches, and a page that shows them.
 
-    OUT/NNN.wav has the samples of the loader, as 32-bit floats. manifest.jsonl has their texts and a description
-    of their augmentation. index.html has a player and the masked features for each. The features are normalized
-    by the mean and deviation of these examples. Their masks are drawn as in training, but are not the same ones.
+    OUT/NNN.wav has the samples of the loader, as 32-bit floats. manifest.jsonl has their texts and a
+    description of their augmentation. index.html has a player and the masked features for each. The features
+    are normalized by the mean and deviation of these examples. Their masks are drawn as in training, but are
+    not the same ones.
 
     Returns how many were written and a line for each recording that could not be read. Raises AsrError as
     `Corpus.read` and `Augmenter` do.
@@ -99,7 +100,7 @@ def _page(rows: list[Utterance], summary: str) -> str:
         '<html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width"><title>Training examples</title>',
         f"<style>{_STYLE}</style><h1>Training examples</h1><p>{html.escape(summary)}</p>",
-        "<p>Images: time from left to right, frequency from bottom to top. Even gray is the mean, or a mask.</p>",
+        "<p>Images: time runs to the right, frequency upwards. Even gray is the mean, or a mask.</p>",
     ]
     for row in rows:
         name, treatment = html.escape(row.extra["parts"]), html.escape(row.extra["treatment"])

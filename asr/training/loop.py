@@ -348,6 +348,6 @@ class Training:
         return 0
 
 
-def _metadata(found: Validation) -> dict[str, float]:
+def _metadata(found: Validation) -> dict[str, Any]:
     """The scores that are stored with a model: dev_cer, dev_wer or dev_perplexity."""
     return {f"dev_{name}": value for name, value in found.scores.items() if name != "loss"}

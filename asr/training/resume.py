@@ -70,8 +70,8 @@ def check_data(stored: TrainState, data: str, checkpoint: Path) -> None:
     """Raises AsrError when the data of a run have changed since the checkpoint was written."""
     if stored.data and stored.data != data:
         raise AsrError(
-            f"{checkpoint}: the data have changed since this run began (then {stored.data}; now {data}); start "
-            f"a new run, with train.init={checkpoint} to keep the weights"
+            f"{checkpoint}: the data have changed since this run began (then {stored.data}; now {data}); "
+            f"start a new run, with train.init={checkpoint} to keep the weights"
         )
 
 

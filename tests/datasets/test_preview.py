@@ -55,7 +55,8 @@ def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
     config = load_config(experiment)
     corpus = Corpus.read(config.data, "train")
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, 3)
-    loader = Loader(corpus, CharacterTokenizer.from_characters(corpus.counts), config, train=True)
+    tokenizer = CharacterTokenizer.from_characters(corpus.counts)
+    loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
     wanted = {}
     for batch in loader.batches(plan, range(len(plan))):
         for row, length in enumerate(batch.lengths.tolist()):

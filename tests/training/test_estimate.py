@@ -78,7 +78,9 @@ def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_pa
     said = capsys.readouterr().out
     assert "10 examples" in said and "in 4 batches" in said and "4 steps" in said
     assert "40 steps: 10.0 epochs" in said
-    assert re.search(r"weights: [\d,]+ \(front_end [\d,]+, encoder [\d,]+, decoder [\d,]+, ctc_head [\d,]+\)", said)
+    assert re.search(
+        r"weights: [\d,]+ \(front_end [\d,]+, encoder [\d,]+, decoder [\d,]+, ctc_head [\d,]+\)", said
+    )
     assert re.search(r"operations: \d+\.\d\d GFLOP per second of audio", said)
     assert "heaviest batch: 3 utterances" in said and "fits" in said
     assert re.search(r"time: \d+ min \d+ s an epoch", said)

@@ -14,11 +14,10 @@ import pytest
 import torch
 
 from asr.config import LanguageConfig
-from asr.datasets.text import Text, TextFile
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model_folder import Bundle, load_language_model, load_model, load_tensors
-from asr.tokenizers import CharacterTokenizer, load_tokenizer
+from asr.model_folder import load_language_model, load_model, load_tensors
+from asr.tokenizers import load_tokenizer
 from asr.training import checkpoints
 from asr.training.distributed import Ranks
 from asr.training.language_modeling import LanguageTask
@@ -257,7 +256,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     other = settings(tmp_path, model={"n_layers": 2})
     assert "must keep: model.n_layers 1 (now 2)" in refusal(other, run, resume="always")
     (tmp_path / "text.txt").write_text("\n".join(chain_text(401, seed=3)))
-    assert "the data have changed since this run began (then 350 sentences" in refusal(config, run, resume="always")
+    assert "the data have changed since this run began (then 350 sentences" in refusal(
+        config, run, resume="always"
+    )
 
     with pytest.raises(AsrError, match=r"run: holds a language model; a recognizer is needed"):
         load_model(run, "cpu")

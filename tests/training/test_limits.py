@@ -76,7 +76,7 @@ def test_no_better_validation_for_a_while_ends_the_training(tmp_path, monkeypatc
     given = {"steps": 1000, "validate_every": 1, "patience": 3}
     config = settings(given, optim={"lr": 1e-12, "warmup_steps": 0})  # nothing can get better
     assert train(config, tmp_path / "run", device="cpu") == 0
-    assert "no better CER for 3 validations" in capsys.readouterr().err
+    assert "no better score for 3 validations" in capsys.readouterr().err
     step = int(checkpoints.newest(tmp_path / "run").name.removeprefix("step-"))
     assert step == 4  # the first one was the best, and three have come since
     assert train(config, tmp_path / "run", resume="always", device="cpu") == 0  # it has ended, and stays so
@@ -111,14 +111,6 @@ def test_accumulated_batches_equal_the_larger_batch(tmp_path):
         found.append(load_tensors(checkpoints.newest(run) / "optimizer.safetensors")[0])
     for name, tensor in found[0].items():
         assert torch.allclose(tensor, found[1][name], atol=1e-6), name
-
-
-def test_a_run_may_be_resumed_with_other_limits_but_not_with_other_settings(tmp_path):
-    assert train(settings({"steps": 2}), tmp_path / "run", device="cpu") == 0
-    again = settings({"steps": 2, "max_skipped": 3}, data={"workers": 1, "max_bad": 1})
-    assert train(again, tmp_path / "run", resume="always", device="cpu") == 0
-    with pytest.raises(AsrError, match="another configuration"):
-        train(settings({"steps": 2, "label_smoothing": 0.2}), tmp_path / "run", resume="always", device="cpu")
 
 
 def test_killed_before_its_first_checkpoint_a_run_is_resumed_from_nothing(tmp_path):

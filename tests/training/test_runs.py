@@ -14,7 +14,6 @@ from helpers import sections
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr import model_folder
 from asr.config import Config
 from asr.errors import AsrError
 from asr.model_folder import load_model, load_tensors, save_tensors
@@ -66,14 +65,6 @@ def score(run, **metadata):
 NEWEST = "checkpoints/*4/trainer.json"
 
 
-def test_file_names_are_those_of_what_writes_the_files():
-    assert (runs.CONFIG, runs.WEIGHTS, runs.TRAINER) == (
-        model_folder.CONFIG,
-        model_folder.WEIGHTS,
-        checkpoints.TRAINER,
-    )
-
-
 def test_a_run_is_what_training_made_it(trained):
     run = read_run(trained)
     progress = json.loads((checkpoints.newest(trained) / "trainer.json").read_text())
@@ -113,11 +104,14 @@ def test_status_is_what_the_files_prove(copy):
         return read_run(copy(name, {"config.json": settings(**values), NEWEST: at(step, cers)})).status
 
     assert status("going", 3, [0.5, 0.4, 0.3], patience=2) == "at 3 of 100"
-    assert status("patience", 3, [0.3, 0.4, 0.5], patience=2) == "finished at 3, no better"
     assert (
-        status("again", 3, [0.3, 0.3, 0.4], patience=2) == "finished at 3, no better"
+        status("patience", 3, [0.3, 0.4, 0.5], patience=2)
+        == "finished at 3: no better score for 2 validations"
+    )
+    assert (
+        status("again", 3, [0.3, 0.3, 0.4], patience=2) == "finished at 3: no better score for 2 validations"
     )  # equal is not better
-    assert status("wer", 2, [0.3, 0.05], stop_wer=0.1) == "finished at 2, WER reached"
+    assert status("wer", 2, [0.3, 0.05], stop_wer=0.1) == "finished at 2: train.stop_wer is reached"
     assert status("on", 4, [0.3, 0.05], stop_wer=0.1, patience=1) == "at 4 of 100"
     shutil.rmtree((alone := copy("alone")) / "checkpoints")
     assert read_run(alone).status == "a model alone"
