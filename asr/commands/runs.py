@@ -21,8 +21,9 @@ def runs(
 ) -> None:
     """List runs: their progress, their best scores on the dev set, and the settings in which they differ.
 
-    The output is a table in a terminal, otherwise tab-separated values. A run that cannot be read is listed as
-    broken. The files do not show whether a process still works on a run: look at the time of the last save.
+    The output is a table in a terminal, otherwise tab-separated values. A run that cannot be read is
+    listed as broken. The files do not show whether a process still works on a run: look at the time of
+    the last save.
     """
     from asr.training import runs as found
 

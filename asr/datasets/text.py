@@ -92,7 +92,7 @@ class TextFile:
                 yield line.decode("utf-8", "strict" if len(line) < LONGEST else "ignore").lstrip("\ufeff")
             except UnicodeDecodeError as error:
                 raise AsrError(
-                    f"{self.path}: byte {start + error.start} is not UTF-8; convert it, for example with iconv"
+                    f"{self.path}: byte {start + error.start} is not UTF-8; convert the file with iconv"
                 ) from None
             start += len(line)
             self.file.seek(start)  # the caller may have read elsewhere in between

@@ -99,7 +99,7 @@ def read_state(folder: Path) -> TrainState:
 
 
 def damage_of(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, None if they are as they were written."""
+    """The first problem of a checkpoint's files, None if they are as they were written."""
     try:
         values = json.loads((folder / TRAINER).read_text(encoding="utf-8"))
         checksums = values.pop("checksums", {})  # until version 0.2 there were none
@@ -131,7 +131,7 @@ def prune_checkpoints(run: Path, state: TrainState, keep: int) -> None:
     """
     steps = [step_of(path) for path in resumable(run) if step_of(path) <= state.step][:RESUMABLE]
     best = {entry["step"] for entry in best_validations(state.history, keep)}
-    with suppress(OSError):  # what cannot be deleted now is deleted the next time
+    with suppress(OSError):  # the rest is deleted the next time
         for folder in checkpoint_folders(run):
             if step_of(folder) not in best | set(steps):
                 shutil.rmtree(unfinished := _unfinished(folder), ignore_errors=True)

@@ -280,9 +280,11 @@ class Training:
 
     def _save_checkpoint(self) -> bool:
         """Write a checkpoint of this step, or its new state. Returns whether it is written."""
-        given = self.run, self.bundle, self.optimizer, self.state, self.average, self.config.average
+        run, state, keep = self.run, self.state, self.config.average
         self.attempted = self.state.step
-        written = self._write(lambda: save_checkpoint(*given))
+        written = self._write(
+            lambda: save_checkpoint(run, self.bundle, self.optimizer, state, self.average, keep)
+        )
         if written:
             self.saved = self.state.step
         return written

@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar in a terminal, otherwise lines, and TensorBoard curves."""
+"""The progress of a run: a bar in a terminal, otherwise lines, and TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECENT = 100  # steps for the mean speed, data wait and loss, and for the time l
 
 
 class _Recent(NamedTuple):
-    """What is kept of a step."""
+    """Properties of a recent step."""
 
     seconds: float
     loss: float

@@ -1,4 +1,4 @@
-"""What a run starts with: nothing, or a checkpoint of the same experiment."""
+"""The start of a run: step 0, or a checkpoint of the same experiment."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TrainConfig(LoopConfig):
     stop_wer: float | None = Field(
         None,
         ge=0,
-        description="training stops when the WER of the dev set is at most this; CER in scripts without spaces",
+        description="training stops when the WER (in scripts without spaces the CER) is at most this",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the training loop needs from a kind of experiment. Recognizers and language models each are a task."""
+"""The interface between the training loop and the kinds of experiments: recognizers and language models."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ class Task(ABC, Generic[B]):
         """Score the validation data; all processes get the same result. None: `stop` asked to leave."""
 
     def figure(self) -> Figure | None:
-        """A picture of what the model does now, if the task has one."""
+        """A figure that shows how the model works now, if the task has one."""
         return None

@@ -25,7 +25,7 @@ class TrainState:
     """With the weights and the moments of the optimizer, everything that resuming needs."""
 
     step: int = 0  # steps done, skipped ones included
-    position: StreamPosition = StreamPosition()
+    position: StreamPosition = field(default_factory=StreamPosition)
     seconds: float = 0.0  # spent in steps, over all parts of the run
     history: list[dict[str, Any]] = field(default_factory=list)  # validations
     bad: list[str] = field(default_factory=list)  # recordings that could not be read, one message each

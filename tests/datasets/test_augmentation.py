@@ -151,9 +151,9 @@ def test_excerpts_come_from_all_over_a_recording_and_short_ones_are_repeated(fol
 
 def test_what_is_not_held_in_memory_is_read_when_needed(folders, monkeypatch):
     held = Folder(folders["noise"], "key", RATE)
-    monkeypatch.setattr(augmentation, "HELD_MB", 0.07)  # of one second and two
+    monkeypatch.setattr(augmentation, "KEPT_MB", 0.07)  # of one second and two
     folder = Folder(folders["noise"], "key", RATE)
-    assert folder._held.keys() == {0}
+    assert folder._kept.keys() == {0}
     for place, count in itertools.product(range(3), (100, RATE, 5 * RATE)):
         assert np.array_equal(folder.excerpt(place, 0.0, count), held.excerpt(place, 0.0, count))
         assert len(folder.excerpt(place, 0.7, count)) == count
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path, which, conten
 
 
 def test_a_recording_that_vanishes_costs_examples_not_the_run(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(augmentation, "HELD_MB", 0)
+    monkeypatch.setattr(augmentation, "KEPT_MB", 0)
     audio.write(tmp_path / "a.wav", noise(3000))
     noises = tmp_path / "noises"
     noises.mkdir()

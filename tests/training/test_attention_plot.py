@@ -40,7 +40,7 @@ def test_a_panel_shows_the_weights_of_a_layer_on_axes_of_tokens_and_seconds():
     for panel, layer in zip(panels, weights, strict=True):
         (image,) = panel.get_images()
         assert np.allclose(image.get_array(), layer)
-        assert image.get_extent() == (0, 0.32, 3.5, -0.5) and image.norm(0.25) == pytest.approx(0.5)
+        assert tuple(image.get_extent()) == (0, 0.32, 3.5, -0.5) and image.norm(0.25) == pytest.approx(0.5)
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a", "$", "_", "EOS"]
     figure.canvas.draw()  # a dollar sign is no formula
 

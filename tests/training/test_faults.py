@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.model_folder import load_model, load_tensors
 from asr.training import checkpoints, loop, recognition
-from asr.training.checkpoints import newest, prune_checkpoints
+from asr.training.checkpoints import damage_of, newest, prune_checkpoints
 from asr.training.loop import train
 from asr.training.monitor import Monitor
 from asr.training.recognition import RecognitionTask
@@ -281,6 +282,40 @@ def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch)
     assert newest(tmp_path) == folders[2]
     prune_checkpoints(tmp_path, TrainState(step=3), keep=1)
     assert sorted((tmp_path / "checkpoints").iterdir()) == folders[1:]
+
+
+def test_a_lost_terminal_saves_and_leaves_and_nohup_is_respected(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        after_step(patch, lambda number: number == 5 and os.kill(os.getpid(), signal.SIGHUP))
+        assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGHUP
+        assert newest(tmp_path / "run").name == "step-00000005"
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert train(settings(), tmp_path / "nohup", device="cpu") == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("ending", ["finished", "stopped", "failed"])
+def test_a_closed_pipe_of_the_log_changes_neither_the_run_nor_its_exit_status(tmp_path, ending):
+    """As in `asr train ... 2>&1 | head -1`. The reader goes after the first line."""
+    config = tmp_path / "config.json"
+    settings(steps=4 if ending == "finished" else 5000, max_skipped=0).save(config)
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    options += ["optim.lr=1e6", "optim.warmup_steps=0", "optim.ema=null"] if ending == "failed" else []
+    command = [sys.executable, ROOT / "cli.py", "train", config, *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process.stderr.readline()
+    process.stderr.close()
+    if ending == "stopped":
+        while newest(tmp_path / "run") is None:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+    expected = {"finished": 0, "stopped": 128 + signal.SIGTERM, "failed": 1}
+    assert process.wait(timeout=300) == expected[ending]
+    if ending != "failed":
+        assert newest(tmp_path / "run") is not None and damage_of(newest(tmp_path / "run")) is None
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Each setting of a step has its effect (rate, clipping, decay, masks, dropout); what learns nothing fails."""
+"""Each setting of a step has its effect: rate, clipping, decay, masks, dropout. Learning nothing is an error."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_ruined_weights_between_checkpoints_are_noticed_by_the_loss(tmp_path, mo
 
 def test_a_learning_rate_that_always_ruins_the_weights_ends_the_run(tmp_path):
     config = settings({"steps": 60, "validate_every": 50, "checkpoint_every": 5}, optim={"lr": 1e6})
-    with pytest.raises(AsrError, match=r"step 3: the weights are ruined, and are not saved; lower optim\.lr"):
+    with pytest.raises(AsrError, match=r"step 4: the weights are ruined, and are not saved; lower optim\.lr"):
         train(config, tmp_path / "run", device="cpu")
     assert checkpoints.newest(tmp_path / "run") is None
     good = config.model_copy(update={"optim": settings().optim})
