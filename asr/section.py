@@ -85,7 +85,7 @@ class FeaturesSection(Section):
     """Settings that every kind of features has."""
 
     kind: str
-    sample_rate: Positive = Field(16000, description="Hz")
+    sample_rate: Positive = Field(16000, description="samples in a second, in Hz")
 
 
 class TokenizerSection(Section):
@@ -109,4 +109,4 @@ class PartSection(Section):
     """Settings that every front end, encoder and decoder has."""
 
     kind: str
-    d_model: Positive = 256
+    d_model: Positive = Field(256, description="size of the states")

@@ -1,6 +1,6 @@
 """README and docs say what the program does.
 
-`python tests/test_docs.py` writes docs/cli.md anew.
+`python tests/test_docs.py` writes docs/cli.md and docs/configuration.md again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from asr.commands import app
+from asr.config_page import configuration_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -85,6 +86,14 @@ def test_help_in_the_docs_is_what_the_program_prints():
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == help_page()
 
 
+def test_the_page_of_settings_is_up_to_date():
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == configuration_page()
+    assert "| `ctc_weight` | number | 0.3 |" in page and "kind `conformer`" in page
+    undescribed = [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")]
+    assert not undescribed
+
+
 def test_first_command_of_the_readme_prints_what_the_readme_says():
     shown = next(block for block in blocks("README.md") if block.startswith("data/samples/"))
     (line,) = [
@@ -120,3 +129,4 @@ def test_links_lead_somewhere(page):
 
 if __name__ == "__main__":
     (ROOT / "docs" / "cli.md").write_text(help_page(), encoding="utf-8")
+    (ROOT / "docs" / "configuration.md").write_text(configuration_page(), encoding="utf-8")

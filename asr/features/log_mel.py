@@ -27,13 +27,13 @@ class LogMel(nn.Module):
         """Settings of log-mel features. Lengths are in milliseconds."""
 
         kind: Literal["log_mel"] = "log_mel"
-        n_mels: Positive = 80
-        n_fft: Positive = 512
-        window_ms: float = Field(25.0, gt=0)
-        hop_ms: float = Field(10.0, gt=0)
+        n_mels: Positive = Field(80, description="mel bins of a frame")
+        n_fft: Positive = Field(512, description="samples of the Fourier transform; window_ms must fit in")
+        window_ms: float = Field(25.0, gt=0, description="length of the window under each frame")
+        hop_ms: float = Field(10.0, gt=0, description="time from one frame to the next")
         log_floor: float = Field(1e-8, gt=0, description="mel energies below this are raised to it")
-        mean: Literal["global", "utterance"] = (
-            "global"  # utterance: its own mean is subtracted, so level is too
+        mean: Literal["global", "utterance"] = Field(
+            "global", description="which mean is subtracted; utterance: its own, so the level has no effect"
         )
 
         @property

@@ -17,15 +17,15 @@ from asr.section import Fraction, PartSection, Positive
 class BlockSection(PartSection):
     """Sizes of a stack of Transformer blocks."""
 
-    n_layers: Positive = 6
-    n_heads: Positive = 4
-    d_ffn: Positive = 1024
-    dropout: Fraction = 0.1
+    n_layers: Positive = Field(6, description="number of blocks")
+    n_heads: Positive = Field(4, description="attention heads; they divide d_model")
+    d_ffn: Positive = Field(1024, description="size of the hidden layer of the feed-forward parts")
+    dropout: Fraction = Field(0.1, description="share of the values that are set to 0 in training")
     attention_dropout: Fraction = Field(
-        0.0, description="of attention weights; above 0 the fused kernels cannot be used on CPU"
+        0.0, description="the same for attention weights; above 0 the fused kernels cannot be used on a CPU"
     )
     norm: Literal["pre", "post"] = Field(
-        "pre", description="post: as in the 2017 paper; needs a longer warm-up"
+        "pre", description="place of the layer norm; post is the 2017 paper's and needs a longer warm-up"
     )
 
     @model_validator(mode="after")

@@ -49,12 +49,12 @@ class EncoderDecoder(nn.Module):
 
         kind: Literal["encoder_decoder"] = "encoder_decoder"
         preset: Literal["tiny", "small", "base"] | None = Field(
-            None, description="sizes; what is given beside it has priority"
+            None, description="sizes for all parts; settings beside it have priority"
         )
         front_end: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["front_end"])]
         encoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["encoder"])]
         decoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["decoder"])] | None = Field(
-            description="None: CTC alone"
+            description="null: CTC alone"
         )
         ctc: bool = Field(True, description="a CTC head on the encoder")
 

@@ -1,4 +1,4 @@
-"""Matrix products the way that is fastest on a processor. What is computed is the same, up to rounding."""
+"""Matrix products and attention by the fastest library on a processor. Results differ by rounding only."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
-# MKL, to which torch gives the float32 products of a CPU, uses half the width of an AMD processor's vector
-# units; oneDNN, to which it gives convolutions and bfloat16, uses all of it, and can be asked for.
+# torch computes float32 products on a CPU with MKL, which uses half the width of an AMD processor's vector
+# units. oneDNN uses the full width, and can be called directly.
 _CPU: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
 _HALF_WIDTH = bool(_CPU.get("avx512_f")) and "AMD" in str(_CPU.get("cpu_name"))
 ONEDNN = (
     _HALF_WIDTH and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-ROWS = 64  # with fewer rows MKL is the faster one
+ROWS = 64  # with fewer rows MKL is faster
 
 
 class Linear(nn.Linear):
-    """A linear layer, whose float32 products with many rows go to oneDNN on an AMD processor."""
+    """A linear layer. On an AMD processor oneDNN computes its float32 products with many rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out)."""
@@ -37,14 +37,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
-        # As a matrix: of more dimensions the product would be a view, which nothing may write into.
+        # A matrix, because a product of more dimensions would be a view, which cannot be changed in place.
         matrix = x.reshape(-1, x.size(-1)).contiguous()
         return _OneDnnLinear.apply(matrix, weight, bias).unflatten(0, x.shape[:-1])
     return torch.nn.functional.linear(x, weight, bias)
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """x (rows, d_in) -> (rows, d_out). torch has the product of oneDNN but no gradient of it."""
+    """x (rows, d_in) -> (rows, d_out). torch offers oneDNN's product but not its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -55,10 +55,10 @@ class _OneDnnLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()  # of one that is expanded a product takes a hundred times as long
+        gradient = gradient.contiguous()  # a product of an expanded tensor takes a hundred times as long
         of_x = _product(gradient, weight.t()) if ctx.needs_input_grad[0] else None
         of_weight = None
-        if ctx.needs_input_grad[1]:  # with the longer side first it takes less time
+        if ctx.needs_input_grad[1]:  # the product is faster with the longer side first
             wide = weight.size(0) >= weight.size(1)
             of_weight = _product(x.t(), gradient.t()).t() if wide else _product(gradient.t(), x.t())
         return of_x, of_weight, gradient.sum(0) if ctx.needs_input_grad[2] else None
@@ -73,8 +73,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention: queries (B, H, T, d), keys and values (B, H, S, d) -> (B, H, T, d).
 
-    `mask`, which broadcasts to (B, H, T, S), is true where a key may be seen.
-    torch's fused kernel, but for bfloat16 on a CPU, where it takes up to four times as long as its parts.
+    `mask` broadcasts to (B, H, T, S) and is true where a key may be seen. This is torch's fused kernel, except
+    for bfloat16 on a CPU, where the fused kernel takes up to four times as long as separate operations.
     """
     if queries.dtype != torch.bfloat16 or queries.device.type != "cpu":
         return scaled_dot_product_attention(queries, keys, values, mask, dropout_p, causal)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from asr.model.blocks import BlockSection
 from asr.model.decoders.transformer import DecoderState, TransformerDecoder
-from asr.section import ModelSection
+from asr.section import ModelSection, Positive
 
 
 class LanguageModel(nn.Module):
@@ -21,7 +22,7 @@ class LanguageModel(nn.Module):
         """Sizes of the language model."""
 
         kind: Literal["language_model"] = "language_model"
-        n_layers: int = 4
+        n_layers: Positive = Field(4, description="number of blocks")
 
         @property
         def width(self) -> int:

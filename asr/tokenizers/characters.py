@@ -38,7 +38,7 @@ class CharacterTokenizer:
 
         kind: Literal["characters"] = "characters"
         characters: str | None = Field(
-            None, description="the vocabulary; None: all characters of the training texts"
+            None, description="the vocabulary; null: all characters of the training texts"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Each setting of a step has its effect: rate, clipping, decay, masks, dropout. Learning nothing is an error."""
+"""Each setting of a step has its effect: rate, clipping, decay, masks, dropout. Runs must learn something."""
 
 from __future__ import annotations
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention
 from asr.model.blocks import BlockSection, Residual, SinusoidalPositions, feed_forward, final_norm
 from asr.model.interfaces import Memory
+from asr.section import Positive
 
 
 @dataclass
@@ -183,7 +185,7 @@ class TransformerDecoder(nn.Module):
         """Settings of a Transformer decoder."""
 
         kind: Literal["transformer"] = "transformer"
-        n_layers: int = 3
+        n_layers: Positive = Field(3, description="number of blocks")
 
     def __init__(self, config: BlockSection, vocabulary_size: int, cross_attention: bool = True) -> None:
         super().__init__()

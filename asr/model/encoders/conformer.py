@@ -95,7 +95,7 @@ class ConformerEncoder(nn.Module):
         """Settings of a Conformer encoder. `n_layers` blocks work at the full rate."""
 
         kind: Literal["conformer"] = "conformer"
-        norm: Literal["pre"] = "pre"
+        norm: Literal["pre"] = Field("pre", description="place of the layer norm")
         n_layers: int = Field(3, ge=1, description="blocks at the full rate of states")
         half_rate_layers: int = Field(0, ge=0, description="blocks at half the rate, in the middle")
         conv_kernel: int = Field(15, ge=1, description="states under the convolution in each block, odd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -25,7 +26,7 @@ class ConvolutionFrontEnd(nn.Module):
         """Settings of the convolutional front end."""
 
         kind: Literal["convolution"] = "convolution"
-        channels: Positive = 64
+        channels: Positive = Field(64, description="channels of both convolutions")
 
     def __init__(self, config: ConvolutionFrontEnd.Config, n_features: int) -> None:
         super().__init__()
