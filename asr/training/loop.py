@@ -26,6 +26,7 @@ from asr.training.checkpoints import (
     save_checkpoint,
 )
 from asr.training.distributed import Ranks, join
+from asr.training.guard import WeightGuard
 from asr.training.interruption import Interruption
 from asr.training.language_modeling import LanguageTask
 from asr.training.log import Log
@@ -34,14 +35,13 @@ from asr.training.monitor import Monitor
 from asr.training.optimizer import build_optimizer
 from asr.training.recognition import RecognitionTask
 from asr.training.resume import Resume, check_data, choose_start
-from asr.training.steps import Step, explosion_limit, steps
-from asr.training.tasks import Batch, Task, Validation
+from asr.training.steps import Step, steps
+from asr.training.tasks import Task, Validation
 from asr.training.train_state import TrainState, best_validations, criterion, describe, stop_reason
 from asr.training.weights import MovingAverage, freeze, start_from
 
 MAX_UNWRITTEN = 5  # checkpoints in a row that could not be written before training stops
 MAX_RESTORED = 3  # times in a row that the last good weights are restored before training stops
-MAX_EXPLODED = 3  # steps in a row with a far too high loss before the weights are checked
 RunConfig = Config | LanguageConfig
 NAMED = 3  # texts that are too long for CTC and are named in an epoch
 
@@ -134,9 +134,9 @@ class Training:
         self.say, self.bundle = monitor.log.say, task.bundle
         self.max_bad = getattr(config.data, "max_bad", 0)
         self.attempted = self.saved = state.step  # the steps of the last checkpoint, tried and written
-        self.unwritten = self.restored = self.exploded = 0  # how often in a row
+        self.unwritten = self.restored = 0  # how often in a row
         self.restored_at = -1  # the step at which weights were restored
-        self.probe: Batch | None = None  # the last batch with a usual loss, to check the weights with
+        self.guard = WeightGuard(objective, task.bundle.special.vocabulary_size, state, ranks)
 
     def run_to_the_end(self) -> int:
         """Do steps until a stop rule or a signal. Returns the exit status."""
@@ -157,7 +157,8 @@ class Training:
                 step, batch = next(stepping)
                 self.monitor.step(step)
                 self._report(step)
-                self._watch(step, batch)
+                if self.guard.suspects(step, batch):
+                    self._weights_are_good()
                 # Several processes stop together, after they told each other.
                 if step.stop or (self.ranks.count == 1 and stop()):
                     return self._stopped()
@@ -215,14 +216,14 @@ class Training:
         try:
             self._count_bad(step.bad)
             if step.skipped:
-                self.say(f"step {step.number} skipped, its gradient is not finite: {'; '.join(step.skipped)}")
+                self.say(f"step {step.number} skipped: {step.skipped}")
             if state.skipped > self.config.max_skipped:
                 raise AsrError(
                     f"{state.skipped} steps in a row were skipped, more than train.max_skipped "
-                    f"{self.config.max_skipped}; lower optim.lr, or check {'; '.join(step.skipped)}"
+                    f"{self.config.max_skipped}; lower optim.lr, or check the data; the last: {step.skipped}"
                 )
         except AsrError:  # --resume continues from here, with a higher limit
-            if self._are_finite_and_usual():
+            if self.guard.approves():
                 self._save_checkpoint()
             raise
 
@@ -238,15 +239,6 @@ class Training:
                 f"{len(bad)} recordings cannot be read, more than data.max_bad {limit}; the last: {bad[-1]}"
             )
 
-    def _watch(self, step: Step, batch: Batch | None) -> None:
-        """Notice when the weights are ruined: the loss stays far above its usual value."""
-        self.exploded = self.exploded + 1 if step.exploded else 0
-        if not step.exploded and not step.skipped and batch is not None:
-            self.probe = batch
-        if self.exploded >= MAX_EXPLODED:
-            self.exploded = 0
-            self._weights_are_good()
-
     def _weights_are_good(self) -> bool:
         """Check the weights; if they are ruined, restore those of the last checkpoint, and return False.
 
@@ -254,7 +246,7 @@ class Training:
         weights are ruined again and again.
         """
         step, checkpoint = self.state.step, newest(self.run)
-        if self._are_finite_and_usual():
+        if self.guard.approves():
             if step > self.restored_at:
                 self.restored = 0
             return True
@@ -265,18 +257,6 @@ class Training:
         load_checkpoint(checkpoint, self.bundle, self.optimizer, self.average)
         self.say(f"step {step}: the weights are ruined; restored those of {checkpoint.name}")
         return False
-
-    def _are_finite_and_usual(self) -> bool:
-        """Whether the weights are finite, and give the last good batch a loss that is not far too high."""
-        good = all(bool(p.isfinite().all()) for p in self.bundle.network.parameters())
-        if good and self.probe is not None:
-            was_training = self.objective.training
-            with torch.no_grad():
-                loss = float(self.objective.eval()(self.probe)[0][0]) / self.probe.n_targets
-            self.objective.train(was_training)
-            good = loss <= explosion_limit(self.state.typical_loss, self.bundle.special.vocabulary_size)
-        (bad,) = self.ranks.total(not good)  # one decision for all processes
-        return not bad
 
     def _save_checkpoint(self) -> bool:
         """Write a checkpoint of this step, or its new state. Returns whether it is written."""
@@ -307,7 +287,7 @@ class Training:
     def _stopped(self) -> int:
         """Save after a signal. Returns the exit status."""
         step = self.state.step
-        good = self.attempted == step or self._are_finite_and_usual()
+        good = self.attempted == step or self.guard.approves()
         if good and (self.saved == step or self._save_checkpoint()):
             self.say(f"stopped at step {step}; the same command with --resume continues")
         else:

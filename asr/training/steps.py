@@ -35,7 +35,7 @@ class Step:
     learning_rate: float
     amount: float  # of data, in the task's unit
     wait: float  # seconds that this process waited for data
-    skipped: tuple[str, ...]  # why the weights did not change: the batches that caused it
+    skipped: str  # why the weights did not change; empty if they did
     exploded: bool  # the loss is far above its usual value
     bad: tuple[str, ...]  # recordings that could not be read, one message each
     unalignable: tuple[str, ...]  # ids of texts that are too long for CTC
@@ -86,15 +86,15 @@ def steps(
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = rate
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
-                skipped: tuple[str, ...] = ()
+                skipped = ""
                 if not n_targets:
-                    skipped = ("none of its recordings can be read",)
+                    skipped = "none of its recordings can be read"
                 elif math.isfinite(norm) and math.isfinite(means[0]):  # equal in all processes
                     optimizer.step()
                     if average is not None:
                         average.update(state.step + 1)
                 else:
-                    skipped = _causes(losses, group, epoch, ranks)
+                    skipped = f"its gradient is not finite ({_causes(losses, group, epoch, ranks)})"
                 optimizer.zero_grad(set_to_none=True)
 
                 done += whole
@@ -170,12 +170,12 @@ def _concatenated(ranks: Ranks, values: list[str]) -> tuple[str, ...]:
     return tuple(value for each in ranks.gather(values) for value in each)
 
 
-def _causes(losses: Tensor, group: list[B], epoch: int, ranks: Ranks) -> tuple[str, ...]:
+def _causes(losses: Tensor, group: list[B], epoch: int, ranks: Ranks) -> str:
     """Names of the batches whose loss is not finite; of all of them if only their gradients are not."""
     finite = losses.isfinite().all(1).tolist()
     names = [_name(batch, epoch) for batch in group]
     infinite = [name for name, fine in zip(names, finite, strict=False) if not fine]
-    return _concatenated(ranks, infinite) or _concatenated(ranks, names)
+    return "; ".join(_concatenated(ranks, infinite) or _concatenated(ranks, names))
 
 
 def _name(batch: Batch, epoch: int) -> str:

@@ -57,14 +57,14 @@ def test_a_step_without_finite_gradient_is_skipped_and_its_batch_named(tmp_path,
         poison(patch, lambda place: place == 1)
         assert train(settings(), tmp_path / "run", device="cpu") == 0
     said = capsys.readouterr().err
-    assert said.count("skipped, its gradient") == 2  # once in each of the two epochs
+    assert said.count("skipped: its gradient") == 2  # once in each of the two epochs
     assert "epoch 0, batch 1: " in said and "epoch 1, batch 1: " in said
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 
 
 def test_too_many_skipped_steps_end_the_training(tmp_path, monkeypatch):
     poison(monkeypatch, lambda place: True)
-    with pytest.raises(AsrError, match=r"2 steps .* train\.max_skipped 1; lower optim\.lr"):
+    with pytest.raises(AsrError, match=r"2 steps in a row .* train\.max_skipped 1; lower optim\.lr"):
         train(settings({"max_skipped": 1, "steps": 10}), tmp_path / "run", device="cpu")
     monkeypatch.undo()
     assert checkpoints.newest(tmp_path / "run").name == "step-00000002"  # nothing is lost

@@ -44,7 +44,7 @@ def clock(monkeypatch):
 def step(number, **values):
     losses = {"loss": values.pop("loss", 2.0), "attention_loss": 1.5, "ctc_loss": 3.0}
     usual = dict(epoch=0, losses=losses, gradient_norm=1.0, learning_rate=1e-3, amount=30.0, wait=0.0) | dict(
-        skipped=(), exploded=False, bad=(), unalignable=(), ends_epoch=False, stop=False
+        skipped="", exploded=False, bad=(), unalignable=(), ends_epoch=False, stop=False
     )
     return Step(number=number, **usual | values)
 
