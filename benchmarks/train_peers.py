@@ -6,7 +6,7 @@
 A step is forward, loss, backward, clipping and AdamW. Systems take turns batch by batch, so that whatever
 else the machine does meets all of them; a ratio is the median over the rounds of the peer's time by ours.
 Features are random numbers of realistic lengths and are given: their computation is not in the figures.
-Beside each peer stands our model with the peer's losses and a front end that makes a step no cheaper.
+Each peer is compared with our model with the peer's losses and a front end that makes a step no cheaper.
 
 `share` is the operations of a step (2 for a multiplication and addition; matrix products, convolutions,
 attention) by its time and by the matrix rate of the machine, which is measured in the same run.

@@ -152,7 +152,7 @@ def test_a_bad_line_is_named(tmp_path, line, says):
         assert str(caught.value).startswith(f"{path}, {says}") and "\n" not in str(caught.value)
 
 
-def test_an_id_that_stands_in_two_manifests_is_named_with_both(tmp_path):
+def test_an_id_that_is_in_two_manifests_is_named_with_both(tmp_path):
     rows = [utterance(str(i)) for i in range(50)]
     first, second = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", utterance("x"), rows[7])
     with pytest.raises(AsrError) as caught:

@@ -89,7 +89,7 @@ def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
 
 
 def test_perplexity_counts_every_character_and_EOS_but_not_BOS(tmp_path):
-    """A network that gives EOS 1/2 and everything else an equal share, whatever came before."""
+    """A network that predicts EOS with 1/2 and everything else equally, in every context."""
     (tmp_path / "some.txt").write_text("abc\na\n\ncb\n")
     data = {"hold_out": 0, "dev": [tmp_path / "some.txt"]}
     task = LanguageTask(settings(tmp_path, data=data), tmp_path, lambda line: None)  # seven tokens

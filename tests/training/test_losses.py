@@ -91,7 +91,7 @@ def test_sum_over_rows_equals_the_batch(network, batch):
 
 
 def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
-    """With all given tokens drawn anew the first prediction, from BOS alone, keeps its loss."""
+    """With all input tokens replaced, the first prediction, from BOS alone, keeps its loss."""
     features, lengths = batch[0][:1], batch[1][:1]
     torch.manual_seed(3)
     one = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 0.0)

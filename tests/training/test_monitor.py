@@ -162,7 +162,7 @@ def test_tensorboard_has_losses_scores_transcripts_and_figures(tmp_path, clock):
     assert image.size == (100, 50)
 
 
-def test_what_a_killed_run_showed_beyond_its_checkpoint_is_taken_back(tmp_path, clock):
+def test_what_a_killed_run_showed_after_its_checkpoint_is_removed(tmp_path, clock):
     for begin in (0, 2):
         with Monitor(tmp_path, begin, of(10, 5)) as monitor:
             for number in range(begin + 1, 5):
@@ -196,8 +196,8 @@ def test_a_language_model_is_measured_in_characters(tmp_path, clock, capsys):
 
 
 @contextmanager
-def no_room_beyond(size):
-    """No file of this process may grow beyond so many bytes: writing more fails as on a full disk."""
+def no_room_after(size):
+    """No file of this process may have more bytes than this: writing more fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -210,7 +210,7 @@ def test_without_room_for_curves_training_goes_on_and_later_they_do_too(tmp_path
     with Monitor(tmp_path, 0, of(5000, 3000)) as monitor:
         clock.now += 1.0
         monitor.step(step(1))
-        with no_room_beyond(20_000):
+        with no_room_after(20_000):
             for number in range(2, 3001):
                 clock.now += 0.01
                 monitor.step(step(number))
