@@ -11,17 +11,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asr.decoding.options import DecodingOptions
     from asr.errors import AsrError
     from asr.model_folder import Bundle, load_model
+    from asr.transcription.inputs import Input
     from asr.transcription.recognizer import Recognizer
     from asr.transcription.transcript import Segment, Transcript
 
-__version__ = "0.1.0"
-__all__ = ["AsrError", "Bundle", "Recognizer", "Segment", "Transcript", "__version__", "load_model"]
+__version__ = "0.2.0"
+__all__ = [
+    "AsrError",
+    "Bundle",
+    "DecodingOptions",
+    "Input",
+    "Recognizer",
+    "Segment",
+    "Transcript",
+    "__version__",
+    "load_model",
+]
 
-_HOME = {
+_MODULES = {
     "AsrError": "asr.errors",
     "Bundle": "asr.model_folder",
+    "DecodingOptions": "asr.decoding.options",
+    "Input": "asr.transcription.inputs",
     "Recognizer": "asr.transcription.recognizer",
     "Segment": "asr.transcription.transcript",
     "Transcript": "asr.transcription.transcript",
@@ -30,7 +44,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `asr --help` never waits for torch."""
-    if name not in _HOME:
+    """Import a public name at its first use, so that `asr --help` does not wait for torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'asr' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return list(__all__)

@@ -16,6 +16,14 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    """The path for a message: newline, tab, escape and other characters without a glyph are written as in Python.
+
+    A message stays one line, whatever the name of a file holds, and cannot change the state of a terminal.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; rename it to `path` when the block ends without an error.

@@ -87,6 +87,11 @@ class FeaturesSection(Section):
     kind: str
     sample_rate: Positive = Field(16000, description="samples in a second, in Hz")
 
+    @property
+    def level_matters(self) -> bool:
+        """Whether features change with the level of the audio. Recordings are then brought to one level."""
+        return True
+
 
 class TokenizerSection(Section):
     """Settings that every kind of tokenizer has."""

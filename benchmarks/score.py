@@ -1,11 +1,11 @@
-"""Scoring of many utterances: `asr score` beside jiwer's own command line, and sclite where it is on PATH.
+"""Scoring of many utterances: `asr score` beside jiwer's own command line, and sclite if it is on PATH.
 
     python benchmarks/score.py --utterances 1000000
 
-Every run is a process of its own, from reading files to printing the rate. Peak memory is what the system
-says of the process (ru_maxrss), and so is processor time, which other programs disturb less than the clock.
-Texts are random words with 10 % errors, equal for all; jiwer takes one text per line. `asr score` also counts
-characters and matches ids, which jiwer does not do in this run.
+Each run is a separate process, from reading files to printing the rate. Peak memory (ru_maxrss) and processor
+time are those the system reports for the process; other programs disturb processor time less than wall time.
+The texts are random words with 10 % errors, equal for all; jiwer takes one text per line. `asr score` also
+counts characters and matches ids, which jiwer does not do in this run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write(folder: Path, utterances: int, words: int) -> None:
             hyp.append(generator.choice(vocabulary) if fate < 0.08 else word)
             if fate > 0.98:
                 hyp.append(generator.choice(vocabulary))
-        # An empty line jiwer would drop, and pair the rest wrongly.
+        # jiwer drops empty lines, which would shift the pairs after them.
         for side, tokens in (("ref", ref), ("hyp", hyp or ref[:1])):
             text = " ".join(tokens)
             files[f"{side}.trn"].write(f"{text} (s{i % 100:02}-{i:07})\n")
@@ -52,7 +52,7 @@ def write(folder: Path, utterances: int, words: int) -> None:
 
 
 def timed(command: list[str], folder: Path) -> tuple[float, float, float, str]:
-    """Seconds by the clock and of the processor, peak memory in MiB, and what was printed."""
+    """Wall time and processor time in seconds, peak memory in MiB, and the output."""
     output = folder / "output"
     with output.open("wb") as out:
         start = time.perf_counter()
@@ -84,11 +84,11 @@ def main() -> None:
         for what, command in runs.items():
             seconds, processor, memory, text = timed(command, Path(name))
             base = base or (seconds, processor, memory)
-            said = text.splitlines()[0] if what != "sclite" else ""
+            message = text.splitlines()[0] if what != "sclite" else ""
             print(
                 f"{what:24} {seconds:8.2f} s ({seconds / base[0]:5.2f} x)  "
                 f"processor {processor:8.2f} s ({processor / base[1]:5.2f} x)  "
-                f"{memory:6.0f} MiB ({memory / base[2]:5.2f} x)  {said}",
+                f"{memory:6.0f} MiB ({memory / base[2]:5.2f} x)  {message}",
                 flush=True,
             )
 

@@ -17,7 +17,7 @@ class Format(StrEnum):
 
 
 class Decoder(StrEnum):
-    """How texts are found; asr.decoding.options says what each can be told."""
+    """The search for the best text. asr.decoding.options lists the options of each."""
 
     greedy = "greedy"
     beam = "beam"
@@ -25,45 +25,67 @@ class Decoder(StrEnum):
     rescoring = "rescoring"
 
 
+class Precision(StrEnum):
+    """The number format of the model's computations."""
+
+    auto = "auto"
+    float32 = "float32"
+    bf16 = "bf16"
+
+
 def transcribe(
-    audio: Annotated[list[str], typer.Argument(help="Files, folders, globs, or a manifest (.jsonl).")],
+    audio: Annotated[
+        list[str], typer.Argument(help="Files, folders, patterns, a manifest (.jsonl), or - for stdin.")
+    ],
     model: Annotated[
         Path | None, typer.Option(help="Model folder; the model that ships if not given.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    batch_seconds: Annotated[float, typer.Option(min=1.0, help="Audio in one batch, in seconds.")] = 120.0,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 on a GPU that computes it natively, else float32.")
+    ] = Precision.auto,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each core")
+    ] = None,
+    batch_seconds: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="20 on a CPU, else 120"),
+    ] = None,
     decoder: Annotated[
-        Decoder,
-        typer.Option(help="beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too."),
-    ] = Decoder.greedy,
+        Decoder | None,
+        typer.Option(
+            help="greedy; beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too.",
+            show_default="greedy, or ctc for a model without a decoder",
+        ),
+    ] = None,
     beam: Annotated[
-        int | None, typer.Option(help="Texts kept while searching.", show_default="10; ctc: 1")
+        int | None, typer.Option(help="Texts kept in the search.", show_default="10; ctc: 1")
     ] = None,
     n_best: Annotated[
         int | None, typer.Option(help="Texts written as JSON for each segment.", show_default="1")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Characters in one segment, at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in one segment.")] = None,
     ctc_weight: Annotated[
         float | None,
-        typer.Option(show_default="0.3", help="Share of CTC in choosing characters; 0: attention alone."),
+        typer.Option(show_default="0.3", help="Share of CTC in the choice of tokens; 0: attention alone."),
     ] = None,
     candidates: Annotated[
         int | None,
         typer.Option(
-            help="Of the decoder's best characters, how many CTC and others score at each step.",
-            show_default="8, or 1.5 x beam where that is more",
+            help="Number of the decoder's best tokens that CTC and others score at each step.",
+            show_default="8, or 1.5 x beam if that is more",
         ),
     ] = None,
     draft: Annotated[
         bool | None,
-        typer.Option(help="Check CTC's text in parallel; the result is that of step by step, sooner."),
+        typer.Option(help="Check CTC's text in parallel. The result is the same as step by step."),
     ] = None,
     length_normalization: Annotated[
         float | None,
-        typer.Option(help="Divide scores by (characters + 1) to this power.", show_default="0"),
+        typer.Option(help="Divide scores by (tokens + 1) to this power.", show_default="0"),
     ] = None,
     hot_words: Annotated[
-        Path | None, typer.Option(help="File of words and phrases to favour, one in a line.")
+        Path | None, typer.Option(help="File of words and phrases to favor, one on each line.")
     ] = None,
     hot_word_bonus: Annotated[
         float | None, typer.Option(help="Added to the score for each of their letters.", show_default="0.7")
@@ -72,26 +94,32 @@ def transcribe(
         Path | None, typer.Option(help="Folder of a language model; its scores are added.")
     ] = None,
     language_model_weight: Annotated[
-        float | None, typer.Option(help="What they are multiplied by.", show_default="0.3")
+        float | None, typer.Option(help="Weight of the language model's scores.", show_default="0.3")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write one JSON line per input; `asr score` reads it.")
+        Path | None,
+        typer.Option(help="Write one JSON line for each input as it is ready; - is stdout."),
     ] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Write one file per input, named after it.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Write one file for each input, named after it.")
+    ] = None,
     format: Annotated[
         Format | None, typer.Option(help="Of the files in the output folder.", show_default="txt")
     ] = None,
-    skip_existing: Annotated[bool, typer.Option(help="Leave out inputs whose output file is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", "--skip-existing", help="Leave out inputs whose result is there.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
-    """Print the text of recordings: one line per file, path and text, in the order given.
+    """Print the text of recordings: one line for each file, path and text, in the order given.
 
-    Files that cannot be read are reported, the others transcribed; the exit status is then 1.
+    Files that cannot be read are reported and the others are transcribed. The exit status is then 1.
     """
     from asr.decoding import DecodingOptions
     from asr.transcription.job import Output, read_hot_words, transcribe_inputs
 
     options = DecodingOptions(
-        decoder=decoder.value,
+        **({"decoder": decoder.value} if decoder else {}),
         max_tokens=max_tokens,
         ctc_weight=ctc_weight,
         candidates=candidates,
@@ -106,11 +134,13 @@ def transcribe(
     )
     failed = transcribe_inputs(
         audio,
-        Output(output, output_dir, format.value if format else None, skip_existing),
+        Output(output, output_dir, format.value if format else None, resume, overwrite),
         model=model,
         device=device,
         batch_seconds=batch_seconds,
         options=options,
+        precision=precision.value,
+        threads=threads,
     )
     if failed:
         raise typer.Exit(1)

@@ -37,6 +37,11 @@ class LogMel(nn.Module):
         )
 
         @property
+        def level_matters(self) -> bool:
+            """Without the utterance's own mean, features do not depend on the level."""
+            return self.mean == "global"
+
+        @property
         def hop_length(self) -> int:
             """Samples from one frame to the next."""
             return round(self.sample_rate * self.hop_ms / 1000)

@@ -2,7 +2,7 @@
 
 from asr.scoring.align import Counts
 from asr.scoring.breakdown import Confusions, Group, confusions, groups
-from asr.scoring.formats import Texts, read, read_hyp, read_pair, read_texts
+from asr.scoring.formats import Transcripts, read, read_hyp, read_pair, read_texts
 from asr.scoring.report import summary
 from asr.scoring.units import Measure
 from asr.scoring.wer import Score, UtteranceScore, score
@@ -13,7 +13,7 @@ __all__ = [
     "Group",
     "Measure",
     "Score",
-    "Texts",
+    "Transcripts",
     "UtteranceScore",
     "confusions",
     "groups",

@@ -1,4 +1,4 @@
-"""Alignment of one reference with one hypothesis: what was hit, substituted, deleted and inserted."""
+"""Alignment of one reference with one hypothesis: hits, substitutions, deletions and insertions."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Literal, NamedTuple
 from rapidfuzz.distance import Levenshtein
 
 from asr.errors import AsrError
-from asr.scoring.lattice import Lattice, bare, best_path, is_optional, linear
+from asr.scoring.lattice import DELETE, INSERT, Lattice, bare, best_path, is_optional, linear
 
 Edit = tuple[Literal["equal", "substitute", "delete", "insert"], str | None, str | None]
 """One step of an alignment: (operation, reference token or None, hypothesis token or None)."""
 
 
 class Costs(NamedTuple):
-    """What one error costs where an alignment is sought; a hit costs nothing."""
+    """The costs of errors in the search for an alignment; a hit costs nothing."""
 
     substitution: int
     insertion: int
     deletion: int
 
 
-UNIT = Costs(1, 1, 1)  # Levenshtein's: jiwer and most papers
+UNIT = Costs(1, 1, 1)  # Levenshtein distance, as in jiwer and most papers
 NIST = Costs(4, 3, 3)  # sclite's
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What an alignment counts, in words or in characters. Counts add up."""
+    """Counts of an alignment, in words or in characters. They can be added."""
 
     hits: int = 0
     substitutions: int = 0
@@ -48,7 +48,7 @@ class Counts:
 
     @property
     def rate(self) -> float:
-        """Errors by reference length: 0.0 for nothing against nothing, inf for insertions into nothing."""
+        """Errors / reference length; for an empty reference 0.0, or inf if there are insertions."""
         if self.reference_length:
             return self.errors / self.reference_length
         return math.inf if self.errors else 0.0
@@ -67,7 +67,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Edits from left to right, and what they count."""
+    """Edits from left to right, and their counts."""
 
     edits: list[Edit]
     counts: Counts
@@ -76,23 +76,21 @@ class Alignment:
 def align(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Costs = UNIT) -> Alignment:
     """The alignment of least cost of two lists of tokens (words or characters) or of two lattices.
 
-    With unit costs it is jiwer's (both come from rapidfuzz). With `NIST` it is sclite's: of equally good
-    alignments, the one that, read from the end, has a hit or substitution first, then an insertion, then a
-    deletion.
-    Tokens are compared as they are; only a `lattice` gives braces, brackets and `@` a meaning. In a lattice
-    an
-    optional word without a partner is a hit: ("equal", "(uh)", None).
+    With unit costs it is that of jiwer (both use rapidfuzz). With `NIST` it is that of sclite: of equally
+    good alignments, the one that, read from the end, has a hit or substitution first, then an insertion, then
+    a deletion. Tokens are compared as they are; braces, parentheses and `@` have a meaning in a `lattice`
+    only. In a lattice an optional word without a partner is a hit: ("equal", "(uh)", None).
 
-    Unit costs: time of rapidfuzz's bit-parallel search. Others: time and memory grow with the length times
-    the number of errors. Raises AsrError for costs that are not positive and where more than 400 million
-    cells
-    would be needed (twenty thousand tokens with nothing in common).
+    Unit costs take the time of rapidfuzz's bit-parallel search. With others, time and memory grow with the
+    length times the number of errors; for lattices with the product of the lengths. Raises AsrError for costs
+    that are not positive, and if more than 400 million cells would be needed (twenty thousand tokens in a
+    lattice, or without common tokens).
     """
     if min(costs) <= 0:
         raise AsrError(f"alignment costs must be positive, not {tuple(costs)}; sclite's are 4, 3 and 3")
     if isinstance(ref, Lattice) or isinstance(hyp, Lattice):
         left, right = (side if isinstance(side, Lattice) else linear(side) for side in (ref, hyp))
-        _check_size(len(left.words) * len(right.words) * 20)  # a cell holds Python objects
+        _check_size(len(left.words) * len(right.words))
         edits = [_edit(r, h) for r, h in best_path(left, right, *costs)]
     elif costs == UNIT:
         edits = _unit_edits(ref, hyp)
@@ -111,6 +109,13 @@ def count(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Cos
     tags = [operation.tag for operation in Levenshtein.editops(ref, hyp)]
     substitutions, deletions = tags.count("replace"), tags.count("delete")
     return Counts(len(ref) - substitutions - deletions, substitutions, deletions, tags.count("insert"))
+
+
+def spelled(edits: Sequence[Edit]) -> tuple[str, str]:
+    """Reference and hypothesis of an alignment, without optional words that have no partner."""
+    ref = " ".join(bare(r) for _, r, h in edits if r and not (h is None and r != bare(r)))
+    hyp = " ".join(bare(h) for _, r, h in edits if h and not (r is None and h != bare(h)))
+    return ref, hyp
 
 
 def _edit(ref: str | None, hyp: str | None) -> Edit:
@@ -136,15 +141,12 @@ def _unit_edits(ref: Sequence[str], hyp: Sequence[str]) -> list[Edit]:
     return edits
 
 
-_DIAGONAL, _INSERT, _DELETE = 0, 1, 2
-
-
 def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> list[Edit]:
-    """A dynamic programme over the diagonals that an alignment of least cost can reach.
+    """A dynamic program over the diagonals that an alignment of least cost can reach.
 
-    What the alignment with unit costs costs here is an upper bound of that, quickly known. To get to diagonal
-    `hyp - ref = k` and from there to the last one takes insertions and deletions, which bounds k: with few
-    errors the band is narrow.
+    The alignment with unit costs is found quickly; its cost with these costs is an upper bound. Diagonal
+    `hyp - ref = k` can only be reached from the first, and left for the last, with insertions and deletions,
+    which limits k: with few errors the band is narrow.
     """
     sub, ins, dele = costs
     rough = count(ref, hyp)
@@ -156,7 +158,7 @@ def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> lis
     width = high - low + 1
     _check_size((len(ref) + 1) * width)
     infinite = (len(ref) + len(hyp) + 1) * sum(costs)  # more than any path
-    # row[d] is the cost of cell (i, i + low + d); one more at either end, always infinite, spares the tests.
+    # row[d] is the cost of cell (i, i + low + d - 1); the first and last cells are always infinite.
     row = [infinite] * (width + 2)
     back: list[bytearray] = []
     for i in range(len(ref) + 1):
@@ -172,9 +174,9 @@ def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> lis
             deleted, inserted = row[d + 1] + dele, left + ins
             if inserted <= deleted:
                 if inserted < best:
-                    best, choice[d] = inserted, _INSERT
+                    best, choice[d] = inserted, INSERT
             elif deleted < best:
-                best, choice[d] = deleted, _DELETE
+                best, choice[d] = deleted, DELETE
             new[d] = left = best
         row = new
         back.append(choice)
@@ -182,10 +184,10 @@ def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> lis
     i, j = len(ref), len(hyp)
     while i or j:
         choice_here = back[i][j - i - low + 1]
-        if choice_here == _INSERT:
+        if choice_here == INSERT:
             j -= 1
             edits.append(("insert", None, hyp[j]))
-        elif choice_here == _DELETE:
+        elif choice_here == DELETE:
             i -= 1
             edits.append(("delete", ref[i], None))
         else:
@@ -197,6 +199,6 @@ def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> lis
 def _check_size(cells: int) -> None:
     if cells > 400_000_000:
         raise AsrError(
-            "one utterance is too long, with too many errors, to be aligned with these costs; "
-            "cut it into shorter ones, or use unit costs without alternatives"
+            "the utterance is too long, with too many errors, to be aligned with these costs; "
+            "divide it into shorter ones, or use unit costs without alternatives"
         )

@@ -1,4 +1,4 @@
-"""Where the errors are: by speaker, by length, by any tag of a manifest, and word by word."""
+"""Errors by speaker, by length, by any other value of a manifest, and by word."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from asr.errors import AsrError
 from asr.scoring.align import Counts
 from asr.scoring.wer import Score, UtteranceScore
 
-_LENGTHS = (0, 5, 10, 20, 40, 80)  # the last length of each bucket, in tokens of the reference
+_LENGTHS = (0, 5, 10, 20, 40, 80)  # the largest length of each bucket, in tokens of the reference
 _NONE = "-"
 
 
 @dataclass(frozen=True)
 class Group:
-    """The utterances that share a value; `counts` are in the unit of the score."""
+    """The utterances with one value of a key; `counts` are in the unit of the score."""
 
     name: str
     utterances: int
@@ -35,9 +35,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Confusions:
-    """The most frequent errors, most frequent first, each with how often it was made."""
+    """The most frequent errors with their counts, in decreasing order."""
 
-    substitutions: tuple[tuple[str, str, int], ...]  # said, heard, times
+    substitutions: tuple[tuple[str, str, int], ...]  # reference word, hypothesis word, count
     deletions: tuple[tuple[str, int], ...]
     insertions: tuple[tuple[str, int], ...]
 
@@ -54,8 +54,8 @@ def groups(score: Score, key: str) -> tuple[Group, ...]:
     if key != "length" and not any(key in score.attributes.get(u.id, ()) for u in score.utterances):
         known = sorted({name for values in score.attributes.values() for name in values})
         raise AsrError(
-            f"no utterance has {key!r} to break the score down by; "
-            f"there is {', '.join(['length', *known])} (columns or keys of the references)"
+            f"no utterance has {key!r}; choose one of {', '.join(['length', *known])} "
+            "(columns or keys of the references)"
         )
     members: dict[str, list[UtteranceScore]] = {}
     for utterance in score.utterances:
@@ -71,7 +71,7 @@ def groups(score: Score, key: str) -> tuple[Group, ...]:
 
 
 def confusions(score: Score, most: int = 20) -> Confusions:
-    """The `most` frequent substitutions, deletions and insertions; equals in the order they were met in."""
+    """The `most` frequent substitutions, deletions and insertions; ties in order of first occurrence."""
     substituted: Counter[tuple[str, str]] = Counter()
     deleted: Counter[str] = Counter()
     inserted: Counter[str] = Counter()

@@ -1,10 +1,13 @@
-"""Reading texts to be scored: utterance id -> text, from the formats recognisers and corpora come in."""
+"""Readers of texts to be scored: utterance id -> text, in the formats of recognizers and corpora."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
-from collections.abc import Iterable, Iterator
+import sys
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +15,13 @@ from typing import Any, NamedTuple
 from asr.errors import AsrError
 from asr.scoring import tables, timed
 
-FORMATS = ("trn", "kaldi", "tsv", "csv", "jsonl", "folder", "ctm", "stm")
+FORMATS = ("trn", "kaldi", "tsv", "csv", "jsonl", "lines", "folder", "ctm", "stm")
 LIMIT = 1_000_000
-"""Characters one text may have; more is a line break that is missing, or hours of work for the alignment."""
+"""The most characters of one text. Longer texts usually mean a missing line break."""
 
 
 class Row(NamedTuple):
-    """What a reader found: the line it stands in (0 for a file of its own), and what else is known of it."""
+    """One utterance: its line number (1 for a file of its own), id, text and other values by name."""
 
     line: int
     id: str
@@ -27,8 +30,8 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Texts by utterance id in the order of the file, and what else it says about them.
+class Transcripts:
+    """Texts by utterance id in the order of the file, and their other values.
 
     `attributes` holds, for ids that have any, values by key: speaker, lang, audio, duration, and any other
     key of a manifest or column of a table. `format` is one of FORMATS. `segments` are those of an stm.
@@ -41,36 +44,35 @@ class Texts:
 
 
 def read_texts(path: str | os.PathLike[str], format: str | None = None) -> dict[str, str]:
-    """Texts of a file by utterance id, in the order of the file, exactly as they stand there: see `read`."""
+    """Texts of a file by utterance id, unchanged and in the order of the file: see `read`."""
     return read(path, format).texts
 
 
-def read(path: str | os.PathLike[str], format: str | None = None, *, hyp: bool = False) -> Texts:
-    """Texts and attributes of a file or folder. Without `format` (one of FORMATS), it is recognised.
+def read(path: str | os.PathLike[str], format: str | None = None, *, hyp: bool = False) -> Transcripts:
+    """Texts and attributes of a file or folder. Without `format` (one of FORMATS), it is detected.
 
     trn      `words (id)` per line, `;;` begins a comment; the speaker is the id up to its first - or _
-    kaldi    `id words` per line; a file named `text`, or ending in .text or .txt, that is nothing else
+    kaldi    `id words` per line; detected in a file `text`, *.text or *.txt if every line begins with an id,
+             that is a word with a digit and with a letter or one of - _ . /
     tsv      the first line names the columns, `id` and `text` among them; quotes are ordinary characters
     csv      the same with commas, and with quotes as spreadsheets write them
-    jsonl    an object per line with `id` and `text`; NeMo's `audio_filepath` stands in for `id`; with
-             `hyp`, `pred_text` is the text where the first object has one
-    folder   .txt files, also in folders below; the id is the path in the folder without its ending
+    jsonl    an object per line with `id` and `text`, or NeMo's `audio_filepath` in place of `id`; with
+             `hyp`, `pred_text` is the text if the first object has one
+    lines    one text per line without ids, empty lines included; ids are line numbers; never detected
+    folder   .txt files, also in subfolders; the id is the relative path without the suffix
     ctm      one text per recording, of all its words (with stm references: see `read_pair`)
     stm      one text per segment
 
-    Empty lines and a byte order mark are ignored. Raises AsrError naming the file, and the line where there
-    is one: a file that is missing, not UTF-8 or without any utterance, a line that is not of the format, an
-    id that is empty or occurs twice, a text longer than LIMIT.
+    The path `-` is standard input. Files compressed with gzip are decompressed. A byte order mark is ignored,
+    and so are empty lines (except in `lines`). Raises AsrError with the file, and the line if there is one: a
+    file that is missing, not UTF-8 or without any utterance, a line that is not of the format, an id that is
+    empty or a duplicate, a text longer than LIMIT.
     """
     path = Path(path)
-    if format is not None and format not in FORMATS:
-        raise AsrError(f"{path}: {format!r} is no format; choose one of {', '.join(FORMATS)}")
+    _check_format(path, format)
     if format == "folder" or (format is None and path.is_dir()):
-        return _collect(_folder(path), path, "folder")
-    content = read_file(path)
-    format = format or recognise(path, content)
-    texts = _collect(_rows(content, path, format, hyp), path, format)
-    return replace(texts, segments=tuple(timed.stm(content, path))) if format == "stm" else texts
+        return _collect(lambda: _folder(path), path, "folder")
+    return _parse(read_file(path), path, format, hyp)
 
 
 def read_pair(
@@ -78,36 +80,59 @@ def read_pair(
     hyp: str | os.PathLike[str],
     ref_format: str | None = None,
     hyp_format: str | None = None,
-) -> tuple[Texts, Texts]:
-    """References and hypotheses with common ids. Words of a ctm are put into the segments of an stm by time.
+) -> tuple[Transcripts, Transcripts]:
+    """References and hypotheses with common ids. Words of a ctm go to the segments of an stm: `timed.assign`.
 
-    Each word goes to the segment of its file and channel that holds its midpoint, or the nearest one; words
-    of a file and channel the references lack make an utterance of their own, which will be reported.
-    Raises as `read`.
+    If the format of one side is "lines" and the other has none, it is read as "lines" too; both must then
+    have the same number of lines. Raises as `read`.
     """
-    ref_texts = read(ref, ref_format)
-    return ref_texts, read_hyp(hyp, ref_texts, hyp_format)
+    if hyp_format == "lines" and ref_format is None:
+        ref_format = "lines"
+    refs = read(ref, ref_format)
+    return refs, read_hyp(hyp, refs, hyp_format)
 
 
-def read_hyp(path: str | os.PathLike[str], refs: Texts, format: str | None = None) -> Texts:
+def read_hyp(path: str | os.PathLike[str], refs: Transcripts, format: str | None = None) -> Transcripts:
     """Hypotheses for references that are already read: see `read_pair`."""
     path = Path(path)
-    if refs.format != "stm":
+    if refs.format == "lines":
+        hyps = read(path, format or "lines", hyp=True)
+        if hyps.format == "lines" and len(hyps.texts) != len(refs.texts):
+            raise AsrError(
+                f"{path}: {len(hyps.texts)} lines, but the references have {len(refs.texts)}; texts without "
+                "ids match by line number, so write one line per reference, empty if there is no text"
+            )
+        return hyps
+    if refs.format != "stm" or format not in (None, "ctm") or path.is_dir():
         return read(path, format, hyp=True)
-    if format is None and not path.is_dir():
-        format = recognise(path, read_file(path))
-    if format != "ctm":
-        return read(path, format, hyp=True)
-    return Texts(timed.assign(timed.ctm(read_file(path), path), refs.segments), format="ctm")
+    content = read_file(path)
+    if (format or detect(path, content, hyp=True)) != "ctm":
+        return _parse(content, path, format, hyp=True)
+    return Transcripts(timed.assign(timed.ctm(content, path), refs.segments), format="ctm")
 
 
-def recognise(path: Path, content: str) -> str:
-    """The format of a file, by content and ending; "tsv" where nothing speaks for another."""
-    ending = path.suffix.lower()
-    if re.match(r'\s*\{\s*("|\}|$)', content) and ending != ".trn":
+def _check_format(path: Path, format: str | None) -> None:
+    if format is not None and format not in FORMATS:
+        raise AsrError(f"{path}: unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+
+
+def _parse(content: str, path: Path, format: str | None, hyp: bool) -> Transcripts:
+    format = format or detect(path, content, hyp)
+    texts = _collect(lambda: _rows(content, path, format, hyp), path, format)
+    return replace(texts, segments=tuple(timed.stm(content, path))) if format == "stm" else texts
+
+
+def detect(path: Path, content: str, hyp: bool = False) -> str:
+    """The format of a file, by content and suffix; "tsv" if there is no sign of another.
+
+    Raises AsrError for text that may be Kaldi's or lines without ids.
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if re.match(r'\s*\{\s*("|\}|$)', content) and suffix != ".trn":
         return "jsonl"
-    if ending in (".trn", ".ctm", ".stm", ".csv", ".tsv"):
-        return ending[1:]
+    if suffix in (".trn", ".ctm", ".stm", ".csv", ".tsv"):
+        return suffix[1:]
     head = [line for _, line in tables.numbered(content[:10_000]) if not line.startswith(";;")][:20]
     first = head[0] if head else ""
     if {"id", "text"} <= set(first.split("\t")):
@@ -116,15 +141,36 @@ def recognise(path: Path, content: str) -> str:
         return "csv"
     if head and all(re.search(r"\(\S+\)\s*$", line) for line in head[: len(head) - 1] or head):
         return "trn"
-    return "kaldi" if head and (path.name == "text" or ending in (".text", ".txt")) else "tsv"
+    if not (head and (path.name.removesuffix(".gz") == "text" or suffix in (".text", ".txt"))):
+        return "tsv"
+    for number, line in tables.numbered(content):
+        word = (line.split() or [""])[0]
+        if line.strip() and not _ID.match(word):
+            option = "--hyp-format" if hyp else "--ref-format"
+            raise AsrError(
+                f"{path}, line {number}: {word[:60]!r} does not look like an utterance id; use {option} "
+                f"lines for one text per line without ids, or {option} kaldi if each line begins with its id"
+            )
+    return "kaldi"
+
+
+_ID = re.compile(r"(?=\S*\d)(?=\S*[^\W\d]|\S*[-_./])")  # a digit, and a letter or a separator
 
 
 def read_file(path: Path) -> str:
-    """Content of a UTF-8 file without byte order mark. Raises AsrError with the line that is not UTF-8."""
+    """Content of a UTF-8 file without byte order mark; `-` is standard input; gzip is decompressed.
+
+    Raises AsrError if it cannot be read, with the line that is not UTF-8.
+    """
     try:
-        data = path.read_bytes()
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise AsrError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise AsrError(f"{path}: damaged gzip data ({error}); compress the file again") from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -132,32 +178,32 @@ def read_file(path: Path) -> str:
         raise AsrError(f"{path}, line {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
 
 
-def _collect(rows: Iterable[tuple[int, str, str, dict[str, Any]]], path: Path, format: str) -> Texts:
-    """What all formats share: ids empty or standing twice, texts too long, files with nothing in them."""
+def _collect(read_rows: Callable[[], tables.Rows], path: Path, format: str) -> Transcripts:
+    """The checks of all formats: empty and duplicate ids, texts that are too long, empty files."""
     texts: dict[str, str] = {}
     attributes: dict[str, dict[str, Any]] = {}
-    for number, id, text, more in rows:
+    for number, id, text, more in read_rows():
         if not id:
             raise AsrError(f"{path}, line {number}: the id is empty; give every utterance an id")
         if id in texts:
-            # Read again only for the message: the lines of a million ids are not worth holding.
-            again = _rows(read_file(path), path, format)
-            first = next((line for line, other, _, _ in again if other == id), number)
+            # Parsed again only for the message: the line numbers of a million ids would take much memory.
+            first = next((line for line, other, _, _ in read_rows() if other == id), number)
+            hint = "; --ref-format lines and --hyp-format lines read text without ids" * (format == "kaldi")
             raise AsrError(
-                f"{path}, line {number}: id {id!r} stands already in line {first}; "
-                "ids must be unique: rename or delete one"
+                f"{path}, line {number}: duplicate id {id!r}, also in line {first}; "
+                f"ids must be unique: rename or delete one{hint}"
             )
         if len(text) > LIMIT:
             raise AsrError(
                 f"{path}, line {number}: the text of {id[:60]!r} has {len(text):,} characters, more than "
-                f"{LIMIT:,}; is a line break missing? Cut it into utterances"
+                f"{LIMIT:,}; is a line break missing? Divide it into utterances"
             )
         texts[id] = text
         if more:
             attributes[id] = more
     if not texts:
-        raise AsrError(f"{path}: no utterances in it; check that what should have written it has succeeded")
-    return Texts(texts, attributes, format)
+        raise AsrError(f"{path}: no utterances; check that the program that writes it succeeded")
+    return Transcripts(texts, attributes, format)
 
 
 def _rows(content: str, path: Path, format: str, hyp: bool = False) -> tables.Rows:
@@ -166,8 +212,15 @@ def _rows(content: str, path: Path, format: str, hyp: bool = False) -> tables.Ro
             return (Row(s.line, s.id, s.text, s.attributes) for s in timed.stm(content, path))
         case "jsonl":
             return tables.json_lines(content, path, hyp)
-    readers = {"trn": _trn, "kaldi": _kaldi, "tsv": tables.tsv, "csv": tables.csv_table}
+    readers = {"trn": _trn, "kaldi": _kaldi, "tsv": tables.tsv, "csv": tables.csv_table, "lines": _lines}
     return (readers | {"ctm": timed.by_recording})[format](content, path)
+
+
+def _lines(content: str, path: Path) -> Iterator[Row]:
+    if not content:
+        return
+    for number, line in enumerate(content.removesuffix("\n").split("\n"), 1):
+        yield Row(number, str(number), line.removesuffix("\r").strip(), {})
 
 
 def _trn(content: str, path: Path) -> Iterator[Row]:

@@ -1,29 +1,32 @@
-"""References with alternatives, as NIST writes them: `the { colour / color / @ } (uh) was red`.
+"""Texts with alternatives, as NIST writes them: `the { colour / color / @ } (uh) was red`.
 
-`{ a / b c }` is any one of its alternatives, `@` is nothing, `(uh)` is a word that may be left out. The
-alignment is that of sclite (https://github.com/usnistgov/SCTK), whose costs and ties are followed.
+`{ a / b c }` is any one of its alternatives, `@` is no word, `(uh)` is an optional word. The alignment is
+that of sclite (https://github.com/usnistgov/SCTK): it uses the same costs and decides ties in the same order.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asr.errors import AsrError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 NOTHING = "@"
 _TOKEN = re.compile(r"[{}/]|[^\s{}/]+")
-_MAX_NESTING = 50  # far beyond any transcript, well within Python's recursion
+_MAX_NESTING = 50  # no transcript is nested as deeply; Python's recursion limit is far higher
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Words on arcs, in an order in which each stands after all that can come before it.
+    """Words on arcs. Every arc comes after all arcs that can precede it.
 
-    words[0] stands for the beginning and is no word. before[i] are the arcs that can directly precede arc i,
-    and
-    ends those that can be last, both in the order of the text.
+    words[0] is the start and no word. before[i] are the arcs that can directly precede arc i, and ends are
+    the arcs that can be last. Both are in the order of the text.
     """
 
     words: tuple[str, ...]
@@ -32,8 +35,7 @@ class Lattice:
 
 
 def is_marked(text: str) -> bool:
-    """Whether a text has alternatives, optional words or a `@`, so that `lattice` gives more than its
-    words."""
+    """Whether a text may have alternatives, optional words or a `@`."""
     return "{" in text or "(" in text or NOTHING in text.split()
 
 
@@ -42,48 +44,74 @@ def linear(words: Sequence[str]) -> Lattice:
     return Lattice(("", *words), ((), *((i,) for i in range(len(words)))), (len(words),))
 
 
-def lattice(text: str) -> Lattice:
+class _Builder:
+    """Adds words to a lattice, whole or split into smaller tokens."""
+
+    def __init__(self, split: Callable[[str], Sequence[str]] | None, spaces: bool) -> None:
+        self.words: list[str] = [""]
+        self.before: list[tuple[int, ...]] = [()]
+        self.split, self.spaces = split, spaces
+
+    def arc(self, word: str, before: tuple[int, ...]) -> tuple[int, ...]:
+        self.words.append(word)
+        self.before.append(before)
+        return (len(self.words) - 1,)
+
+    def word(self, word: str, ends: tuple[int, ...]) -> tuple[int, ...]:
+        """Append one word after the arcs `ends`; return the arcs that are then last."""
+        if self.split is None:
+            return self.arc(word, ends)
+        if word == NOTHING:  # it is between words, so it must not be followed by a second space
+            return ends
+        form = "({})" if is_optional(word) else "{}"
+        if self.spaces and (preceded := tuple(arc for arc in ends if arc)):
+            # No space follows the start, which an alternative `@` can leave directly before this word.
+            ends = self.arc(form.format(" "), preceded) + tuple(arc for arc in ends if not arc)
+        for token in self.split(bare(word)):
+            ends = self.arc(form.format(token), ends)
+        return ends
+
+
+def lattice(text: str, split: Callable[[str], Sequence[str]] | None = None, spaces: bool = False) -> Lattice:
     """The lattice of a text with alternatives; braces may be nested.
 
-    `/` separates only within braces, also without spaces, as in sclite. Raises AsrError for braces that do
-    not
-    pair, an alternative with nothing in it (that is written `@`) and nesting deeper than 50.
+    `/` separates only within braces, also without spaces, as in sclite. With `split`, the lattice has the
+    tokens of each word (for example its characters), each of them optional if the word is; with `spaces` also
+    a space between words. Raises AsrError for unbalanced braces, an empty alternative (write `@`) and nesting
+    deeper than 50.
     """
-    words: list[str] = [""]
-    before: list[tuple[int, ...]] = [()]
+    built = _Builder(split, spaces)
     tokens = _tokens(text)
 
     def sequence(position: int, ends: tuple[int, ...], depth: int) -> tuple[int, tuple[int, ...]]:
-        """Read up to the end of one alternative; where that is, and the arcs that can be last in it."""
+        """Read up to the end of one alternative; return its position and the arcs that can be last in it."""
         while position < len(tokens) and tokens[position] not in ("/", "}"):
             if tokens[position] != "{":
-                words.append(tokens[position])
-                before.append(ends)
-                ends = (len(words) - 1,)
+                ends = built.word(tokens[position], ends)
                 position += 1
                 continue
             if depth == _MAX_NESTING:
                 raise _broken(text, f"braces nested deeper than {_MAX_NESTING}")
-            branches: tuple[int, ...] = ()
+            last: tuple[int, ...] = ()
             while tokens[position] != "}":  # here at "{" or "/"
-                first = len(words)
-                position, last = sequence(position + 1, ends, depth + 1)
+                first = position + 1
+                position, new = sequence(first, ends, depth + 1)
                 if position == len(tokens):
-                    raise _broken(text, "a '{' without its '}'")
-                if len(words) == first:
-                    raise _broken(text, "an alternative with nothing in it (write @ for nothing)")
-                branches += last
-            position, ends = position + 1, branches
+                    raise _broken(text, "'{' without '}'")
+                if position == first:
+                    raise _broken(text, "an empty alternative (write @ for no word)")
+                last += new
+            position, ends = position + 1, tuple(dict.fromkeys(last))
         return position, ends
 
     position, ends = sequence(0, (0,), 0)
     if position < len(tokens):
-        raise _broken(text, "a '}' without its '{'")
-    return Lattice(tuple(words), tuple(before), ends)
+        raise _broken(text, "'}' without '{'")
+    return Lattice(tuple(built.words), tuple(built.before), ends)
 
 
 def _tokens(text: str) -> list[str]:
-    """Words, braces and slashes; a slash outside of all braces stays in its word."""
+    """Words, braces and slashes; a slash outside all braces is part of its word."""
     tokens: list[str] = []
     depth = 0
     for piece in text.split():
@@ -93,9 +121,14 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
-def _broken(text: str, what: str) -> AsrError:
+def _broken(text: str, problem: str) -> AsrError:
     shown = text if len(text) <= 60 else text[:60] + "..."
-    return AsrError(f"{what} in {shown!r}; write alternatives as {{ a / b c / @ }}")
+    return AsrError(f"{problem} in {shown!r}; write alternatives as {{ a / b c / @ }}")
+
+
+_SCALE = 3000  # integer costs, so that equal costs are exactly equal; `@` costs 3 of them, 0.001
+_NEVER = 1 << 60  # more than any path costs
+DIAGONAL, INSERT, DELETE = 0, 1, 2
 
 
 def best_path(
@@ -103,49 +136,83 @@ def best_path(
 ) -> list[tuple[str | None, str | None]]:
     """The pairs (reference word, hypothesis word) of least cost, from left to right; None for no word.
 
-    As in sclite, and with its costs 4, 3, 3 exactly so: leaving out or adding an optional word costs two
-    thirds of
-    another's, passing a `@` next to nothing. Of equal paths the one that ends in a substitution or a hit is
-    taken, then
-    the one in an insertion, then the one in a deletion, and of equal alternatives the first. `@` is not part
-    of
-    the result. Time and memory grow with the product of the numbers of arcs.
+    As in sclite, and with its costs 4, 3, 3 identical to it: an optional word without a partner costs two
+    thirds of another word, an `@` without a partner almost nothing. Of equal paths it takes the one that ends
+    in a substitution or a hit, then in an insertion, then in a deletion, and of equal alternatives the first.
+    `@` is not part of the result.
+
+    Numpy computes a row of the dynamic program at a time. Time grows with the product of the numbers of arcs,
+    memory too: one byte for each pair of arcs.
     """
-    scale = 3000  # whole numbers, so that equal costs are equal; `@` costs 3 of them, 0.001
-    refs, hyps = [bare(word) for word in ref.words], [bare(word) for word in hyp.words]
-    inserted = [_single(word, insertion * scale) for word in hyp.words]
-    back: list[list[tuple[int, int]]] = []
-    costs: list[list[int]] = []
-    for i, word in enumerate(refs):
-        deleted, pre = _single(ref.words[i], deletion * scale), ref.before[i]
-        row: list[int] = []
-        row_back: list[tuple[int, int]] = []
-        for j, other in enumerate(hyps):
-            best, where = (0, (0, 0)) if i == j == 0 else (-1, (0, 0))
-            if i and j:
-                kept = 0 if word == other else substitution * scale
-                if word == other == NOTHING:
-                    kept = scale
-                for p in pre:
-                    for q in hyp.before[j]:
-                        if best < 0 or costs[p][q] + kept < best:
-                            best, where = costs[p][q] + kept, (p, q)
-            if j:
-                q = min(hyp.before[j], key=row.__getitem__)
-                if best < 0 or row[q] + inserted[j] < best:
-                    best, where = row[q] + inserted[j], (i, q)
-            if i:
-                p = min(pre, key=lambda arc: costs[arc][j])
-                if best < 0 or costs[p][j] + deleted < best:
-                    best, where = costs[p][j] + deleted, (p, j)
-            row.append(best)
-            row_back.append(where)
-        costs.append(row)
-        back.append(row_back)
-    _, i, j = min(((costs[i][j], i, j) for i in ref.ends for j in hyp.ends), key=lambda end: end[0])
+    import numpy as np  # scores without alternatives do not wait for it
+
+    number: dict[str, int] = {}
+    refs, hyps = (
+        np.array([number.setdefault(bare(word), len(number)) for word in side.words]) for side in (ref, hyp)
+    )
+    nothing = number.get(NOTHING, -1)
+    added = np.array([0, *(_single(word, insertion * _SCALE) for word in hyp.words[1:])], dtype=np.int64)
+    sums = added.cumsum()
+    # A stretch is a range of hypothesis arcs of which each but the first is preceded by its neighbor alone.
+    joints = [j for j in range(1, len(hyps)) if hyp.before[j] != (j - 1,)]
+    stretches = list(zip([0, *joints], [*joints, len(hyps)], strict=True))
+    last_use = {arc: i for i, arcs in enumerate(ref.before) for arc in arcs} | dict.fromkeys(ref.ends, -1)
+
+    rows: dict[int, np.ndarray] = {}  # costs by reference arc, kept as long as a later arc needs them
+    choices = np.empty((len(refs), len(hyps)), dtype=np.uint8)
+    picked: dict[int, np.ndarray] = {}  # where a reference arc has several before it: the best for each j
+    jumps: dict[tuple[int, int], tuple[int, int]] = {}  # predecessors of (i, j) at the joints
+    for i, before in enumerate(ref.before):
+        diagonal = np.full(len(hyps), _NEVER, dtype=np.int64)
+        if i == 0:
+            row = diagonal.copy()
+            row[0] = 0
+        else:
+            above = np.stack([rows[arc] for arc in before]) if len(before) > 1 else rows[before[0]][None]
+            lowest = above.min(axis=0)
+            if len(before) > 1:
+                picked[i] = np.array(before)[above.argmin(axis=0)]
+            match = np.where(hyps == refs[i], _SCALE if refs[i] == nothing else 0, substitution * _SCALE)
+            diagonal[1:] = lowest[:-1] + match[1:]
+            for j in joints:
+                cost = min(int(lowest[q]) for q in hyp.before[j])
+                diagonal[j] = cost + match[j]
+                jumps[i, j] = next((p, q) for p in before for q in hyp.before[j] if rows[p][q] == cost)
+            row = np.minimum(diagonal, lowest + _single(ref.words[i], deletion * _SCALE))
+        entries: dict[int, int] = {}
+        for first, end in stretches:
+            if first:
+                entries[first] = q = min(hyp.before[first], key=row.__getitem__)
+                row[first] = min(row[first], row[q] + added[first])
+            # The best cell to insert from, for all j at once: min over k of row[k] + added[k + 1 .. j].
+            part = slice(first, end)
+            row[part] = np.minimum.accumulate(row[part] - sums[part]) + sums[part]
+        choice = choices[i]
+        choice[:] = DELETE
+        choice[1:][row[1:] == row[:-1] + added[1:]] = INSERT
+        for j, q in entries.items():
+            choice[j] = INSERT if row[j] == row[q] + added[j] else DELETE
+        choice[row == diagonal] = DIAGONAL
+        for j, q in entries.items():
+            if choice[j] == INSERT:
+                jumps[i, j] = i, q
+            elif choice[j] == DELETE:
+                jumps.pop((i, j), None)
+        rows[i] = row
+        for arc in before:
+            if last_use[arc] == i:
+                del rows[arc]
+    _, i, j = min(((rows[i][j], i, j) for i in ref.ends for j in hyp.ends), key=lambda end: end[0])
     pairs: list[tuple[str | None, str | None]] = []
     while i or j:
-        p, q = back[i][j]
+        p, q = i, j
+        if (i, j) in jumps:
+            p, q = jumps[i, j]
+        else:
+            if choices[i, j] != DELETE:
+                q = j - 1
+            if choices[i, j] != INSERT:
+                p = int(picked[i][q]) if i in picked else ref.before[i][0]
         left, right = (ref.words[i] if p != i else None), (hyp.words[j] if q != j else None)
         if not {left, right} <= {None, NOTHING}:
             pairs.append((left, right))
@@ -154,12 +221,12 @@ def best_path(
 
 
 def is_optional(word: str) -> bool:
-    """Whether a word is written in brackets: `(uh)`."""
+    """Whether a word is written in parentheses: `(uh)`."""
     return len(word) > 2 and word[0] == "(" and word[-1] == ")"
 
 
 def bare(word: str) -> str:
-    """The word without the brackets that make it optional."""
+    """The word without the parentheses that make it optional."""
     return word[1:-1] if is_optional(word) else word
 
 

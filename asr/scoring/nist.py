@@ -13,10 +13,10 @@ _COLUMNS = ("# Snt", "# Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
 
 def speaker_of(id: str) -> str:
-    """The speaker in an utterance id, by sclite's rule for `spu_id`: what stands before the first `-`, or
-    else `_`.
+    """The speaker in an utterance id, by sclite's rule for `spu_id`: the part before the first `-`, or else
+    `_`.
 
-    sclite refuses an id with neither; here the speaker of such an id is "-".
+    sclite rejects an id with neither; here the speaker of such an id is "-".
     """
     for separator in "-_":
         speaker, found, _ = id.partition(separator)
@@ -44,7 +44,10 @@ def raw(score: Score, title: str = "hyp", speakers: Mapping[str, str] | None = N
 
 
 def pra(score: Score, title: str = "hyp") -> Iterator[str]:
-    """Lines with every utterance aligned: hits in lower case, errors in upper case, `***` for no word."""
+    """Lines with every utterance aligned: texts as they are, `***` for no word, errors by letter in `Eval`.
+
+    sclite changes the case: hits are lower case, errors upper case. Here the case of the texts is kept.
+    """
     yield from ("", "", "\t\tDUMP OF SYSTEM ALIGNMENT STRUCTURE", "", f"System name:   {title}", "")
     for utterance in score.utterances:
         yield from _aligned(utterance)
@@ -59,9 +62,7 @@ def _aligned(utterance: UtteranceScore) -> Iterator[str]:
         wide = max(_width(ref or ""), _width(hyp or ""))
         wrong = operation != "equal"
         for line, word in zip(lines, (ref, hyp), strict=False):
-            shown = (
-                ("*" if wrong else " ") * wide if word is None else word.upper() if wrong else word.lower()
-            )
+            shown = ("*" if wrong else " ") * wide if word is None else word
             line.append(shown + " " * (wide - _width(shown)))
         lines[2].append((operation[0].upper() if wrong else "").ljust(wide))
     for head, line in zip(("REF: ", "HYP: ", "Eval:"), lines, strict=True):
@@ -99,7 +100,7 @@ def _numbers(n: int, wrong: int, c: Counts) -> list[float]:
 
 def _percentages(n: int, wrong: int, c: Counts) -> list[float]:
     words = _numbers(n, wrong, c)
-    # sclite, too, shows 0.0 for rates of a speaker without a word.
+    # sclite also shows 0.0 for the rates of a speaker without reference words.
     return [
         *words[:2],
         *(100 * x / words[1] if words[1] else 0.0 for x in words[2:7]),
@@ -115,7 +116,7 @@ def _table(heading: str, title: str, body: Mapping[str, list[float]], total: tup
         "Median": [statistics.median(column) for column in columns],
     }
     percent = total[0] == "Sum/Avg"
-    # Numbers of utterances and words are whole; rates, and what is computed over speakers, have one decimal.
+    # Numbers of utterances and words are integers; rates and statistics over speakers have one decimal.
     rows = [(name, _cells(row, 2 if percent else 8)) for name, row in [*body.items(), total]]
     rows += [(name, _cells(row, 0)) for name, row in over.items() if body]
     first = max(len("Median"), *(_width(name) for name, _ in rows))

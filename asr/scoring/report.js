@@ -1,4 +1,4 @@
-const body = document.querySelector("#utterances tbody");
+const body = document.querySelector(".utterances tbody");
 const rows = [...body.rows];
 const value = (row, key) => key === "id" ? row.cells[0].textContent : Number(row.dataset[key]);
 
@@ -15,22 +15,33 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 
+let exact = false;  // a link of a confusion was followed: upper and lower case differ
 const find = document.querySelector("#find"), wrong = document.querySelector("#wrong");
 const filter = () => {
-  const sought = find.value.toLowerCase();
+  const fold = text => exact ? text : text.toLowerCase();
+  const sought = fold(find.value);
   let shown = 0;
   for (const row of rows) {
-    row.hidden = (wrong.checked && row.dataset.errors === "0")
-      || !(row.cells[0].textContent + " " + row.cells[4].textContent).toLowerCase().includes(sought);
+    // A confusion counts errors of the first system only.
+    const text = exact ? row.querySelector(".a").textContent
+      : row.cells[0].textContent + " " + row.lastElementChild.textContent;
+    row.hidden = (wrong.checked && row.dataset.errors === "0") || !fold(text).includes(sought);
     shown += !row.hidden;
   }
   document.querySelector("#shown").textContent = `${shown} of ${rows.length}`;
 };
-find.addEventListener("input", filter);
+find.addEventListener("input", () => { exact = false; filter(); });
+for (const link of document.querySelectorAll("a[data-find]")) {
+  link.addEventListener("click", () => {  // the link itself goes to the utterances
+    find.value = link.dataset.find;
+    exact = true;
+    filter();
+  });
+}
 wrong.addEventListener("change", filter);
 filter();
 
-const player = new Audio();  // one for all: thousands of players would be slow
+const player = new Audio();  // one player for all rows: thousands would be slow
 let playing = null;
 const stop = () => { if (playing) playing.textContent = "\u25b6"; playing = null; };
 player.addEventListener("ended", stop);
@@ -45,7 +56,7 @@ body.addEventListener("click", event => {
   playing = button;
   button.textContent = "\u25a0";
   player.src = button.dataset.audio;
-  player.play().catch(error => {  // pausing it for another is no failure
+  player.play().catch(error => {  // AbortError: it was paused for another
     if (error.name !== "AbortError") button.textContent = "\u25b6 cannot be played";
   });
 });

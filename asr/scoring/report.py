@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asr.scoring.align import Counts
-from asr.scoring.breakdown import Confusions, Group
+from asr.scoring.breakdown import Group
 from asr.scoring.wer import Score, UtteranceScore
 
 
@@ -26,16 +26,16 @@ def summary(score: Score, worst: int = 5) -> str:
         lines.append(f"without a hypothesis, counted as deletions: {len(score.missing)} of {total}")
     if score.extra:
         lines.append(f"without a reference, not counted: {len(score.extra)}")
-    # By errors and not by rate: these are the utterances that move the result. Equals keep their order.
+    # By errors and not by rate: these utterances change the result most. The sort is stable.
     wrong = sorted((u for u in score.utterances if u.tokens.errors), key=lambda u: -u.tokens.errors)
     if shown := wrong[: max(worst, 0)]:
-        lines += ["", "Utterances with most errors, (SAID->HEARD):"]
+        lines += ["", "Utterances with most errors, (reference->hypothesis):"]
         lines += [f"{utterance.id} ({utterance.tokens.errors}): {inline(utterance)}" for utterance in shown]
     return "\n".join(lines)
 
 
 def inline(utterance: UtteranceScore) -> str:
-    """The reference with its errors: "the (cat->hat) sat (down->*) (*->now)"; `*` stands for no word."""
+    """The reference with its errors: "the (cat->hat) sat (down->*) (*->now)"; `*` is no word."""
     return " ".join(
         f"{ref}" if operation == "equal" else f"({ref or '*'}->{hyp or '*'})"
         for operation, ref, hyp in utterance.alignment
@@ -43,14 +43,19 @@ def inline(utterance: UtteranceScore) -> str:
 
 
 def described(score: Score) -> str:
-    """How the texts were compared: "normalisation none, unit words, costs 1/1/1"."""
+    """How the texts were compared: "normalization none, unit words, costs 1/1/1"."""
     how = score.measure
     costs = "/".join(map(str, how.weights(how.unit)))
-    return f"normalisation {how.normalisation}, unit {how.unit}, costs {costs}"
+    return f"normalization {how.normalization}, unit {how.unit}, costs {costs}"
+
+
+def p_value(p: float) -> str:
+    """ "p = 0.0312", or "p < 0.0001": a p-value is never exactly zero."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
 def table(name: str, groups: Sequence[Group]) -> str:
-    """A breakdown as lines of plain text with columns; `name` heads the first."""
+    """A breakdown as lines of plain text with columns; `name` is the title of the first column."""
     wide = max(len(name), *(len(group.name) for group in groups))
     lines = [f"{name:{wide}}  utterances   tokens    error    sub    del    ins    SER"]
     for group in groups:
@@ -63,17 +68,8 @@ def table(name: str, groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
-def confused(confusions: Confusions, most: int = 10) -> str:
-    """The most frequent errors as lines of plain text."""
-    lines = ["Most frequent errors, (SAID->HEARD):"]
-    lines += [f"{n:6}  ({ref}->{hyp})" for ref, hyp, n in confusions.substitutions[:most]]
-    lines += [f"{n:6}  ({ref}->*)" for ref, n in confusions.deletions[:most]]
-    lines += [f"{n:6}  (*->{hyp})" for hyp, n in confusions.insertions[:most]]
-    return "\n".join(lines)
-
-
 def _headline(score: Score) -> list[str]:
-    """The rate of the unit first."""
+    """Error rates; that of the unit is the first."""
     words = f"WER {_rates(score.words, 'words')}"
     chars = f"CER {_rates(score.chars, 'characters')}"
     match score.measure.unit:

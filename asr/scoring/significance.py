@@ -1,4 +1,4 @@
-"""How sure an error rate is, and whether two systems differ: bootstrap intervals and the tests NIST uses."""
+"""Bootstrap intervals of error rates, and NIST's significance tests of two systems."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from asr.errors import AsrError
 from asr.scoring.align import Counts, Edit
 from asr.scoring.wer import Score
 
-_CELLS = 4_000_000  # numbers drawn at a time: bounds the memory of a bootstrap at about 100 MB
+_CELLS = 4_000_000  # numbers drawn at a time; limits the memory of a bootstrap to about 100 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A rate with its bootstrap confidence interval; all are fractions, not per cent."""
+    """A rate with its bootstrap confidence interval, as fractions."""
 
     rate: float
     low: float
     high: float
     level: float
-    blocks: int  # what was drawn: utterances or speakers
+    blocks: int  # number of utterances, speakers or other blocks that were drawn from
     samples: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,9 +33,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Test:
-    """A two-sided test that two systems make equally many errors."""
+    """A two-sided test of the hypothesis that two systems make equally many errors."""
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # not a test for pytest
 
     name: str
     statistic: (
@@ -50,13 +50,13 @@ class Test:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on the same references. Differences are first less second: negative is better for the
-    first."""
+    """Two systems on the same references. Differences are first minus second: negative means the first is
+    better."""
 
     first: float
     second: float
     difference: Interval
-    probability_first_better: float  # share of bootstrap samples in which it is, draws counted half
+    probability_first_better: float  # fraction of the bootstrap samples; ties count half
     mapsswe: Test
     sign: Test
     wilcoxon: Test
@@ -76,9 +76,9 @@ def interval(
     """The error rate over all counts and its percentile bootstrap interval (Bisani and Ney, ICASSP 2004).
 
     counts are those of the utterances (of words: WER, of characters: CER). Whole utterances are drawn with
-    replacement; with `blocks`, a name for each utterance, all utterances of a name together: errors of one
-    speaker are not independent, and an interval that ignores it is too narrow. Equal seeds give equal
-    intervals.
+    replacement; with `blocks`, a name for each utterance, all utterances of one name are drawn together.
+    Errors of one speaker are not independent, and an interval that ignores this is too narrow. Equal seeds
+    give equal intervals.
 
     Raises AsrError for no reference words at all, fewer than two blocks, and a level not between 0 and 1.
     """
@@ -102,10 +102,10 @@ def compare(
 
     `by` maps utterance ids to blocks, usually speakers; without it each utterance is a block of its own. The
     bootstrap draws the same blocks for both systems. MAPSSWE is the matched-pairs sentence-segment test of
-    Gillick and Cox (ICASSP 1989); sign and Wilcoxon signed-rank tests compare error rates of blocks, equals
-    left out.
+    Gillick and Cox (ICASSP 1989); sign and Wilcoxon signed-rank tests compare error rates of blocks; equal
+    ones are left out.
 
-    Raises AsrError where the two have different utterances, a `by` lacks one, or as `interval` does.
+    Raises AsrError if the two have different utterances or `by` lacks one, and as `interval` does.
     """
     ids = [utterance.id for utterance in first.utterances]
     theirs = {utterance.id: utterance for utterance in second.utterances}
@@ -116,9 +116,7 @@ def compare(
         )
     pairs = [(utterance, theirs[utterance.id]) for utterance in first.utterances]
     if by is not None and (lacking := next((id for id in ids if id not in by), None)) is not None:
-        raise AsrError(
-            f"utterance {lacking!r} has no block (speaker) to belong to; name one for every utterance"
-        )
+        raise AsrError(f"utterance {lacking!r} has no block (speaker); name one for every utterance")
     blocks = None if by is None else [by[id] for id in ids]
     a, lengths_a = _per_block([mine.words for mine, _ in pairs], blocks)
     b, lengths_b = _per_block([other.words for _, other in pairs], blocks)
@@ -128,7 +126,7 @@ def compare(
     low, high = _percentiles(drawn, level)
     rates = _ratio(a.sum(), lengths_a.sum()), _ratio(b.sum(), lengths_b.sum())
     better = float((drawn < 0).mean() + 0.5 * (drawn == 0).mean())
-    # Blocks without a word have no rate; there, and only there, errors themselves are compared.
+    # Blocks without reference words have no rate; for them the numbers of errors are compared.
     apart = a / np.maximum(lengths_a, 1) - b / np.maximum(lengths_b, 1)
     segments = [pair for mine, other in pairs for pair in segment_errors(mine.alignment, other.alignment)]
     return Comparison(
@@ -144,9 +142,9 @@ def compare(
 def segment_errors(first: Sequence[Edit], second: Sequence[Edit], buffer: int = 2) -> list[tuple[int, int]]:
     """Errors of two systems in each segment of one utterance, for MAPSSWE.
 
-    A segment ends where both have `buffer` reference words in a row right, with nothing inserted between
-    them; segments without any error are left out. Where the systems chose different alternatives of a
-    reference, its words do not pair, and the utterance is one segment.
+    A segment ends where both systems have `buffer` reference words in a row correct, without an insertion
+    between them; segments without any error are left out. If the systems match different alternatives of a
+    reference, its words cannot be paired, and the utterance is one segment.
     """
     mine, other = _by_reference_word(first), _by_reference_word(second)
     if [word for word, *_ in mine] != [word for word, *_ in other]:
@@ -170,7 +168,7 @@ def mapsswe(segments: Sequence[tuple[int, int]]) -> Test:
     1989)."""
     apart = np.array([a - b for a, b in segments], dtype=float)
     deviation = apart.std(ddof=1) if len(apart) > 1 else 0.0
-    if not deviation:  # no segments, or all alike: nothing from which a variance could be known
+    if not deviation:  # no segments, or all equal: the variance is unknown
         return Test("MAPSSWE", 0.0, 1.0, len(apart))
     z = float(apart.mean() / (deviation / math.sqrt(len(apart))))
     return Test("MAPSSWE", z, math.erfc(abs(z) / math.sqrt(2)), len(apart))
@@ -192,7 +190,7 @@ def wilcoxon_test(differences: Sequence[float] | np.ndarray) -> Test:
     from scipy.stats import wilcoxon
 
     apart = np.asarray(differences)
-    # Rates that are equal on paper may differ in their last bit, which would part ties of ranks.
+    # Rates that are mathematically equal may differ in their last bit, which would break ties of ranks.
     apart = np.round(apart[apart != 0], 12)
     if not len(apart):
         return Test("Wilcoxon", 0.0, 1.0, 0)
@@ -201,14 +199,13 @@ def wilcoxon_test(differences: Sequence[float] | np.ndarray) -> Test:
 
 
 def _by_reference_word(edits: Sequence[Edit]) -> list[tuple[str | None, int, bool]]:
-    """(word, words inserted before it, whether it is wrong); insertions at the end stand before a last
-    None."""
+    """(word, words inserted before it, whether it is wrong); insertions at the end precede a last None."""
     rows: list[tuple[str | None, int, bool]] = []
     inserted = 0
     for operation, ref, _ in edits:
         if operation == "insert":
             inserted += 1
-        elif ref is not None:  # an optional word of a hypothesis is a hit of nothing
+        elif ref is not None:  # an optional word of a hypothesis without a partner is a hit
             rows.append((ref, inserted, operation != "equal"))
             inserted = 0
     return [*rows, (None, inserted, False)]
@@ -239,13 +236,12 @@ def _draw(
     n = len(columns[0])
     if n < 2:
         raise AsrError(
-            f"{n} utterances or speakers are too few for a bootstrap interval; two or more are needed"
+            f"{n} utterances or blocks are too few for a bootstrap interval; two or more are needed"
         )
     if not columns[1].sum():
         raise AsrError("no reference has a word, so there is no error rate to give an interval for")
-    # Blocks with equal numbers are interchangeable, and there are few different ones even among a million:
-    # how often each kind is drawn is multinomial, which takes as many random numbers as there are kinds, not
-    # blocks.
+    # Blocks with equal numbers are interchangeable, and even a million blocks have few different ones. The
+    # number of draws of each kind is multinomial, which takes one random number for each kind, not block.
     kinds, repeats = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)  # (kinds, columns)
     generator = np.random.default_rng(seed)
     step = max(1, _CELLS // len(kinds))
@@ -253,7 +249,7 @@ def _draw(
     for start in range(0, samples, step):
         drawn = generator.multinomial(n, repeats / n, size=min(step, samples - start))  # (batch, kinds)
         batch = list((drawn @ kinds).T)
-        # A sample may have drawn empty references alone: its errors then count against one word.
+        # If a sample has empty references only, its errors are divided by one word.
         batch[1::2] = [np.maximum(lengths, 1) for lengths in batch[1::2]]
         sums.append(tuple(batch))
     return sums

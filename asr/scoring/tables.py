@@ -43,7 +43,7 @@ def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield start, fields
             start = reader.line_num + 1  # a quoted field may go over several lines
     except csv.Error as error:
-        raise AsrError(f"{path}, line {reader.line_num}: broken CSV ({error}); mend the quotes") from None
+        raise AsrError(f"{path}, line {reader.line_num}: broken CSV ({error}); correct the quotes") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -55,8 +55,8 @@ def _table(rows: Iterator[tuple[int, list[str]]], path: Path, separator: str) ->
         shown = header if len(header) <= 60 else header[:60] + "..."
         raise AsrError(
             f"{path}, line {number}: the columns 'id' and 'text', once each, are needed, not {shown!r}; "
-            f"name them in the first line, separated by {separator}, or name another format "
-            "(--ref-format, --hyp-format)"
+            f"name them in the first line, separated by {separator}, or name another format: "
+            "--ref-format and --hyp-format, with `lines` for one text per line without ids"
         )
     if not names:
         return
@@ -66,7 +66,7 @@ def _table(rows: Iterator[tuple[int, list[str]]], path: Path, separator: str) ->
         if len(fields) != len(names):  # one field too many is a tab inside a text: half of it would be lost
             raise AsrError(
                 f"{path}, line {number}: number of fields is {len(fields)}, the first line has {len(names)}; "
-                f"separate fields by {separator}, and have none inside a text"
+                f"separate fields by {separator}, and use none inside a text"
             )
         yield number, fields[id_at], fields[text_at], {name: fields[i] for i, name in others if fields[i]}
 
@@ -101,7 +101,7 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise AsrError(
             f"{path}, line {number}: broken JSON ({getattr(error, 'msg', error)}); "
-            "mend the line: each holds one whole object"
+            "correct the line: each holds one whole object"
         ) from None
     if not isinstance(record, dict):
         raise AsrError(

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from asr.errors import AsrError
 from asr.scoring.tables import numbered
 
 IGNORED = "IGNORE_TIME_SEGMENT_IN_SCORING"
-"""The text of segments that are not to be scored, whatever a recogniser heard there."""
+"""The text that marks segments which are not scored."""
 
 
 class Word(NamedTuple):
@@ -24,7 +25,7 @@ class Word(NamedTuple):
 
     recording: tuple[str, str]  # file and channel
     start: float
-    duration: float
+    middle: float
     text: str
     line: int
 
@@ -45,8 +46,8 @@ class Segment:
 def stm(content: str, path: Path) -> list[Segment]:
     """Segments of an stm: `file channel speaker start end [<labels>] text`.
 
-    Those whose text is IGNORED are left in: whoever scores decides. Raises AsrError with the line for too
-    few fields and times that are none or run backwards.
+    Segments whose text is IGNORED are included; the caller excludes them. Raises AsrError with the line for
+    too few fields, invalid times, and an end before the start.
     """
     segments = []
     for number, line in numbered(content):
@@ -73,11 +74,15 @@ def stm(content: str, path: Path) -> list[Segment]:
 def ctm(content: str, path: Path) -> list[Word]:
     """Words of a ctm: `file channel start duration word [confidence]`.
 
-    Raises AsrError with the line for too few fields, times that are none, words of one file and channel
-    whose starts run backwards, and alternatives (<ALT>), which are not supported.
+    Alternatives (lines with <ALT_BEGIN>, <ALT> and <ALT_END>) become one word, `{ a / b c / @ }`, with the
+    latest midpoint of its words, as in sclite; `@` is no word.
+
+    Raises AsrError with the line for too few fields, invalid times, starts of a file and channel that are not
+    in order, and alternatives that are not begun or ended.
     """
     words: list[Word] = []
     latest: dict[tuple[str, str], Word] = {}
+    alternatives: list[list[Word]] | None = None
     for number, line in numbered(content):
         if line.startswith(";;") or not line.strip():
             continue
@@ -86,19 +91,51 @@ def ctm(content: str, path: Path) -> list[Word]:
             raise AsrError(
                 f"{path}, line {number}: {len(fields)} fields; ctm is `file channel start duration word`"
             )
-        if fields[4].startswith("<ALT"):
-            raise AsrError(f"{path}, line {number}: {fields[4]}: alternatives are not supported; choose one")
-        start, duration = (_seconds(value, path, number) for value in fields[2:4])
-        word = Word((fields[0], fields[1]), start, duration, fields[4], number)
-        before = latest.get(word.recording)
-        if before and before.start > start:
+        recording, mark = (fields[0], fields[1]), fields[4].upper()
+        if mark in ("<ALT_BEGIN>", "<ALT>", "<ALT_END>"):
+            if (mark == "<ALT_BEGIN>") != (alternatives is None):
+                raise AsrError(f"{path}, line {number}: {mark} out of order; {_ALTERNATIVES}")
+            if alternatives is not None and mark == "<ALT_END>":
+                word = _choice(alternatives, recording, path, number)
+                alternatives = None
+            else:
+                alternatives = [*(alternatives or []), []]
+                continue
+        else:
+            start, duration = (_seconds(value, path, number) for value in fields[2:4])
+            # Times are decimal fractions: without rounding, 1.9 + 0.2 / 2 is not exactly 2.
+            word = Word(recording, start, round(start + duration / 2, 6), fields[4], number)
+            if alternatives is not None:
+                alternatives[-1].append(word)
+                continue
+        before = latest.get(recording)
+        if before and before.start > word.start:
             raise AsrError(
-                f"{path}, line {number}: out of order: {start:g} s comes after {before.start:g} s (line "
-                f"{before.line}) in {' '.join(word.recording)}; sort it by file, channel and start"
+                f"{path}, line {word.line}: out of order: {word.start:g} s comes after {before.start:g} s "
+                f"(line {before.line}) in {' '.join(recording)}; sort it by file, channel and start"
             )
-        latest[word.recording] = word
+        latest[recording] = word
         words.append(word)
+    if alternatives is not None:
+        raise AsrError(f"{path}: <ALT_BEGIN> without <ALT_END>; {_ALTERNATIVES}")
     return words
+
+
+_ALTERNATIVES = "alternatives are <ALT_BEGIN>, words, <ALT>, words, <ALT_END>"
+
+
+def _choice(alternatives: list[list[Word]], recording: tuple[str, str], path: Path, line: int) -> Word:
+    """One word for all alternatives. Raises AsrError for an empty one and for words of another recording."""
+    words = [word for alternative in alternatives for word in alternative]
+    if not all(alternatives) or any(word.recording != recording for word in words):
+        raise AsrError(
+            f"{path}, line {line}: an alternative is empty (write the word @) or of another recording; "
+            f"{_ALTERNATIVES}"
+        )
+    start = min(word.start for word in words)
+    middle = max(word.middle for word in words)
+    text = " / ".join(" ".join(word.text for word in alternative) for alternative in alternatives)
+    return Word(recording, start, middle, f"{{ {text} }}", words[0].line)
 
 
 def by_recording(content: str, path: Path) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
@@ -117,27 +154,29 @@ def by_recording(content: str, path: Path) -> Iterator[tuple[int, str, str, dict
 
 
 def assign(words: Sequence[Word], segments: Sequence[Segment]) -> dict[str, str]:
-    """Text by segment id: each word in the segment of its recording that holds its midpoint, or the nearest.
+    """Text by segment id: as in sclite, each word goes to the first segment that ends after its midpoint.
 
-    A word beside all segments is an insertion into the nearest one. Words of a recording without segments
-    make one text by themselves, with the id `file-channel`.
+    Words after the last segment of their recording go to that segment. Files and channels match without
+    regard to case. Words of a recording without segments are one text, with the id `file-channel`.
     """
-    places: dict[tuple[str, str], list[Segment]] = {}
+    by_recording: dict[tuple[str, str], list[Segment]] = {}
     for segment in sorted(segments, key=lambda segment: segment.start):
-        places.setdefault(segment.recording, []).append(segment)
-    starts = {recording: [s.start for s in found] for recording, found in places.items()}
-    heard: dict[str, list[str]] = {segment.id: [] for segment in segments}
+        by_recording.setdefault(_folded(segment.recording), []).append(segment)
+    # Segments may overlap: with the latest end so far, bisection finds the first to end after a time.
+    ends = {key: list(accumulate((s.end for s in found), max)) for key, found in by_recording.items()}
+    texts: dict[str, list[str]] = {segment.id: [] for segment in segments}
     for word in words:
-        middle = word.start + word.duration / 2
-        if not (found := places.get(word.recording)):
-            heard.setdefault("-".join(word.recording), []).append(word.text)
+        key = _folded(word.recording)
+        if key not in ends:
+            texts.setdefault("-".join(word.recording), []).append(word.text)
             continue
-        after = bisect_right(starts[word.recording], middle)
-        # Segments of a channel hardly overlap: the last to start before the word, and its neighbours.
-        near = found[max(0, after - 2) : after + 1]
-        best = min(near, key=lambda s: max(s.start - middle, middle - s.end, 0.0))
-        heard[best.id].append(word.text)
-    return {id: " ".join(texts) for id, texts in heard.items()}
+        index = min(bisect_right(ends[key], word.middle), len(ends[key]) - 1)
+        texts[by_recording[key][index].id].append(word.text)
+    return {id: " ".join(found) for id, found in texts.items()}
+
+
+def _folded(recording: tuple[str, str]) -> tuple[str, str]:
+    return recording[0].casefold(), recording[1].casefold()
 
 
 def _seconds(value: str, path: Path, number: int) -> float:
@@ -146,5 +185,5 @@ def _seconds(value: str, path: Path, number: int) -> float:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise AsrError(f"{path}, line {number}: {value!r} is no time in seconds; check the fields")
+        raise AsrError(f"{path}, line {number}: {value!r} is not a time in seconds; check the fields")
     return seconds

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from asr.errors import AsrError
-from asr.scoring.align import UNIT, Counts, Edit, align, count
-from asr.scoring.lattice import bare, is_marked
-from asr.scoring.normalise import normaliser
+from asr.scoring.align import UNIT, Counts, Edit, align, count, spelled
+from asr.scoring.lattice import is_marked
+from asr.scoring.normalize import normalizer, word_mapper
 from asr.scoring.units import Measure, measure
 
 _WORDS = Measure()
@@ -19,7 +20,7 @@ _WORDS = Measure()
 
 @dataclass(frozen=True, slots=True)
 class UtteranceScore:
-    """One utterance: both texts as they were compared (normalised, if so asked), and what sets them apart."""
+    """One utterance: both texts as they were compared (normalized, if asked for), and the counts."""
 
     id: str
     ref: str
@@ -38,7 +39,7 @@ class UtteranceScore:
 
     @property
     def alignment(self) -> list[Edit]:
-        """The alignment that `tokens` counts, from left to right; found anew whenever it is asked for."""
+        """The alignment that `tokens` counts, from left to right; it is computed at each access."""
         how = self.measure
         return align(how.parse(self.ref), how.parse(self.hyp), how.weights(how.unit)).edits
 
@@ -47,7 +48,7 @@ class UtteranceScore:
 class Score:
     """All utterances in the order of the references; ids without a hypothesis, and without a reference.
 
-    `attributes` is what a manifest says of an utterance, by id: speaker, lang, audio and other keys.
+    `attributes` are the other values of a manifest by utterance id: speaker, lang, audio and other keys.
     """
 
     utterances: tuple[UtteranceScore, ...]
@@ -105,7 +106,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the alignments, ready for JSON: a rate that is infinite becomes None (null)."""
         return {
-            "normalisation": self.measure.normalisation,
+            "normalization": self.measure.normalization,
             "unit": self.measure.unit,
             "costs": self.measure.costs,
             "error_rate": _finite(self.tokens.rate),
@@ -140,48 +141,54 @@ def score(
     hyps: Mapping[str, str] | Sequence[str],
     *,
     unit: str = "auto",
-    normalise: str = "none",
+    normalize: str = "none",
     costs: str = "unit",
+    mapping: Mapping[str, str] | None = None,
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Score:
     """Score hypotheses against references: both id -> text, or both lists of equal length.
 
-    Mappings are matched by id. A missing hypothesis counts as empty, that is as deletions, and its id is
-    listed in `missing`; an id without a reference is listed in `extra` and not counted. Lists are matched
-    by position, and ids are positions from "0".
+    Mappings are matched by id. If an id has no exact match, case is ignored, as sclite does. A missing
+    hypothesis counts as empty, that is as deletions, and its id is listed in `missing`; an id without a
+    reference is listed in `extra` and not counted. Lists are matched by position; ids are positions from "0".
 
-    Without `normalise` (see `normalise.normaliser`) texts are compared as they are: case, punctuation and
-    Unicode forms count. Words are what stands between white space. Characters are code points of the text
-    with each run of white space made one space and none at its ends; that space counts as a character.
+    Without `normalize` (see `normalize.normalizer`) texts are compared as they are: case, punctuation and
+    Unicode forms count. `mapping` (see `normalize.word_mapper`) replaces or drops words of both sides after
+    it. Words are separated by white space. Characters are code points of the text, where each run of white
+    space is one space, which counts as a character; there is none at the ends.
 
-    `unit` is what sentence errors, MER, WIL, alignments and the report are about: "words", "chars", "mixed"
-    (Chinese, Japanese and Thai characters singly, other scripts as words) or "auto": characters where most
-    of the references are of those scripts, else words. In "chars" and "mixed" of those texts spaces do not
-    count. `costs` are of the alignment in that unit: "unit", or "nist" (4, 3, 3), with which alternatives
-    `{ a / b / @ }` and optional words `(uh)` have sclite's meaning.
+    `unit` is the unit of sentence errors, MER, WIL, alignments and the report: "words", "chars", "mixed"
+    (Chinese, Japanese and Thai characters singly, other scripts as words) or "auto": characters if most of
+    the references are of those scripts, else words. In "chars" and "mixed" of those texts spaces do not
+    count. `costs` are those of the alignment in that unit: "unit", or "nist" (4, 3, 3), with which
+    alternatives `{ a / b / @ }` and optional words `(uh)` have sclite's meaning.
 
-    Raises AsrError for lists of different lengths, a list against a mapping, a string in place of a list,
-    ids of which none match, and names that are none.
+    Raises AsrError for lists of different lengths, a list against a mapping, a string in place of a list, two
+    sides without a common id, and unknown names.
     """
     refs, hyps = _by_id(refs, hyps)
+    hyps = _matched(refs, hyps)
     extra = tuple(id for id in hyps if id not in refs)
     if refs and hyps and len(extra) == len(hyps):
         raise AsrError(
             f"no hypothesis ({len(hyps)} in all) has the id of a reference: the first hypothesis is "
-            f"{next(iter(hyps))!r}, the first reference {next(iter(refs))!r}; name utterances alike in both"
+            f"{next(iter(hyps))!r}, the first reference {next(iter(refs))!r}; use the same ids in both"
         )
-    change = normaliser(normalise)
-    how = measure(unit, costs, normalise, refs.values())
+    change = normalizer(normalize)
+    mapped = word_mapper(mapping, change, nothing="@" if costs == "nist" else "") if mapping else None
+    how = measure(unit, costs, f"{normalize} with mapping" if mapping else normalize, refs.values())
     utterances = []
     for id, ref in refs.items():
         hyp = hyps.get(id, "")
         if change:
-            if costs == "nist" and normalise != "case" and is_marked(ref):
+            if costs == "nist" and normalize != "case" and is_marked(ref):
                 raise AsrError(
-                    f"utterance {id!r} has alternatives or optional words, which normalisation "
-                    f"{normalise!r} would destroy; use none or case with NIST costs"
+                    f"utterance {id!r} has alternatives or optional words, which normalization "
+                    f"{normalize!r} would destroy; use none or case with NIST costs"
                 )
             ref, hyp = change(ref), change(hyp)
+        if mapped:
+            ref, hyp = mapped(ref), mapped(hyp)
         try:
             utterances.append(_compare(id, ref, hyp, how))
         except AsrError as error:
@@ -191,16 +198,43 @@ def score(
 
 
 def _compare(id: str, ref: str, hyp: str, how: Measure) -> UtteranceScore:
-    if how.costs == "nist" and how.unit == "words" and (is_marked(ref) or is_marked(hyp)):
-        found = align(how.parse(ref), how.parse(hyp), how.weights("words"))
+    mixed = None
+    if how.costs == "nist" and (is_marked(ref) or is_marked(hyp)):
+        found = align(how.parse(ref), how.parse(hyp), how.weights(how.unit))
+        if how.unit == "chars":
+            # The alternatives with the fewest character errors need not be those with the fewest word errors.
+            words = align(how.parse(ref, "words"), how.parse(hyp, "words"), UNIT).counts
+            return UtteranceScore(id, ref, hyp, words, found.counts, None, how)
+        if how.unit == "mixed":
+            mixed = found.counts
+            found = align(how.parse(ref, "words"), how.parse(hyp, "words"), UNIT)
         # Characters are those of the alternatives that were chosen.
-        left = " ".join(bare(r) for _, r, h in found.edits if r and not (h is None and r != bare(r)))
-        right = " ".join(bare(h) for _, r, h in found.edits if h and not (r is None and h != bare(h)))
-        return UtteranceScore(id, ref, hyp, found.counts, count(left, right, UNIT), None, how)
+        left, right = spelled(found.edits)
+        chars = count(how.chars(left), how.chars(right), UNIT)
+        return UtteranceScore(id, ref, hyp, found.counts, chars, mixed, how)
     words = count(ref.split(), hyp.split(), how.weights("words"))
     chars = count(how.chars(ref), how.chars(hyp), how.weights("chars"))
-    mixed = count(how.split(ref), how.split(hyp), how.weights("mixed")) if how.unit == "mixed" else None
+    if how.unit == "mixed":
+        mixed = count(how.split(ref), how.split(hyp), how.weights("mixed"))
     return UtteranceScore(id, ref, hyp, words, chars, mixed, how)
+
+
+def _matched(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Mapping[str, str]:
+    """Hypotheses with the ids of the references where they differ in case only, and only one id does."""
+    unmatched = [id for id in hyps if id not in refs]
+    if not unmatched:
+        return hyps
+    folded: dict[str, list[str]] = {}
+    for id in refs:
+        if id not in hyps:
+            folded.setdefault(id.casefold(), []).append(id)
+    counts = Counter(id.casefold() for id in unmatched)
+    renamed = {}
+    for id in unmatched:
+        same = folded.get(id.casefold(), [])
+        if len(same) == 1 and counts[id.casefold()] == 1:
+            renamed[id] = same[0]
+    return {renamed.get(id, id): text for id, text in hyps.items()} if renamed else hyps
 
 
 def _by_id(
@@ -219,7 +253,7 @@ def _by_id(
 
 
 def _total(counts: Sequence[Counts]) -> Counts:
-    # Column by column: adding a million Counts one to another makes a million objects.
+    # Column by column: adding a million Counts would make a million objects.
     return Counts(
         sum(c.hits for c in counts),
         sum(c.substitutions for c in counts),

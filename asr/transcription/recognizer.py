@@ -1,206 +1,217 @@
-"""Files in, transcripts out: segmentation, batching, decoding, stitching."""
+"""Files in, transcripts out: segmentation, batching, decoding, and joining of segments."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from asr import audio
+from asr.audio import segments
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
+from asr.decoding.build import Decoder
 from asr.errors import AsrError
 from asr.model_folder import Bundle, load_model
-from asr.segments import segments
 from asr.transcription.inputs import Input
+from asr.transcription.pieces import Job, Piece, PieceReader
 from asr.transcription.transcript import Alternative, Segment, Transcript
 
-LONG = 300.0  # seconds: a longer file is read block by block, in its turn; shorter ones are read ahead
-WINDOW = 8  # batches' worth of audio gathered and sorted by length, so that little is padded
-
-
-@dataclass
-class _Job:
-    """An input on its way: its segments arrive in any order, its transcript leaves in the order given."""
-
-    input: Input
-    duration: float = 0.0
-    segments: list[Segment] = field(default_factory=list)
-    error: AsrError | None = None
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One segment's audio and the job it belongs to."""
-
-    job: _Job
-    start: float
-    samples: np.ndarray
+BATCH_SECONDS = {"cpu": 20.0}  # on a CPU, larger batches leave the caches and are up to 1.5 times as slow
+BATCH_SECONDS_ON_GPU = 120.0
+WINDOW = 8  # batches whose audio is gathered and sorted by length, so that there is little padding
 
 
 class Recognizer:
-    """Transcribes files and arrays with one model.
+    """Transcribes files, arrays and data in memory with one model. Several threads can use it at once.
 
-    `model` is a folder, a loaded `Bundle`, or None for the model that ships; `device` is "auto", "cpu",
-    "cuda" ...; `batch_seconds` is how much padded audio goes through the model at once.
+    `model` is a folder, a loaded `Bundle`, or None for the model that ships. `device` is "auto", "cpu",
+    "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
+    speed and memory, never the text. `precision` is "float32", "bf16", or "auto": bf16 on a GPU that computes
+    it natively.
     """
 
     def __init__(
         self,
-        model: Bundle | str | os.PathLike[str] | None = None,
+        model: Bundle[Any] | str | os.PathLike[str] | None = None,
         device: str = "auto",
-        batch_seconds: float = 120.0,
+        batch_seconds: float | None = None,
         options: DecodingOptions | None = None,
+        precision: str = "auto",
     ) -> None:
+        self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
+        kind = self.bundle.device.type
+        if batch_seconds is None:
+            batch_seconds = BATCH_SECONDS.get(kind, BATCH_SECONDS_ON_GPU)
         if not (math.isfinite(batch_seconds) and batch_seconds >= 1):
             raise AsrError(f"batch_seconds {batch_seconds}: impossible; give 1 second of audio or more")
-        self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
-        self.sample_rate = self.bundle.config.features.sample_rate
         self.batch_seconds = batch_seconds
-        self.decoder = build_decoder(self.bundle, options or DecodingOptions())
-        # Positions much beyond those seen in training are decoded badly: cut before.
-        longest = float(self.bundle.metadata.get("longest_seconds", self.bundle.config.data.max_seconds))
-        self.longest = min(longest, batch_seconds)
+        self.sample_rate = self.bundle.config.features.sample_rate
+        self.bf16 = _use_bf16(precision, self.bundle.device)
+        self.options = options or DecodingOptions()
+        self.decoder = build_decoder(self.bundle, self.options)
+        self._reader = PieceReader(
+            self.sample_rate, _longest(self.bundle), self.bundle.config.features.level_matters
+        )
+        self._lock = threading.Lock()  # one batch at a time goes through the model
 
+    @overload
     def transcribe(
-        self, source: str | os.PathLike[str] | np.ndarray, sample_rate: int | None = None
-    ) -> Transcript:
-        """The transcript of a file, or of an array (samples,) or (samples, channels) with its sample rate.
+        self, source: Any, sample_rate: int | None = None, options: DecodingOptions | None = None
+    ) -> Transcript: ...
+    @overload
+    def transcribe(
+        self, source: list[Any], sample_rate: int | None = None, options: DecodingOptions | None = None
+    ) -> list[Transcript]: ...
+    def transcribe(
+        self, source: Any, sample_rate: int | None = None, options: DecodingOptions | None = None
+    ) -> Transcript | list[Transcript]:
+        """The transcript of one recording, or of each recording in a list.
 
-        Raises AsrError naming the file when it cannot be read.
+        `source` is a path, the bytes of an audio file, an open binary file (BytesIO too), an `Input`, or a
+        numpy array or torch tensor (samples,) or (samples, channels), which needs its `sample_rate` in Hz.
+        `options` replace those of the recognizer for this call. Raises AsrError naming the first recording
+        that cannot be read.
         """
-        if isinstance(source, np.ndarray):
-            if sample_rate is None:
-                raise AsrError(
-                    "an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)"
-                )
-            job = _Job(Input("", Path(), Path()))
-            samples = audio.from_array(source, sample_rate, self.sample_rate)
-            self._recognize(list(self._pieces(job, [samples])))
-            return self._transcript(job, "")
-        path = os.fspath(source)
-        (result,) = self.transcribe_all([Input(path, Path(path), Path(path))])
+        if isinstance(source, list | tuple):
+            return [self.transcribe(each, sample_rate, options) for each in source]
+        decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        if isinstance(source, np.ndarray | torch.Tensor):
+            return self._transcribe_array(source, sample_rate, decoder)
+        input = source if isinstance(source, Input) else Input.of(source)
+        (result,) = self._transcribe_all([input], decoder)
         if isinstance(result, AsrError):
             raise result
         return result
 
-    def transcribe_all(self, inputs: Iterable[Input]) -> Iterator[Transcript | AsrError]:
-        """A transcript for each input, in the order given; where an input cannot be read, its AsrError.
+    def transcribe_all(
+        self, inputs: Iterable[Input | str | os.PathLike[str]], options: DecodingOptions | None = None
+    ) -> Iterator[Transcript | AsrError]:
+        """A transcript for each input, in the order given, or its AsrError when it cannot be read.
 
-        Memory holds a window of audio, however many files there are and however long they are.
+        Results come as soon as they and those before them are ready. Memory holds a window of audio, for any
+        number of files of any length.
         """
-        waiting: deque[_Job] = deque()  # read to their end
-        window: list[_Piece] = []
-        room = full = round(WINDOW * self.batch_seconds * self.sample_rate)  # samples
-        for job, pieces in self._read_ahead(inputs):
+        decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        made = (input if isinstance(input, Input) else Input.of(input) for input in inputs)
+        return self._transcribe_all(made, decoder)
+
+    def _transcribe_all(self, inputs: Iterable[Input], decoder: Decoder) -> Iterator[Transcript | AsrError]:
+        waiting: list[Job] = []  # read to their end, in the order given
+        window: list[Piece] = []
+        batches = 1  # the first windows are small, so that the first results come soon
+        room = self._samples(batches)
+        for job, pieces in self._reader.read_ahead(inputs):
             try:
                 for piece in pieces:
                     window.append(piece)
                     room -= len(piece.samples)
                     if room <= 0:
-                        self._recognize(window)
-                        window, room = [], full
-                        yield from map(self._result, waiting)
-                        waiting.clear()
+                        self._recognize(window, decoder)
+                        batches = min(2 * batches, WINDOW)
+                        window, room = [], self._samples(batches)
+                        yield from self._results(waiting)
             except AsrError as error:
                 job.error = error
                 window = [piece for piece in window if piece.job is not job]
-                room = full - sum(len(piece.samples) for piece in window)
+                room = self._samples(batches) - sum(len(piece.samples) for piece in window)
             waiting.append(job)
             if not window:
-                yield from map(self._result, waiting)
-                waiting.clear()
-        self._recognize(window)
-        yield from map(self._result, waiting)
+                yield from self._results(waiting)
+        self._recognize(window, decoder)
+        yield from self._results(waiting)
 
-    def _read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[_Job, Iterable[_Piece]]]:
-        """Each input with its pieces; short files are decoded by threads before their turn."""
-        with ThreadPoolExecutor(2, thread_name_prefix="audio") as pool:
-            ahead: deque[tuple[_Job, Future[list[_Piece] | None]]] = deque()
-            for input in inputs:
-                job = _Job(input)
-                ahead.append((job, pool.submit(self._read_short, job)))
-                if len(ahead) > 16:
-                    yield self._arrived(*ahead.popleft())
-            while ahead:
-                yield self._arrived(*ahead.popleft())
+    def _transcribe_array(
+        self, samples: np.ndarray | torch.Tensor, sample_rate: int | None, decoder: Decoder
+    ) -> Transcript:
+        if sample_rate is None:
+            raise AsrError("an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)")
+        array = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+        job = Job(Input.of(b"", id="array"))
+        resampled = audio.from_array(array, sample_rate, self.sample_rate)
+        self._recognize(list(self._reader.pieces(job, [resampled])), decoder)
+        return self._transcript(job)
 
-    def _arrived(self, job: _Job, future: Future[list[_Piece] | None]) -> tuple[_Job, Iterable[_Piece]]:
-        try:
-            pieces = future.result()
-        except AsrError as error:
-            job.error, pieces = error, []
-        return job, self._read_long(job) if pieces is None else pieces
+    def _samples(self, batches: int) -> int:
+        return round(batches * self.batch_seconds * self.sample_rate)
 
-    def _read_short(self, job: _Job) -> list[_Piece] | None:
-        """All pieces of a file, or None when it is too long to be held."""
-        source = job.input
-        length = audio.duration(source.audio) if source.duration is None else source.duration
-        if length > LONG:
-            return None
-        samples = audio.read(source.audio, self.sample_rate, source.start, source.duration)
-        return list(self._pieces(job, [samples]))
-
-    def _read_long(self, job: _Job) -> Iterator[_Piece]:
-        source, blocks = job.input, audio.blocks(job.input.audio, self.sample_rate)
-        if source.start or source.duration is not None:
-            blocks = iter([audio.read(source.audio, self.sample_rate, source.start, source.duration)])
-        yield from self._pieces(job, blocks)
-
-    def _pieces(self, job: _Job, blocks: Iterable[np.ndarray]) -> Iterator[_Piece]:
-        def measured() -> Iterator[np.ndarray]:
-            for block in blocks:
-                job.duration += len(block) / self.sample_rate
-                yield block
-
-        for start, samples in segments(measured(), self.sample_rate, self.longest):
-            yield _Piece(job, start, samples)
-
-    def _recognize(self, pieces: list[_Piece]) -> None:
-        """Decode pieces in batches of similar length; their segments go to their jobs."""
+    def _recognize(self, pieces: list[Piece], decoder: Decoder) -> None:
+        """Decode pieces in batches of similar length. Their segments are added to their jobs."""
         pieces = sorted(pieces, key=lambda piece: -len(piece.samples))
         while pieces:
             fit = max(1, int(self.batch_seconds * self.sample_rate / len(pieces[0].samples)))
             batch, pieces = pieces[:fit], pieces[fit:]
-            for piece, segment in zip(batch, self._decode(batch), strict=True):
+            for piece, segment in zip(batch, self._decode(batch, decoder), strict=True):
                 piece.job.segments.append(segment)
 
     @torch.inference_mode()
-    def _decode(self, batch: list[_Piece]) -> list[Segment]:
+    def _decode(self, batch: Sequence[Piece], decoder: Decoder) -> list[Segment]:
+        """The segments of one batch: features, encoder, decoder."""
         device, network = self.bundle.device, self.bundle.network
         waveforms = torch.nn.utils.rnn.pad_sequence(
-            [torch.from_numpy(p.samples) for p in batch], batch_first=True
+            [torch.from_numpy(piece.samples) for piece in batch], batch_first=True
         )
         lengths = torch.tensor([len(piece.samples) for piece in batch])
-        memory = network.encode(*self.bundle.features(waveforms.to(device), lengths.to(device)))
-        return [
-            Segment(
-                start=round(piece.start, 3),
-                end=round(piece.start + len(piece.samples) / self.sample_rate, 3),
-                text=self._text(best),
-                confidence=best.confidence,
-                finish_reason=best.finish_reason.value,
-                score=best.score,
-                alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
-            )
-            for piece, (best, *others) in zip(batch, self.decoder(memory), strict=True)
-        ]
+        with self._lock, torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            memory = network.encode(*self.bundle.features(waveforms.to(device), lengths.to(device)))
+            if not memory.states.isfinite().all():
+                raise AsrError("the model's output is not finite; use another checkpoint or float32")
+            found = decoder(memory)
+        return [self._segment(piece, *hypotheses) for piece, hypotheses in zip(batch, found, strict=True)]
+
+    def _segment(self, piece: Piece, best: Hypothesis, *others: Hypothesis) -> Segment:
+        return Segment(
+            start=round(piece.start, 3),
+            end=round(piece.start + len(piece.samples) / self.sample_rate, 3),
+            text=self._text(best),
+            confidence=best.confidence,
+            finish_reason=best.finish_reason.value,
+            score=best.score,
+            alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
+        )
 
     def _text(self, hypothesis: Hypothesis) -> str:
         return self.bundle.tokenizer.decode(hypothesis.tokens).strip()
 
-    def _result(self, job: _Job) -> Transcript | AsrError:
-        return job.error or self._transcript(job, str(job.input.audio))
+    def _results(self, waiting: list[Job]) -> Iterator[Transcript | AsrError]:
+        """The results of the jobs, which then leave the list."""
+        done, waiting[:] = list(waiting), []
+        for job in done:
+            yield job.error or self._transcript(job)
 
-    def _transcript(self, job: _Job, path: str) -> Transcript:
-        """Stitch the segments; a script written without spaces gets none between them either."""
+    def _transcript(self, job: Job) -> Transcript:
+        """Join the segments, with spaces if the script is written with spaces between words."""
         found = sorted((s for s in job.segments if s.text), key=lambda segment: segment.start)
         separator = " " if self.bundle.tokenizer.words_are_spaced else ""
         text = separator.join(segment.text for segment in found)
-        return Transcript(job.input.id, path, text, round(job.duration, 3), tuple(found))
+        return Transcript(job.input.id, job.input.path, text, round(job.duration, 3), tuple(found))
+
+
+def _longest(bundle: Bundle[Any]) -> float:
+    """Seconds above which a recording is cut: longer ones than in training are decoded badly.
+
+    It depends on the model alone, so that a setting of memory never changes the text.
+    """
+    stored = bundle.metadata.get("longest_seconds", bundle.config.data.max_seconds)
+    try:
+        longest = float(stored)
+    except ValueError:
+        longest = math.nan
+    if not longest > 0:
+        raise AsrError(
+            f"the model's metadata say longest_seconds {stored!r}, which is not a time; copy the model again"
+        )
+    return longest
+
+
+def _use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16. Emulated bfloat16 is slower than float32."""
+    if precision not in ("auto", "float32", "bf16"):
+        raise AsrError(f"precision {precision!r}: unknown; choose auto, float32 or bf16")
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"

@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from asr.errors import AsrError
 from asr.scoring.align import NIST, UNIT, Costs, Counts, align, count
-from asr.scoring.lattice import lattice
+from asr.scoring.lattice import best_path, lattice
 
 # [reference, hypothesis, hits, substitutions, deletions, insertions]: random words, counted by sclite -D.
 SCLITE = json.loads((Path(__file__).parent / "data" / "sclite.json").read_text())
@@ -103,19 +104,19 @@ def test_a_slash_outside_of_braces_belongs_to_its_word():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("{ a / b", "without its '}'"),
-        ("{ a", "without its '}'"),
-        ("{", "without its '}'"),
-        ("a } b", "without its '{'"),
-        ("{ a / }", "nothing in it"),
-        ("{ }", "nothing in it"),
+        ("{ a / b", "'{' without '}'"),
+        ("{ a", "'{' without '}'"),
+        ("{", "'{' without '}'"),
+        ("a } b", "'}' without '{'"),
+        ("{ a / }", "empty alternative"),
+        ("{ }", "empty alternative"),
         ("{ a " * 60 + "} " * 60, "nested deeper"),
     ],
 )
-def test_broken_braces(text, said):
-    with pytest.raises(AsrError, match=said) as error:
+def test_broken_braces(text, message):
+    with pytest.raises(AsrError, match=message) as error:
         lattice(text)
     assert "\n" not in str(error.value)
 
@@ -131,3 +132,74 @@ def test_long_utterances_with_few_errors_are_fast():
     ref = [str(i) for i in range(20_000)]
     hyp = [*ref[:500], "new", *ref[500:9_000], *ref[9_001:]]
     assert align(ref, hyp, NIST).counts == Counts(hits=19_999, deletions=1, insertions=1)
+
+
+def spelled_out(draw, depth=0):
+    """A random marked text."""
+    parts = []
+    for _ in range(draw.randint(min(depth, 1), 4)):
+        kind = draw.random()
+        if kind < 0.3 and depth < 2:
+            choices = [spelled_out(draw, depth + 1) for _ in range(draw.randint(1, 3))]
+            parts.append("{ " + " / ".join(choices) + " }")
+        else:
+            parts.append("@" if kind < 0.4 else "(a)" if kind < 0.5 else draw.choice("abc"))
+    return " ".join(parts)
+
+
+def paths(side):
+    """Every sequence of words through a lattice."""
+    found = {0: [[]]}
+    for i in range(1, len(side.words)):
+        found[i] = [[*path, side.words[i]] for arc in side.before[i] for path in found[arc]]
+    return [path for arc in side.ends for path in found[arc]]
+
+
+def best_cost(refs, hyps):
+    """The least cost of two sequences of words with NIST costs, `@` and optional words, in thousandths."""
+
+    @cache
+    def cost(i, j):
+        if i == j == 0:
+            return 0
+        single = [{"@": 1}.get(side[k - 1], 2000 if side[k - 1][0] == "(" else 3000) if k else None
+                  for side, k in ((refs, i), (hyps, j))]  # fmt: skip
+        options = [cost(i - 1, j) + single[0]] if i else []
+        options += [cost(i, j - 1) + single[1]] if j else []
+        if i and j:
+            same = refs[i - 1].strip("()") == hyps[j - 1].strip("()")
+            options.append(cost(i - 1, j - 1) + (4000 if not same else 1000 / 3 if refs[i - 1] == "@" else 0))
+        return min(options)
+
+    return cost(len(refs), len(hyps))
+
+
+def test_lattices_on_both_sides_have_the_best_of_all_paths():
+    draw = random.Random(5)
+    for _ in range(150):
+        ref, hyp = lattice(spelled_out(draw)), lattice(spelled_out(draw))
+        if len(paths(ref)) * len(paths(hyp)) > 60:
+            continue
+        pairs = best_path(ref, hyp, *NIST)
+        left, right = ([w for w in side if w] for side in zip(*pairs, strict=True)) if pairs else ([], [])
+        # The pairs do not name `@`; adding it changes the cost by some thousandths.
+        assert abs(pair_cost(pairs) - min(best_cost(r, h) for r, h in product(paths(ref), paths(hyp)))) < 60
+        for words, side in ((left, ref), (right, hyp)):
+            assert words in [[w for w in path if w != "@"] for path in paths(side)]
+
+
+def pair_cost(pairs):
+    cost = 0
+    for left, right in pairs:
+        if left and right:
+            cost += 4000 * (left.strip("()") != right.strip("()"))
+        else:
+            cost += 2000 if (left or right)[0] == "(" else 3000
+    return cost
+
+
+def test_a_long_utterance_with_an_optional_word_is_aligned():
+    ref = " ".join(str(i) for i in range(9_000))
+    hyp = ref.replace(" 4000 ", " x ").replace(" 7000 ", " ").split()
+    found = align(lattice(ref.replace(" 5000 ", " 5000 (uh) ")), hyp, NIST)
+    assert found.counts == Counts(hits=8_999, substitutions=1, deletions=1)

@@ -1,4 +1,4 @@
-"""Both formats are read as they stand, and every way of being broken is named with its place."""
+"""Texts are read unchanged; messages about broken files name the line."""
 
 import json
 
@@ -22,8 +22,8 @@ def test_tsv_keeps_order_and_takes_only_its_columns(tmp_path):
 
 
 def test_tsv_has_no_quoting_and_bears_windows(tmp_path):
-    path = written(tmp_path, '\ufeffid\ttext\r\na\t"so he said\r\nb\tform\x0cfeed\u2028and all')
-    assert read_texts(path) == {"a": '"so he said', "b": "form\x0cfeed\u2028and all"}
+    path = written(tmp_path, '\ufeffid\ttext\r\na\t"so he message\r\nb\tform\x0cfeed\u2028and all')
+    assert read_texts(path) == {"a": '"so he message', "b": "form\x0cfeed\u2028and all"}
 
 
 def test_json_lines(tmp_path):
@@ -45,7 +45,7 @@ def test_what_is_written_is_read(texts, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "no utterances"),
         (" \n \n", "'id' and 'text'"),
@@ -57,8 +57,8 @@ def test_what_is_written_is_read(texts, tmp_path_factory):
         ("id\ttext\na\tb\nc\n", "line 3: number of fields is 1, the first line has 2"),
         ("id\ttext\na\tb\tc\n", "line 2: number of fields is 3"),
         ("id\ttext\n\tb\n", "line 2: the id is empty"),
-        ("id\ttext\na\tb\n\na\tc\n", "line 4: id 'a' stands already in line 2"),
-        ('{"id": "a", "text": "b"}\n{"id": "a", "text": "c"}\n', "line 2: id 'a' stands already in line 1"),
+        ("id\ttext\na\tb\n\na\tc\n", "line 4: duplicate id 'a', also in line 2"),
+        ('{"id": "a", "text": "b"}\n{"id": "a", "text": "c"}\n', "line 2: duplicate id 'a', also in line 1"),
         ('{"id": "a", "text": "b"}\n{"id": \n', "line 2: broken JSON"),
         ('{\n "id": "a",\n "text": "b"\n}\n', "line 1: broken JSON"),
         ('{"id": "a", "text": "\\ud83d"}\n', "line 1: broken JSON .*surrogates"),
@@ -68,9 +68,9 @@ def test_what_is_written_is_read(texts, tmp_path_factory):
         ('{"id": "a", "text": "b"}\n["a", "b"]\n', "line 2: no strings"),
     ],
 )
-def test_broken_files_are_named_with_the_line(tmp_path, content, said):
+def test_broken_files_are_named_with_the_line(tmp_path, content, message):
     path = written(tmp_path, content)
-    with pytest.raises(AsrError, match=said) as error:
+    with pytest.raises(AsrError, match=message) as error:
         read_texts(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

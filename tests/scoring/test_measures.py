@@ -1,4 +1,4 @@
-"""Units, normalisation, breakdowns and confusions."""
+"""Units, normalization, mappings, breakdowns and confusions."""
 
 import builtins
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asr.errors import AsrError
 from asr.scoring import Counts, confusions, groups, score, summary
-from asr.scoring.normalise import basic, normaliser
+from asr.scoring.normalize import basic, normalizer, word_mapper
 
 lines = st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1, max_size=8).map(" ".join)
 
@@ -48,29 +48,29 @@ def test_mixed_takes_chinese_singly_and_other_words_whole():
 
 def test_alternatives_count_with_nist_costs_only():
     ref, hyp = "the { colour / color } (uh) was red", "The color was red"
-    assert score([ref], [hyp], costs="nist", normalise="case").words.errors == 0
+    assert score([ref], [hyp], costs="nist", normalize="case").words.errors == 0
     assert score([ref], [hyp]).words.errors > 3
     with pytest.raises(AsrError, match="utterance '0' has alternatives"):
-        score([ref], [hyp], costs="nist", normalise="basic")
+        score([ref], [hyp], costs="nist", normalize="basic")
     with pytest.raises(AsrError, match=r"utterance '0': .*'{' without"):
         score(["{ a / b"], ["a"], costs="nist")
 
 
 @pytest.mark.parametrize(
-    "options", [{"unit": "letters"}, {"costs": "free"}, {"normalise": "french"}], ids=lambda o: next(iter(o))
+    "options", [{"unit": "letters"}, {"costs": "free"}, {"normalize": "french"}], ids=lambda o: next(iter(o))
 )
-def test_names_that_are_none_are_refused(options):
+def test_unknown_names_are_refused(options):
     with pytest.raises(AsrError, match="choose one of"):
         score(["a"], ["a"], **options)
 
 
-def test_basic_normalisation():
-    assert basic("“Don’t,” he  said – zero-based! １２ STRASSE straße") == (
-        "don't he said zero-based 12 strasse strasse"
+def test_basic_normalization():
+    assert basic("“Don’t,” he  message – zero-based! １２ STRASSE straße") == (
+        "don't he message zero-based 12 strasse strasse"
     )
     assert basic("हिन्दी, ไทย! 'quoted' -5") == "हिन्दी ไทย quoted 5"
-    assert normaliser("none") is None
-    assert normaliser("case")("{ A / @ } (Uh)") == "{ a / @ } (uh)"
+    assert normalizer("none") is None
+    assert normalizer("case")("{ A / @ } (Uh)") == "{ a / @ } (uh)"
 
 
 @given(st.text(max_size=30))
@@ -78,12 +78,12 @@ def test_basic_twice_is_basic(text):
     assert basic(basic(text)) == basic(text)
 
 
-def test_english_normalisation_and_its_absence(monkeypatch):
+def test_english_normalization_and_its_absence(monkeypatch):
     pytest.importorskip("whisper_normalizer")
-    result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalise="english")
+    result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalize="english")
     assert result.wer == 0
-    assert result.to_dict()["normalisation"] == "english"
-    assert "normalisation english" in summary(result)
+    assert result.to_dict()["normalization"] == "english"
+    assert "normalization english" in summary(result)
     real = builtins.__import__
 
     def without(name, *rest, **more):
@@ -92,8 +92,8 @@ def test_english_normalisation_and_its_absence(monkeypatch):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(AsrError, match=r"pip install 'asr\[normalise\]'"):
-        normaliser("english")
+    with pytest.raises(AsrError, match=r"pip install 'asr\[normalize\]'"):
+        normalizer("english")
 
 
 def test_breakdowns_add_up():
@@ -119,3 +119,46 @@ def test_confusions_are_counted_and_ordered():
     found = confusions(result, most=1)
     assert found.substitutions == (("a", "x", 2),)
     assert (found.deletions, found.insertions) == ((("c", 1),), (("y", 1),))
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "unit", "expected"),
+    [
+        ("{ 天气 / 天氣 } 好 (的) 人", "天氣好人", "chars", Counts(hits=5)),
+        ("{ 天气 / 天氣 } 好 (的) 人", "天气好的您", "chars", Counts(hits=4, substitutions=1)),
+        ("{ 天气 / 天氣 } very 好", "天氣 vary 好", "mixed", Counts(hits=3, substitutions=1)),
+        # A space counts between words of other scripts, whichever alternative is chosen.
+        ("{ @ / a b } cd", "cd", "chars", Counts(hits=2)),
+        ("{ @ / a b } cd", "a b cd", "chars", Counts(hits=6)),
+        ("x { @ / a b } cd", "x cd", "chars", Counts(hits=4)),
+        ("x { ab / c } (uh)", "x ab", "chars", Counts(hits=7)),
+    ],
+)
+def test_alternatives_of_characters(ref, hyp, unit, expected):
+    result = score([ref], [hyp], unit=unit, costs="nist")
+    assert result.tokens == expected
+    operations = [operation for operation, _, _ in result.utterances[0].alignment]
+    assert operations.count("equal") == expected.hits
+
+
+def test_characters_and_words_of_alternatives():
+    result = score(["{ 天气 / 天氣 } very (的) 好"], ["天氣 vary 好"], unit="mixed", costs="nist")
+    assert result.words == Counts(hits=3, substitutions=1)
+    assert result.chars == Counts(hits=6, substitutions=1)
+    result = score(["{ colour / color } was"], ["color wax"], unit="chars", costs="nist")
+    assert result.words == Counts(hits=1, substitutions=1)
+
+
+def test_mapping_takes_the_longest_key_and_whole_words():
+    change = word_mapper({"a b": "x", "a": "y", "x": "z", "uh": ""}, nothing="@")
+    assert change("a  b a ab uh") == "x y ab @"
+    assert word_mapper({"Uh": "", "It's": "It is"}, basic)("it's uh so") == "it is  so"
+    with pytest.raises(AsrError, match="removes the whole"):
+        word_mapper({"...": "dots"}, basic)
+    result = score(["{ uh / @ } so"], ["so"], costs="nist", mapping={"uh": ""})
+    assert result.tokens == Counts(hits=1)
+
+
+def test_marks_of_alternatives_do_not_decide_the_unit():
+    assert score(["{ 天 / 夭 / @ }"], ["夭"], costs="nist").tokens == Counts(hits=1)
+    assert score(["{ 天 / 夭 / @ }"], ["夭"], costs="nist").measure.unit == "chars"

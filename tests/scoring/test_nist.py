@@ -43,8 +43,8 @@ def test_alignment():
     assert lines[start : start + 6] == [
         "id: (ann-1)",
         "Scores: (#C #S #D #I) 2 1 1 0",
-        "REF:  the CAT sat DOWN",
-        "HYP:  the HAT sat ****",
+        "REF:  the cat sat down",
+        "HYP:  the hat sat ****",
         "Eval:     S       D",
         "",
     ]

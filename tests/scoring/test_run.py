@@ -3,10 +3,12 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from asr.errors import AsrError
+from asr.scoring.report import p_value
 from asr.scoring.run import Options, run
 
 REFS = [
@@ -39,28 +41,30 @@ def test_text_has_all_that_was_asked_for(files):
     ref, hyp, other = files
     text = run(ref, hyp, Options(by=("length", "speaker"), intervals=True, against=other)).text
     assert re.search(r"95% interval .* \(bootstrap over 3 speakers", text)
-    assert "normalisation none, unit words" in text
+    assert "normalization none, unit words" in text
     assert re.search(r"(?m)^speaker +utterances", text)
     assert re.search(r"(?m)^MAPSSWE +p = ", text)
 
 
 def test_json_has_all_that_was_asked_for(files):
     ref, hyp, other = files
-    options = Options(by=("speaker",), intervals=True, against=other, json=True, normalise="basic")
+    options = Options(by=("speaker",), intervals=True, against=other, json=True, normalize="basic")
     record = json.loads(run(ref, hyp, options).text, parse_constant=pytest.fail)
-    assert record["normalisation"] == "basic"
+    assert record["normalization"] == "basic"
     assert [group["name"] for group in record["by"]["speaker"]] == ["s0", "s1", "s2"]
     assert record["interval"]["over"] == "speakers"
     assert record["comparison"]["mapsswe"]["p"] <= 1
 
 
-@pytest.mark.parametrize(("kind", "said"), [("sys", "PERCENTAGES"), ("raw", "COUNTS"), ("pra", "id: (u0)")])
-def test_nist_reports(files, kind, said):
-    assert said in run(*files[:2], Options(nist=kind)).text
+@pytest.mark.parametrize(
+    ("kind", "message"), [("sys", "PERCENTAGES"), ("raw", "COUNTS"), ("pra", "id: (u0)")]
+)
+def test_nist_reports(files, kind, message):
+    assert message in run(*files[:2], Options(nist=kind)).text
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (Options(json=True, worst=1), "--worst"),
         (Options(nist="sys", json=True), "--json does not apply"),
@@ -69,8 +73,8 @@ def test_nist_reports(files, kind, said):
         (Options(by=("accent",)), "no utterance has 'accent'"),
     ],
 )
-def test_options_that_do_not_apply_are_refused(files, options, said):
-    with pytest.raises(AsrError, match=said):
+def test_options_that_do_not_apply_are_refused(files, options, message):
+    with pytest.raises(AsrError, match=message):
         run(*files[:2], options)
 
 
@@ -117,11 +121,11 @@ def test_page_is_whole_escaped_and_needs_nothing_else(files, tmp_path):
     rows = [attrs for tag, attrs in page.found if tag == "tr" and "data-errors" in attrs]
     assert [int(row["data-errors"]) for row in rows] == [1, 1, 1, 1, 0, 0]
     links = [value for _, attrs in page.found for key, value in attrs.items() if key in ("src", "href")]
-    assert links == ["data:,"]
+    assert set(links) == {"data:,", "#utterances"}
     assert not re.search(r"https?://|@import|url\(", text)
     audio = [attrs["data-audio"] for _, attrs in page.found if "data-audio" in attrs]
     assert "../wav/1%20%3Cb%3E.wav#t=1.000,3.000" in audio
-    assert "normalisation none" in text
+    assert "normalization none" in text
     assert "95% interval" in text
 
 
@@ -134,3 +138,134 @@ def test_page_of_characters_and_infinite_rates(tmp_path):
     assert "Character error rate" in text
     assert "&infin;" in text
     assert '我爱<span class="s">' in text
+
+
+def test_page_shows_the_second_system_and_links_errors_to_utterances(files, tmp_path):
+    ref, hyp, other = files
+    where = tmp_path / "page.html"
+    run(ref, hyp, Options(html=where, against=other))
+    text = where.read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    rows = [attrs for tag, attrs in page.found if tag == "tr" and "data-errors" in attrs]
+    assert [(row["data-errors"], row["data-other"], row["data-apart"]) for row in rows[3:5]] == [
+        ("1", "0", "1"),
+        ("0", "0", "0"),
+    ]
+    assert "hyp.trn and hyp2.trn" in text
+    assert '<div class="b">the cat sat</div>' in text
+    assert re.search(r"<th>MAPSSWE</th><td>.*?</td><td class=\"n\">p = \d", text)
+    found = [attrs["data-find"] for _, attrs in page.found if "data-find" in attrs]
+    assert "(cat→hat)" in found
+    shown = re.sub(r"<[^>]+>", "", text)  # what the script searches
+    assert all(shown.count(error.replace("→", "&rarr;")) >= 2 for error in found if "<" not in error)
+
+
+def test_small_p_values_are_not_zero():
+    assert p_value(0.00009) == "p < 0.0001"
+    assert p_value(0.0001) == "p = 0.0001"
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [("auto", "3 speakers"), ("utterance", "6 utterances"), ("start", "6 values of start")],
+)
+def test_block_of_the_bootstrap(files, block, message):
+    text = run(*files[:2], Options(intervals=True, block=block)).text
+    assert f"(bootstrap over {message}, " in text
+    compared = run(*files[:2], Options(against=files[2], block=block, json=True)).text
+    assert json.loads(compared)["comparison"]["difference"]["blocks"] == int(message[0])
+
+
+def test_blocks_that_do_not_exist(files):
+    with pytest.raises(AsrError, match=r"--block accent: 6 ids .*without 'accent'"):
+        run(*files[:2], Options(intervals=True, block="accent"))
+    with pytest.raises(AsrError, match="--block is for bootstrap intervals"):
+        run(*files[:2], Options(block="speaker"))
+
+
+@pytest.mark.parametrize("which", ["ref", "hyp", "against", "map", "drop", "linked"])
+def test_inputs_are_never_overwritten(files, tmp_path, which):
+    ref, hyp, other = files
+    words = tmp_path / "words"
+    words.write_text("uh => \n")
+    linked = tmp_path / "linked.html"
+    linked.symlink_to(ref)
+    paths = {"ref": ref, "hyp": hyp, "against": other, "map": words, "drop": words, "linked": linked}
+    before = paths[which].read_bytes()
+    options = Options(
+        against=other, html=paths[which], **({which: words} if which in ("map", "drop") else {})
+    )
+    with pytest.raises(AsrError, match="would overwrite the input"):
+        run(ref, hyp, options)
+    assert paths[which].read_bytes() == before
+
+
+def test_a_page_does_not_become_an_input_of_a_folder(files, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "u0.txt").write_text("yes")
+    with pytest.raises(AsrError, match="in the input folder"):
+        run(folder, folder, Options(html=folder / "page.txt"))
+    assert run(folder, folder, Options(html=folder / "page.html")).text
+
+
+def test_a_missing_hypothesis_can_be_a_failure(files):
+    ref, hyp, other = files
+    assert run(ref, hyp, Options(fail_missing=True)).failure == ""
+    other.write_text("the cat sat (u0)\n")
+    assert run(ref, hyp, Options(against=other)).failure == ""
+    failure = run(ref, hyp, Options(against=other, fail_missing=True)).failure
+    assert failure.startswith(f"{other}: no hypothesis for 5 ids")
+    assert run(ref, other, Options(fail_missing=True)).failure == failure
+
+
+def test_words_are_mapped_and_dropped_on_both_sides(tmp_path):
+    ref, hyp = tmp_path / "r.tsv", tmp_path / "h.tsv"
+    ref.write_text("id\ttext\na\tUm I am gonna see colours\n")
+    hyp.write_text("id\ttext\na\tI am going to see uh colors\n")
+    rules, fillers = tmp_path / "words.glm", tmp_path / "fillers"
+    rules.write_text("; a comment\n* title\ngonna => going to\n[Colours] => [colors] / [ ] __ [ ]\n")
+    fillers.write_text("# fillers\num\nuh\n")
+    options = Options(map=rules, drop=fillers, normalize="basic", json=True)
+    record = json.loads(run(ref, hyp, options).text)
+    assert record["tokens"] == {
+        "hits": 6, "substitutions": 0, "deletions": 0, "insertions": 0, "reference_length": 6
+    }  # fmt: skip
+    assert record["normalization"] == "basic with mapping"
+    for content, message in [
+        ("gonna\n", "line 1: no `old => new`"),
+        ("a => b\na => c\n", "line 2: duplicate"),
+    ]:
+        rules.write_text(content)
+        with pytest.raises(AsrError, match=message):
+            run(ref, hyp, options)
+    for path in (rules, fillers):
+        rules.write_text("a => b\n")
+        path.write_text("# empty\n")
+        with pytest.raises(AsrError, match=r"no rules|no words"):
+            run(ref, hyp, options)
+
+
+def test_alternatives_of_a_ctm_need_nist_costs(tmp_path):
+    ref, hyp = tmp_path / "r.stm", tmp_path / "h.ctm"
+    ref.write_text("f A x 0 2 yes sir\n")
+    begin, other, end = (f"f A * * {mark}\n" for mark in ("<ALT_BEGIN>", "<ALT>", "<ALT_END>"))
+    hyp.write_text(f"{begin}f A 0 1 yeah\n{other}f A 0 1 yes\n{end}f A 1 1 sir\n")
+    record = json.loads(run(ref, hyp, Options(json=True, costs="nist")).text)
+    assert (record["tokens"]["hits"], record["wer"]) == (2, 0.0)
+    with pytest.raises(AsrError, match="need --costs nist"):
+        run(ref, hyp, Options())
+
+
+def test_words_with_times_give_the_counts_of_sclite(tmp_path):
+    # Random stm and ctm with gaps, ignored segments, alternatives and other case, counted by sclite 2.10.
+    cases = json.loads((Path(__file__).parent / "data" / "sclite_timed.json").read_text())
+    assert len(cases) == 6
+    for stm, ctm, expected in cases:
+        ref, hyp = tmp_path / "r.stm", tmp_path / "h.ctm"
+        ref.write_text("\n".join(stm) + "\n")
+        hyp.write_text("\n".join(ctm) + "\n")
+        counts = json.loads(run(ref, hyp, Options(costs="nist", json=True)).text)["tokens"]
+        assert [counts[key] for key in ("hits", "substitutions", "deletions", "insertions")] == expected

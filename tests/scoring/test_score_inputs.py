@@ -1,5 +1,6 @@
-"""Every format gives the same texts, whichever way it is recognised, and says what is wrong where."""
+"""Every format gives the same texts; messages name the problem and its line."""
 
+import gzip
 import json
 import re
 
@@ -24,7 +25,7 @@ CONTENT = {
 
 @pytest.mark.parametrize("format", CONTENT)
 @pytest.mark.parametrize("name", ["{}", "texts", "text", "x.txt"])
-def test_every_format_is_read_and_recognised(tmp_path, format, name):
+def test_every_format_is_read_and_recognized(tmp_path, format, name):
     path = tmp_path / name.replace("{}", f"a.{format}")
     path.write_text(CONTENT[format], encoding="utf-8", newline="")
     assert read_texts(path, format) == TEXTS
@@ -48,12 +49,18 @@ def test_folders_match_by_relative_stem(tmp_path):
     assert read_texts(tmp_path) == {"c": "", "s1/a.b": "eins"}
 
 
-def test_nemo_predictions_stand_in_the_same_file(tmp_path):
+def test_nemo_predictions_in_the_file_of_the_references(tmp_path):
     path = tmp_path / "m.json"
-    record = {"audio_filepath": "a.wav", "text": "said", "pred_text": "heard", "offset": 1.5, "duration": 2}
+    record = {
+        "audio_filepath": "a.wav",
+        "text": "one",
+        "pred_text": "two",
+        "offset": 1.5,
+        "duration": 2,
+    }
     path.write_text(json.dumps(record) + "\n")
     ref, hyp = read_pair(path, path)
-    assert (ref.texts, hyp.texts) == ({"a.wav@1.5": "said"}, {"a.wav@1.5": "heard"})
+    assert (ref.texts, hyp.texts) == ({"a.wav@1.5": "one"}, {"a.wav@1.5": "two"})
     assert ref.attributes["a.wav@1.5"]["duration"] == 2
     path.write_text(json.dumps(record) + "\n" + json.dumps({"audio_filepath": "b", "text": ""}) + "\n")
     with pytest.raises(AsrError, match="line 2: no strings 'id' and 'pred_text'"):
@@ -74,43 +81,47 @@ def timed(tmp_path, ctm, stm=STM):
 
 
 def test_words_of_a_ctm_go_to_segments_by_their_midpoints(tmp_path):
-    ctm = "f A 0.1 0.5 the\nf B 1.0 0.2 yes\nf A 1.4 1.0 cat 0.9\nf A 1.8 0.6 sat\nf A 5 1 down\ng A 0 1 hm\n"
+    ctm = "f A 0.1 0.5 the\nF b 1.0 0.2 yes\nF a 1.4 1.0 cat 0.9\nf A 1.9 0.2 sat\nf A 5 1 down\ng A 0 1 hm\n"
     ref, hyp = timed(tmp_path, ctm)
     assert ref.texts == {
         "f-A-ann-0.0-2.0": "the cat",
         "f-A-bob-2.0-4.0": "sat down",
         "f-B-cid-0.0-4.0": "yes",
     }
-    # "cat" from 1.4 to 2.4 has its midpoint in the first; "down", beyond all segments, goes to the nearest
+    # "cat" from 1.4 to 2.4 has its midpoint in the first, "sat" at its end; "down" is after the last segment.
     assert hyp.texts == ref.texts | {"g-A": "hm"}
     assert ref.attributes["f-A-ann-0.0-2.0"] == {"speaker": "ann", "label": "o,f0"}
 
 
 @pytest.mark.parametrize(
-    ("ctm", "said"),
+    ("ctm", "message"),
     [
         ("f A 1 1 a\nf B 0 1 b\nf A 0.5 1 c\n", "line 3: out of order: 0.5 s comes after 1 s .line 1."),
         ("f A 1 a\n", "line 1: 4 fields; ctm is"),
-        ("f A 1 x a\n", "line 1: 'x' is no time"),
-        ("f A -1 1 a\n", "line 1: '-1' is no time"),
-        ("f A nan 1 a\n", "line 1: 'nan' is no time"),
-        ("f A * * <ALT_BEGIN>\n", "line 1: <ALT_BEGIN>: alternatives are not supported"),
+        ("f A 1 x a\n", "line 1: 'x' is not a time"),
+        ("f A -1 1 a\n", "line 1: '-1' is not a time"),
+        ("f A nan 1 a\n", "line 1: 'nan' is not a time"),
+        ("f A * * <ALT_BEGIN>\nf A 0 1 a\n", "<ALT_BEGIN> without <ALT_END>"),
+        ("f A * * <ALT>\n", "line 1: <ALT> out of order"),
+        ("f A * * <ALT_BEGIN>\nf A * * <ALT_BEGIN>\n", "line 2: <ALT_BEGIN> out of order"),
+        ("f A * * <ALT_BEGIN>\nf A 0 1 a\nf A * * <ALT>\nf A * * <ALT_END>\n", "line 4: an alternative"),
+        ("f A * * <ALT_BEGIN>\nf B 0 1 a\nf A * * <ALT_END>\n", "line 3: an alternative"),
     ],
 )
-def test_broken_ctm(tmp_path, ctm, said):
-    with pytest.raises(AsrError, match=said):
+def test_broken_ctm(tmp_path, ctm, message):
+    with pytest.raises(AsrError, match=message):
         timed(tmp_path, ctm)
 
 
 @pytest.mark.parametrize(
-    ("stm", "said"),
+    ("stm", "message"),
     [
         ("f A x 1\n", "line 1: 4 fields; stm is"),
         (STM + "f A x 3 1 a\n", "line 5: the segment ends .1. before"),
     ],
 )
-def test_broken_stm(tmp_path, stm, said):
-    with pytest.raises(AsrError, match=said):
+def test_broken_stm(tmp_path, stm, message):
+    with pytest.raises(AsrError, match=message):
         timed(tmp_path, "f A 0 1 a\n", stm)
 
 
@@ -124,16 +135,16 @@ def test_a_ctm_against_other_references_is_one_text_per_recording(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.trn", "yes (a)\nno\n", r"line 2: no \(id\) at the end of 'no'"),
-        ("a.trn", "yes (a)\nno (a)\n", "line 2: id 'a' stands already in line 1"),
+        ("a.trn", "yes (a)\nno (a)\n", "line 2: duplicate id 'a', also in line 1"),
         ("a.trn", "yes ()\n", "line 1: the id is empty"),
         ("a.trn", ";; nothing else\n", "no utterances"),
         ("a.csv", 'id,text\na,"x\n', "broken CSV"),
         ("a.csv", "id,text\na,b,c\n", "line 2: number of fields is 3"),
-        ("a.csv", 'id,text\na,"x\ny"\nb,"z"\na,q\n', "line 5: id 'a' stands already in line 2"),
-        ("text", "a x\na y\n", "line 2: id 'a' stands already in line 1"),
+        ("a.csv", 'id,text\na,"x\ny"\nb,"z"\na,q\n', "line 5: duplicate id 'a', also in line 2"),
+        ("text", "a1 x\na1 y\n", "line 2: duplicate id 'a1', also in line 1.*lines read text without ids"),
         (
             "a.tsv",
             "id\ttext\na\t" + "x" * 1_000_001 + "\n",
@@ -141,10 +152,10 @@ def test_a_ctm_against_other_references_is_one_text_per_recording(tmp_path):
         ),
     ],
 )
-def test_what_is_broken_is_named_with_its_line(tmp_path, name, content, said):
+def test_what_is_broken_is_named_with_its_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content, newline="")
-    with pytest.raises(AsrError, match=said) as error:
+    with pytest.raises(AsrError, match=message) as error:
         read(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
@@ -157,5 +168,67 @@ def test_long_fields_of_csv_are_read(tmp_path):
 
 
 def test_names_of_formats(tmp_path):
-    with pytest.raises(AsrError, match=re.escape("'xml' is no format")):
+    with pytest.raises(AsrError, match=re.escape("unknown format 'xml'")):
         read(tmp_path, "xml")
+
+
+def test_words_after_an_ignored_segment_belong_to_the_next(tmp_path):
+    # Counts of sclite: "noise" is in the ignored segment, "gap" (between segments) is inserted into the last.
+    stm = "f A x 0 2 yes\nf A x 2 4 IGNORE_TIME_SEGMENT_IN_SCORING\nf A x 6 8 no\n"
+    ctm = "f A 0.1 0.2 yes\nf A 3.0 0.2 noise\nf A 4.5 0.2 gap\nf A 6.5 0.2 no\n"
+    assert list(timed(tmp_path, ctm, stm)[1].texts.values()) == ["yes", "noise", "gap no"]
+
+
+def test_overlapping_segments_take_a_word_in_order(tmp_path):
+    # As sclite: the first segment that ends after the midpoint, though the second begins before it.
+    stm = "f A x 0 2 a\nf A y 1 3 b c\nf A z 2.5 4 d\n"
+    ctm = "f A 0.1 0.1 a\nf A 1.2 0.1 b\nf A 2.2 0.1 c\nf A 2.6 0.1 d\n"
+    assert list(timed(tmp_path, ctm, stm)[1].texts.values()) == ["a b", "c d", ""]
+    stm = "f A x 0 5 a\nf A y 1 2 b\nf A z 5 6 c\n"
+    assert list(timed(tmp_path, "f A 4 0.1 a\nf A 5.1 0.1 c\n", stm)[1].texts.values()) == ["a", "", "c"]
+
+
+def test_alternatives_of_a_ctm_go_to_the_segment_of_their_last_word(tmp_path):
+    begin, other, end = (f"f A * * {mark}\n" for mark in ("<ALT_BEGIN>", "<alt>", "<ALT_END>"))
+    ctm = f"f A 0 1 the\n{begin}f A 1.0 0.2 cat\n{other}f A 1 0.1 a\nf A 2.5 0.2 bat\n{other}f A 1 1 @\n{end}"
+    texts = timed(tmp_path, ctm)[1].texts
+    assert texts["f-A-ann-0.0-2.0"] == "the"
+    assert texts["f-A-bob-2.0-4.0"] == "{ cat / a bat / @ }"
+
+
+def test_lines_without_ids_match_by_number(tmp_path):
+    ref, hyp = tmp_path / "ref.txt", tmp_path / "hyp.txt"
+    ref.write_text("the cat sat\n\nyes\r\n", newline="")
+    hyp.write_text("the hat sat\nuh\n\n")
+    for formats in (("lines", "lines"), ("lines", None), (None, "lines")):
+        refs, hyps = read_pair(ref, hyp, *formats)
+        assert list(refs.texts.items()) == [("1", "the cat sat"), ("2", ""), ("3", "yes")]
+        assert list(hyps.texts.values()) == ["the hat sat", "uh", ""]
+    hyp.write_text("one\n")
+    with pytest.raises(AsrError, match=r"hyp.txt: 1 lines, but the references have 3"):
+        read_pair(ref, hyp, "lines")
+    hyp.write_text("")
+    with pytest.raises(AsrError, match="no utterances"):
+        read_pair(ref, hyp, "lines")
+
+
+@pytest.mark.parametrize("text", ["the cat sat\n", "utt1 yes\nthe cat\n", "5 men\n", "well-known facts\n"])
+@pytest.mark.parametrize(("hyp", "option"), [(False, "--ref-format"), (True, "--hyp-format")])
+def test_text_without_ids_is_not_taken_for_kaldi_text(tmp_path, text, hyp, option):
+    path = tmp_path / "ref.txt"
+    path.write_text(text)
+    with pytest.raises(AsrError, match=f"an utterance id; use {option} lines .* {option} kaldi"):
+        read(path, hyp=hyp)
+    assert read(path, "kaldi").texts
+    path.write_text("1089-134686-0000 he hoped\n7_ann the cat\n")
+    assert read(path).format == "kaldi"
+
+
+@pytest.mark.parametrize("format", CONTENT)
+def test_gzip_is_read_and_recognized(tmp_path, format):
+    path = tmp_path / ("text.gz" if format == "kaldi" else f"a.{format}.gz")
+    path.write_bytes(gzip.compress(CONTENT[format].encode()))
+    assert read(path).texts == TEXTS
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(AsrError, match="damaged gzip"):
+        read(path)

@@ -75,13 +75,13 @@ def two_systems(rate_a, rate_b, n=60):
     generator = np.random.default_rng(4)
     refs = {f"s{i % 6}-{i}": " ".join(map(str, range(20))) for i in range(n)}
 
-    def heard(rate):
+    def recognized(rate):
         return {
             id: " ".join("X" if generator.random() < rate else word for word in text.split())
             for id, text in refs.items()
         }
 
-    return score(refs, heard(rate_a)), score(refs, heard(rate_b))
+    return score(refs, recognized(rate_a)), score(refs, recognized(rate_b))
 
 
 def test_a_better_system_is_found_better_and_an_equal_one_is_not():

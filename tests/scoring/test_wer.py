@@ -122,13 +122,13 @@ def test_any_white_space_separates_words_and_counts_once(space):
     assert one(f" a{space}b", "a b ").chars == Counts(hits=3)
 
 
-def test_nothing_is_normalised():
+def test_nothing_is_normalized():
     assert one("It is.", "it is").words == Counts(substitutions=2)
     assert one("é", "e\u0301").chars == Counts(substitutions=1, insertions=1)
 
 
 @pytest.mark.parametrize(
-    ("refs", "hyps", "said"),
+    ("refs", "hyps", "message"),
     [
         (["a"], ["a", "b"], "1 references but 2 hypotheses"),
         ({"a": "x"}, ["x"], "both map ids"),
@@ -136,8 +136,8 @@ def test_nothing_is_normalised():
         ({"a": "x"}, {"b": "x"}, "no hypothesis .* has the id"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(refs, hyps, said):
-    with pytest.raises(AsrError, match=said):
+def test_what_cannot_be_scored_is_refused(refs, hyps, message):
+    with pytest.raises(AsrError, match=message):
         score(refs, hyps)
 
 
@@ -148,18 +148,29 @@ def test_summary_reads_as_intended():
         "WER  44.44%  4 errors in 9 words: 1 substituted, 2 deleted, 1 inserted",
         "CER  41.38%  12 errors in 29 characters: 1 substituted, 8 deleted, 3 inserted",
         "SER  75.00%  3 of 4 utterances have an error",
-        "MER  40.00%  WIL 50.00%  normalisation none, unit words, costs 1/1/1",
+        "MER  40.00%  WIL 50.00%  normalization none, unit words, costs 1/1/1",
         "without a hypothesis, counted as deletions: 1 of 4",
         "without a reference, not counted: 1",
         "",
-        "Utterances with most errors, (SAID->HEARD):",
+        "Utterances with most errors, (reference->hypothesis):",
         "a (2): the (cat->hat) sat (down->*)",
         "b (1): (yes->*)",
     ]
     assert "(*->no)" in summary(score(refs, hyps))
-    assert "SAID" not in summary(score(refs, hyps), worst=0)
+    assert "reference->" not in summary(score(refs, hyps), worst=0)
 
 
 def test_importing_scoring_does_not_import_torch():
     code = "import asr.scoring, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ids_match_without_case_if_that_is_unambiguous():
+    result = score({"Ann-1": "one", "bob": "two"}, {"ANN-1": "one", "bob": "two"})
+    assert (result.words, result.missing, result.extra) == (Counts(hits=2), (), ())
+    exact = score({"a": "one", "A": "two"}, {"A": "two", "a": "one"})
+    assert exact.words == Counts(hits=2)
+    unclear = score({"ab": "one", "c": "two"}, {"AB": "one", "Ab": "one", "c": "two"})
+    assert (unclear.missing, unclear.extra) == (("ab",), ("AB", "Ab"))
+    unclear = score({"ab": "one", "Ab": "two", "c": "x"}, {"AB": "one", "c": "x"})
+    assert (unclear.missing, unclear.extra) == (("ab", "Ab"), ("AB",))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.segments import FRAME, QUIET, segments
+from asr.audio.segmentation import FRAME, PAUSE, segments
 
 RATE = 1000  # samples of each second that hypothesis has to draw
 AUDIBLE = 0.01  # a sample this high makes its frame louder than SILENCE_DB, whatever surrounds it
@@ -67,7 +67,7 @@ def test_sample_by_sample():
 @given(st.data(), st.sampled_from([8000, 16000, 22050]), st.floats(1.0, 4.0))
 def test_the_cut_is_in_the_pause(data, rate, longest):
     """Two sounds too long for one piece, the pause between them in the second half of what one may hold."""
-    pause = data.draw(st.floats(QUIET + 2 * FRAME, longest / 2))
+    pause = data.draw(st.floats(PAUSE + 2 * FRAME, longest / 2))
     first = data.draw(st.floats(longest / 2, longest - pause))
     second = data.draw(st.floats(longest - first, longest - pause))  # what is left of them is one piece
     hiss = data.draw(st.sampled_from([0.0, 0.001, 0.02]))  # in the pause
@@ -87,8 +87,8 @@ def test_no_pause_still_ends():
 def test_silence_around_is_trimmed_to_a_margin():
     samples = np.concatenate([np.zeros(3210), noise(1, RATE), np.zeros(2000)]).astype(np.float32)
     ((start, piece),) = segments([samples], RATE, 30.0)
-    assert 3.21 - QUIET - FRAME <= start <= 3.21 - QUIET
-    assert 4.21 + QUIET <= start + len(piece) / RATE <= 4.21 + QUIET + FRAME
+    assert 3.21 - PAUSE - FRAME <= start <= 3.21 - PAUSE
+    assert 4.21 + PAUSE <= start + len(piece) / RATE <= 4.21 + PAUSE + FRAME
 
 
 @pytest.mark.parametrize("level", [0.0, 3e-4])

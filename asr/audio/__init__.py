@@ -1,0 +1,30 @@
+"""Audio: reading, level, segmentation, writing.
+
+read, blocks, duration   any file, bytes or open file to mono float32
+from_array               the same for an array in memory
+normalize_level          one level for models that were trained on one level
+segments                 pieces of a long recording, cut in pauses
+write                    wav, flac, ogg, opus
+"""
+
+from asr.audio.level import normalize_level, speech_level
+from asr.audio.reading import Source, blocks, duration, read
+from asr.audio.samples import SAMPLE_RATE, from_array
+from asr.audio.segmentation import segments
+from asr.audio.writing import write
+
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+
+__all__ = [
+    "EXTENSIONS",
+    "SAMPLE_RATE",
+    "Source",
+    "blocks",
+    "duration",
+    "from_array",
+    "normalize_level",
+    "read",
+    "segments",
+    "speech_level",
+    "write",
+]

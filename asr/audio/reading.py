@@ -1,0 +1,334 @@
+"""Any audio to mono float32 at the rate a model needs, whole or block by block.
+
+soundfile decodes (wav, flac, ogg, opus, mp3, aiff, NIST sphere, ...), soxr resamples with a band-limited
+filter. Nothing here goes through a system ffmpeg, and torch is not needed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+from asr.audio.containers import find_streams
+from asr.audio.quiet import quiet_c_stderr
+from asr.audio.samples import RESAMPLER, SAMPLE_RATE, check_rate, check_samples, mix, scale_for
+from asr.audio.stream import Stream, StreamReader, truncated
+from asr.errors import AsrError
+from asr.files import printable
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+
+_BLOCK = 1 << 18  # frames decoded at a time; this limits memory for files of many channels
+_UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames for a FLAC stream that does not know its length
+_MP3_WARM_UP = (
+    32 * 1152
+)  # the bits of an MP3 frame can begin 511 bytes before it: many frames, if they are small
+
+
+def read(
+    source: Source,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    duration: float | None = None,
+    name: str | None = None,
+) -> np.ndarray:
+    """The samples of `source` from `start` for `duration` seconds: float32 (samples,), nominally in [-1, 1].
+
+    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name` stands
+    for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the other, each
+    resampled from its own rate. A `duration` beyond the end gives what is there. Float files with 16-bit
+    values are scaled, with a UserWarning (see `from_array`).
+
+    Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has impossible
+    samples or an impossible rate, and for a `start` at or beyond the end.
+    """
+    check_rate(sample_rate, "requested sample rate")
+    with _opened(source, name) as file:
+        resampled, peak = [], 0.0
+        for (_, rate), blocks in groupby(_decode(file, start, duration, None), lambda b: (b.stream, b.rate)):
+            pieces = []
+            for block in blocks:
+                pieces.append(block.mono)
+                peak = max(peak, block.peak)
+            resampled.append(soxr.resample(np.concatenate(pieces), rate, sample_rate, RESAMPLER))
+    samples = np.concatenate(resampled) if len(resampled) > 1 else resampled[0]
+    if not len(samples):
+        raise AsrError(f"{file.name}: shorter than one sample at {sample_rate} Hz; leave it out")
+    scale = scale_for(peak, file.name)
+    return samples if scale == 1 else samples * np.float32(scale)
+
+
+def blocks(
+    source: Source,
+    sample_rate: int = SAMPLE_RATE,
+    seconds: float = 30.0,
+    start: float = 0.0,
+    duration: float | None = None,
+    name: str | None = None,
+) -> Iterator[np.ndarray]:
+    """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
+
+    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its peak.
+    Raises AsrError as `read` does, for some defects only when their block is reached.
+    """
+    check_rate(sample_rate, "requested sample rate")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise AsrError(f"blocks of {seconds} seconds are impossible; give a length above 0")
+    with _opened(source, name) as file:
+        scale = 1.0
+        if _has_floats(file):
+            scale = scale_for(max(b.peak for b in _decode(file, start, duration, None)), file.name)
+        for (_, rate), decoded in groupby(
+            _decode(file, start, duration, seconds), lambda b: (b.stream, b.rate)
+        ):
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality=RESAMPLER)
+            for part in decoded:
+                if len(block := resampler.resample_chunk(part.mono)):
+                    yield block * np.float32(scale)
+            if len(block := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
+                yield block * np.float32(scale)  # what the filter still held
+
+
+def duration(source: Source, name: str | None = None) -> float:
+    """Length in seconds, from the headers; a FLAC stream that does not say it is decoded and counted.
+
+    Raises AsrError as `read` does for what shows without decoding; a truncated or incomplete file does.
+    """
+    with _opened(source, name) as file:
+        total = 0.0
+        for stream in file.streams:
+            with _decoder(file, stream) as sound:
+                check_rate(sound.samplerate, file.name)
+                frames = _count(file, stream, sound)
+                if frames and sound.format == "FLAC":
+                    # Its header says nothing about truncation: the last frame must be there.
+                    _skip(sound, frames - 1)
+                    if _read(file, sound, 1, frames - 1).shape[0] == 0:
+                        raise truncated(file.name, f"fewer samples than the {frames} of the FLAC header")
+                total += frames / sound.samplerate
+        if not total:
+            raise _empty(file.name)
+        return total
+
+
+class _File(NamedTuple):
+    """An open source, the streams in it, and what to call it in messages."""
+
+    raw: BinaryIO
+    streams: list[Stream]
+    name: str
+
+
+class _Block(NamedTuple):
+    """Decoded audio: float32 (samples,), the number and the rate of its stream, the largest magnitude."""
+
+    mono: np.ndarray
+    stream: int
+    rate: int
+    peak: float
+
+
+class _ForwardSound(soundfile.SoundFile):
+    """A stream that is read from front to back, without soundfile's own seek after each read.
+
+    That seek spoils the next 0.2 s of an MP3, and fails in a FLAC that does not know its length.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def can_seek(self) -> bool:
+        return super().seekable()
+
+
+@contextmanager
+def _opened(source: Source, name: str | None) -> Iterator[_File]:
+    """The source as a file object that can seek, with its streams."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        name = printable(name or "audio data")
+        yield _with_streams(io.BytesIO(source), name)
+    elif isinstance(source, str | os.PathLike):
+        name = printable(name or source)
+        with _open_path(Path(source), name) as raw:
+            yield _with_streams(raw, name)
+    elif callable(getattr(source, "read", None)):
+        label = getattr(source, "name", None)
+        name = printable(name or (label if isinstance(label, str) else "audio data"))
+        can_seek = callable(getattr(source, "seekable", None)) and source.seekable()
+        yield _with_streams(source if can_seek else io.BytesIO(_all_bytes(source, name)), name)
+    else:
+        raise AsrError(f"audio of type {type(source).__name__}: give a path, bytes or an open binary file")
+
+
+def _open_path(path: Path, name: str) -> BinaryIO:
+    """An open file. A pipe is read into memory, once and for all."""
+    try:
+        raw = path.open("rb")
+        mode = os.fstat(raw.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return raw
+        with raw:
+            if stat.S_ISFIFO(mode):
+                return io.BytesIO(_all_bytes(raw, name))
+        raise AsrError(f"{name}: not a regular file; save the audio to a file first")
+    except IsADirectoryError:
+        raise AsrError(f"{name}: a folder, not an audio file; name a file in it") from None
+    except FileNotFoundError:
+        raise AsrError(f"{name}: no such file; check the path") from None
+    except OSError as error:
+        raise AsrError(f"{name}: cannot be opened ({error.strerror}); check its permissions") from None
+    except ValueError:  # a zero byte in the path
+        raise AsrError(f"{name}: impossible file name; check the path") from None
+
+
+def _all_bytes(raw: BinaryIO, name: str) -> bytes:
+    data = raw.read()
+    if not isinstance(data, bytes):
+        raise AsrError(f"{name}: opened as text; open audio in binary mode, with open(path, 'rb')")
+    return data
+
+
+def _with_streams(raw: BinaryIO, name: str) -> _File:
+    try:
+        raw.seek(0)
+        if not isinstance(raw.read(0), bytes):
+            raise AsrError(f"{name}: opened as text; open audio in binary mode, with open(path, 'rb')")
+        size = raw.seek(0, os.SEEK_END)
+        if not size:
+            raise AsrError(f"{name}: empty file (0 bytes); copy or record it again")
+        return _File(raw, find_streams(raw, size, name), name)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: OSError) -> AsrError:
+    return AsrError(f"{name}: cannot be read ({error.strerror or error}); check the disk or the network")
+
+
+def _empty(name: str) -> AsrError:
+    return AsrError(f"{name}: no audio in it (0 samples); leave it out or record it again")
+
+
+def _decoder(file: _File, stream: Stream) -> _ForwardSound:
+    """libsndfile's decoder for one stream. Raises AsrError when it does not know the encoding."""
+    reader = StreamReader(file.raw, stream)
+    try:
+        with quiet_c_stderr():
+            sound = _ForwardSound(reader)
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: raw samples without a header
+        if reader.error:
+            raise _unreadable(file.name, reader.error) from None
+        detail = getattr(error, "error_string", "no header").rstrip(".")
+        raise AsrError(
+            f"{file.name}: not an audio file that can be read ({detail}); check it, or convert it to wav or flac"
+        ) from None
+    if sound.frames < stream.least:
+        sound.close()
+        raise AsrError(f"{file.name}: MPEG audio that cannot be read to its end; convert it to wav or flac")
+    return sound
+
+
+def _count(file: _File, stream: Stream, sound: _ForwardSound) -> int:
+    """The number of frames (samples of each channel). A stream that does not know it is decoded once."""
+    if sound.frames < _UNKNOWN:
+        return int(sound.frames)
+    total = 0
+    with _decoder(file, stream) as other:
+        while len(block := _read(file, other, _BLOCK, total)):
+            total += len(block)
+    return total
+
+
+def _has_floats(file: _File) -> bool:
+    for stream in file.streams:
+        with _decoder(file, stream) as sound:
+            if sound.subtype in ("FLOAT", "DOUBLE"):
+                return True
+    return False
+
+
+def _decode(
+    file: _File, start: float, seconds: float | None, block_seconds: float | None
+) -> Iterator[_Block]:
+    """Blocks of one stream after the other, at its own rate, mixed to one channel and checked."""
+    name = file.name
+    if not (math.isfinite(start) and start >= 0 and (seconds is None or seconds > 0)):
+        raise AsrError(f"{name}: start {start} s, duration {seconds} s: impossible; give times from 0 up")
+    offset, remaining, found = 0.0, seconds, False  # offset: where the stream begins, in seconds
+    for number, stream in enumerate(file.streams):
+        with _decoder(file, stream) as sound:
+            rate = sound.samplerate
+            check_rate(rate, name)
+            frames = _count(file, stream, sound)
+            first = max(0, round((start - offset) * rate))
+            offset += frames / rate
+            left = frames - first
+            if remaining is not None:
+                left = min(left, round(remaining * rate) if found else max(1, round(remaining * rate)))
+            if left <= 0:
+                continue
+            found, at, size = True, first, _BLOCK
+            if block_seconds is not None:
+                size = max(1, round(min(block_seconds, left / rate) * rate))
+            if remaining is not None:
+                remaining -= left / rate
+            _skip_checked(file, sound, first)
+            while left:
+                samples = _read(file, sound, min(size, left), at)
+                if not len(samples):
+                    raise truncated(name, f"{at / rate:.2f} s of audio where {offset:.2f} s are promised")
+                yield _Block(mix(samples), number, rate, check_samples(samples, name, at, rate))
+                left -= len(samples)
+                at += len(samples)
+    if not offset:
+        raise _empty(name)
+    if not found:
+        raise AsrError(f"{name}: start {start:g} s is beyond the end ({offset:g} s); check the times")
+
+
+def _read(file: _File, sound: _ForwardSound, frames: int, at: int) -> np.ndarray:
+    """The next frames: float32 (frames, channels). `at` is their position, for messages."""
+    try:
+        with quiet_c_stderr():
+            samples = sound.read(frames, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError:
+        samples = None
+    if error := sound.name.error:
+        raise _unreadable(file.name, error)
+    if samples is None:
+        second = at / sound.samplerate
+        raise AsrError(f"{file.name}: damaged or truncated after {second:.2f} s; copy it again") from None
+    return samples
+
+
+def _skip_checked(file: _File, sound: _ForwardSound, frames: int) -> None:
+    try:
+        _skip(sound, frames)
+    except soundfile.SoundFileError:
+        second = frames / sound.samplerate
+        raise AsrError(f"{file.name}: damaged or truncated before {second:.2f} s; copy it again") from None
+
+
+def _skip(sound: _ForwardSound, frames: int) -> None:
+    """Go to a frame, by decoding where one cannot jump: in some encodings, and just before the frame in an MP3."""
+    if frames and sound.frames < _UNKNOWN and sound.can_seek():
+        jump = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
+        with quiet_c_stderr():
+            sound.seek(jump)
+        frames -= jump
+    with quiet_c_stderr():
+        while frames > 0 and (
+            passed := len(sound.read(min(frames, _BLOCK), dtype="float32", always_2d=True))
+        ):
+            frames -= passed

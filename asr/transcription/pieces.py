@@ -1,0 +1,102 @@
+"""Recordings to pieces: threads read files ahead, and long recordings are cut at silence."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from asr import audio
+from asr.errors import AsrError
+from asr.transcription.inputs import Input
+from asr.transcription.transcript import Segment
+
+LONG = 300.0  # seconds; a longer file is read block by block in its turn, shorter ones are read ahead
+AHEAD = 16  # files that are read ahead
+
+
+@dataclass
+class Job:
+    """An input in progress. Its segments arrive in any order."""
+
+    input: Input
+    duration: float = 0.0  # seconds read so far
+    segments: list[Segment] = field(default_factory=list)
+    error: AsrError | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The audio of one segment, and the job it belongs to."""
+
+    job: Job
+    start: float  # seconds from the start of the file
+    samples: np.ndarray
+
+
+class PieceReader:
+    """Reads recordings at a sample rate and cuts them into pieces of at most `longest` seconds.
+
+    With `normalize_level`, every recording is brought to one level.
+    """
+
+    def __init__(self, sample_rate: int, longest: float, normalize_level: bool) -> None:
+        self.sample_rate, self.longest, self.normalize_level = sample_rate, longest, normalize_level
+
+    def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
+        """Each input with its pieces, in order. Threads decode short files before their turn."""
+        with ThreadPoolExecutor(2, thread_name_prefix="audio") as pool:
+            ahead: deque[tuple[Job, Future[list[Piece] | None]]] = deque()
+            try:
+                for input in inputs:
+                    job = Job(input)
+                    ahead.append((job, pool.submit(self._read_short, job)))
+                    if len(ahead) > AHEAD:
+                        yield self._arrived(*ahead.popleft())
+                while ahead:
+                    yield self._arrived(*ahead.popleft())
+            finally:  # the caller may stop early
+                for _, future in ahead:
+                    future.cancel()
+
+    def pieces(self, job: Job, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+        """The pieces of blocks of samples. The job's duration counts what was read."""
+
+        def counted() -> Iterator[np.ndarray]:
+            for block in blocks:
+                job.duration += len(block) / self.sample_rate
+                yield block
+
+        for start, samples in audio.segments(counted(), self.sample_rate, self.longest):
+            leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
+            yield Piece(job, job.input.start + start, leveled)
+
+    def _arrived(self, job: Job, future: Future[list[Piece] | None]) -> tuple[Job, Iterable[Piece]]:
+        try:
+            pieces = future.result()
+        except AsrError as error:
+            job.error, pieces = error, []
+        return job, self._read_long(job) if pieces is None else pieces
+
+    def _read_short(self, job: Job) -> list[Piece] | None:
+        """All pieces of a file, or None when it is too long to be held in memory."""
+        source = job.input
+        length = source.duration or 0.0
+        # The length of a pipe is not known before it is read, and data in memory is held already.
+        if source.duration is None and isinstance(source.audio, Path) and source.audio.is_file():
+            length = audio.duration(source.audio)
+        if length > LONG:
+            return None
+        samples = audio.read(source.audio, self.sample_rate, source.start, source.duration, name=source.id)
+        return list(self.pieces(job, [samples]))
+
+    def _read_long(self, job: Job) -> Iterator[Piece]:
+        source = job.input
+        if source.start or source.duration is not None:
+            whole = audio.read(source.audio, self.sample_rate, source.start, source.duration, name=source.id)
+            return self.pieces(job, [whole])
+        return self.pieces(job, audio.blocks(source.audio, self.sample_rate, name=source.id))
