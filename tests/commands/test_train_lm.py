@@ -35,7 +35,7 @@ def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.label_smoothing=0.1", "train.label_smoothing: unknown key; this section has seed, init, freeze, steps"),
+        ("train.label_smoothing=0.1", "train.label_smoothing: unknown key; this section has seed, init"),
         ("model.n_heads=3", "n_heads 3 does not divide d_model 8"),
         ("data.dev=[other.txt]", "two ways to hold text out"),
         ("data.max_characters=60", "do not fit into batch_characters 60"),
