@@ -175,7 +175,7 @@ def test_a_configuration_cannot_be_changed():
         ("train:\n", 1, "train", "dictionary"),
         ("5: x\n", 1, "5", "unknown key"),
         ("optim: {lr: -1}\n", 1, "optim.lr", "greater than 0"),
-        ("optim: {lr: .nan}\n", 1, "optim.lr", "greater than 0"),
+        ("optim: {lr: .nan}\n", 1, "optim.lr", "finite number"),
         # contradictions
         (
             "train: {}\nmodel: {d_model: 64, n_heads: 3}\n",
