@@ -27,9 +27,18 @@ from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
 
-ENGLISH = (
-    "speechocean762 kathleen matthes ljspeech_mini asterisk_en asterisk_en_GB freeswitch_callie grid_s1 barista fsdd"
-).split()
+ENGLISH = [
+    "speechocean762",
+    "kathleen",
+    "matthes",
+    "ljspeech_mini",
+    "asterisk_en",
+    "asterisk_en_GB",
+    "freeswitch_callie",
+    "grid_s1",
+    "barista",
+    "fsdd",
+]
 OTHERS = "common_voice_60"
 BRITISH = {"asterisk_en_GB", "grid_s1"}
 IN_CAPITALS = {"speechocean762"}
@@ -82,7 +91,11 @@ def split(corpora: Corpus) -> Corpus:
             target = "train-real"
             if name == "speechocean762":
                 target = (
-                    "test-so762" if test else "dev-so762" if utterance.speaker in held_out_speakers else target
+                    "test-so762"
+                    if test
+                    else "dev-so762"
+                    if utterance.speaker in held_out_speakers
+                    else target
                 )
             elif name == "fsdd" and test:
                 target = "test-fsdd"
@@ -144,7 +157,11 @@ def add_phonemes(sets: Corpus, others: list[Utterance]) -> tuple[Corpus, list[Ut
         phones = restrict(utterance.extra["phonemes"], symbols)
         return replace(utterance, extra=utterance.extra | {"phonemes": phones})
 
-    return {name: [known(u) for u in with_phones[name]] for name in sets}, [known(u) for u in foreign], symbols
+    return (
+        {name: [known(u) for u in with_phones[name]] for name in sets},
+        [known(u) for u in foreign],
+        symbols,
+    )
 
 
 def main() -> None:
@@ -160,7 +177,9 @@ def main() -> None:
     corpora = {name: [u for v in utterances if (u := usable(v, name))] for name, utterances in read.items()}
     for name, utterances in read.items():
         if dropped := len(utterances) - len(corpora[name]):
-            print(f"{name}: {dropped} of {len(utterances)} utterances left out, their texts cannot be trusted")
+            print(
+                f"{name}: {dropped} of {len(utterances)} utterances left out, their texts cannot be trusted"
+            )
     sets, foreign, symbols = add_phonemes(split(corpora), others)
     sets["dev-cv60"] = foreign[::DEV_OTHERS]
     sets["cv60"] = [u for number, u in enumerate(foreign) if number % DEV_OTHERS]
