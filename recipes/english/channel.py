@@ -73,8 +73,8 @@ def room(
     else:
         decay = draw.uniform(0.1, 0.7)  # seconds
         time = np.arange(round(SAMPLE_RATE * decay)) / SAMPLE_RATE
-        response = noise_source.standard_normal(time.size) * np.exp(-6.9 * time / decay)
-        response *= draw.uniform(0.02, 0.15)
+        echo = noise_source.standard_normal(time.size) * np.exp(-6.9 * time / decay)
+        response = np.asarray(echo * draw.uniform(0.02, 0.15), dtype=np.float32)
         response[0] = 1.0
     return np.asarray(fftconvolve(audio, response)[: audio.size], dtype=np.float32)
 
@@ -93,8 +93,8 @@ def noise(
         start = draw.randrange(recorded.size)
         sound = np.resize(np.roll(recorded, -start), audio.size)
     else:
-        sound = noise_source.standard_normal(audio.size)
-        sound = lfilter([1.0], [1.0, -draw.uniform(0.0, 0.95)], sound)
+        white = noise_source.standard_normal(audio.size)
+        sound = lfilter([1.0], [1.0, -draw.uniform(0.0, 0.95)], white).astype(np.float32)
     gain = np.sqrt((audio**2).mean() / max(float((sound**2).mean()), 1e-12)) * 10 ** (
         -draw.uniform(5, 30) / 20
     )

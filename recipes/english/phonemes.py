@@ -79,8 +79,8 @@ def phonemes(texts: Iterable[str], language: str = "en-us") -> list[str]:
     library = _library()
     if language.lower() not in _languages():
         raise AsrError(f"espeak-ng: no voice for the language {language!r}; `espeak-ng --voices` lists them")
-    wanted = _Voice(languages=language.encode())
-    if library.espeak_SetVoiceByProperties(ctypes.byref(wanted)) != 0:
+    properties = _Voice(languages=language.encode())
+    if library.espeak_SetVoiceByProperties(ctypes.byref(properties)) != 0:
         raise AsrError(f"espeak-ng: cannot load the language {language!r}; install espeak-ng-data")
     return [base_symbols(_ipa(library, text)) for text in texts]
 
@@ -102,10 +102,11 @@ def base_symbols(ipa: str) -> str:
 
 
 def inventory(english: Iterable[str], others: Sequence[tuple[str, str]]) -> str:
-    """The phone symbols worth a class, sorted, from English texts' phones and (language, phones) of other texts.
+    """The phone symbols that become classes, sorted, as one string.
 
-    A symbol counts when it occurs 5 times and is in English, or 60 times in at least 3 other languages. The rare
-    remainder (clicks, slips of espeak-ng) would never be learnt.
+    `english` has the phones of each English text, `others` has (language, phones) of the other texts. A symbol
+    is included when it occurs 5 times and is in English, or 60 times in at least 3 other languages. Rare
+    symbols (clicks, errors of espeak-ng) are too few to be learned.
     """
     in_english = Counter("".join(english))
     everywhere = Counter(in_english)

@@ -2,13 +2,13 @@
 
     python recipes/english/prepare_recordings.py CORPORA OUT
 
-CORPORA has one folder for each corpus (the README lists them), each with a `manifest.jsonl`. A corpus that is
-absent is named and skipped. Each English utterance gets its text in lower case and the key `phonemes`; utterances of
-other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60, the
+CORPORA has one folder for each corpus (the README lists them), each with a `manifest.jsonl`. A corpus that
+is absent is reported and skipped. Each English utterance gets its text in lower case and the key `phonemes`;
+utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60, the
 development sets dev-native, dev-so762, dev-fsdd, dev-cv60 and the test sets test-so762, test-fsdd, each as a
 `.jsonl`, and the inventory of phone symbols, `phonemes.txt`.
 
-Sentences of dev-native are in no other set, whoever reads them.
+No sentence of dev-native is in train-real, whoever reads it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,11 @@ from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
 
-ENGLISH = [
-    "speechocean762",
-    "kathleen",
-    "matthes",
-    "ljspeech_mini",
-    "asterisk_en",
-    "asterisk_en_GB",
-    "freeswitch_callie",
-    "grid_s1",
-    "barista",
-    "fsdd",
-]
+_ENGLISH = (
+    "speechocean762 kathleen matthes ljspeech_mini asterisk_en asterisk_en_GB freeswitch_callie grid_s1 "
+    "barista fsdd"
+)
+ENGLISH = _ENGLISH.split()
 OTHERS = "common_voice_60"
 BRITISH = {"asterisk_en_GB", "grid_s1"}
 IN_CAPITALS = {"speechocean762"}

@@ -3,13 +3,13 @@
     python recipes/english/synthesize.py OUT BOOKS [--shards 10] [--first 0] [--noise FOLDER] ...
     python recipes/english/synthesize.py OUT --revoice MANIFEST [--shards 10] [--first 200] ...
 
-The first form speaks sentences of BOOKS (one a line; plain, .gz or .xz) and everyday sentences. The second gives the
-recordings of MANIFEST other voices with WORLD. OUT is the folder of `prepare_recordings.py`: its phonemes.txt is the
-inventory, and no sentence of its dev-*.jsonl and test-*.jsonl is spoken.
+The first form speaks sentences of BOOKS (one on each line; plain, .gz or .xz) and everyday sentences. The
+second changes the voices of the recordings in MANIFEST with WORLD. OUT is the folder of `prepare_recordings.py`:
+its phonemes.txt is the inventory, and no sentence of its dev-*.jsonl and test-*.jsonl is spoken.
 
-Shard N is the folder OUT/made-NNN with Opus files and the manifest OUT/made-NNN.jsonl, which is written when the shard
-is complete. A shard that is there is skipped: a run that was stopped goes on at the same shard. Everything is drawn
-from the seed and the number of the shard.
+Shard N is the folder OUT/made-NNN with Opus files and the manifest OUT/made-NNN.jsonl, which is written when
+the shard is complete. A shard that exists is skipped, so a run that was stopped continues with the next one.
+Everything is drawn from the seed and the number of the shard.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -46,15 +47,15 @@ DISTORTED = 0.5  # share of files with rooms, noise, telephones, codecs
 SECONDS = (0.25, 16.0)  # of a file; others are synthesizers' failures
 CHARACTERS_A_SECOND = (1.0, 32.0)
 OPUS_LEVEL = 0.92  # libsndfile's scale: 0 is 256 kbit/s, 1 is 6 kbit/s; this is about 26 kbit/s
-OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 @dataclass
 class Tally:
     """Seconds of speech and of computing, by synthesizer; reasons for refused files."""
 
-    audio: Counter[str] = field(default_factory=Counter)
-    computing: Counter[str] = field(default_factory=Counter)
+    audio: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    computing: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     refused: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
@@ -62,7 +63,7 @@ class Tally:
         shares = ", ".join(
             f"{name} {seconds / 3600:.2f} h"
             + (f" at {seconds / spent:.0f} x" if (spent := self.computing[name]) else "")
-            for name, seconds in self.audio.most_common()
+            for name, seconds in sorted(self.audio.items())
         )
         refused = (
             "; refused: " + ", ".join(f"{n} {why}" for why, n in self.refused.items()) if self.refused else ""
@@ -203,7 +204,7 @@ def main() -> None:
         name = f"made-{shard:03d}"
         manifest = options.out / f"{name}.jsonl"
         if manifest.exists():
-            print(f"{manifest}: is there already", flush=True)
+            print(f"{manifest}: exists; skipped", flush=True)
             continue
         (options.out / name).mkdir(parents=True, exist_ok=True)
         draw, tally, begun = random.Random(f"{options.seed} {shard}"), Tally(), time.monotonic()

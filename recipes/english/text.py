@@ -6,29 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+ONES = _ONES.split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+TENS = _TENS.split()
 
 # One or two digits that are no part of a longer number, a decimal, a time or a word such as "3d".
 _NUMBER = re.compile(r"(?<![\w.,:])(?<!\w')(\d{1,2})(?![\w:]|[.,]\d)")
@@ -40,9 +24,9 @@ _ACRONYM = re.compile(r"\b[A-Z]{2,}\b")
 def normalize(text: str, *, capitals: bool = False) -> str | None:
     """The words of `text` in lower case, or None when the text does not say how it was read.
 
-    Numbers from 0 to 99 become words and "&" becomes "and". Other numbers and signs such as "#" or "*" have several
-    readings: the result is None. Words in capitals ("PBX") may be spelled or spoken: the result is None too,
-    unless `capitals` says that the whole corpus is written in capitals. Text without a letter gives None.
+    Numbers from 0 to 99 become words and "&" becomes "and". Other numbers and signs such as "#" or "*" have
+    several readings: the result is None. Words in capitals ("PBX") may be spelled or spoken: the result is
+    None too, unless `capitals` says that the whole corpus is written in capitals. Text without a letter gives None.
     """
     text = unicodedata.normalize("NFKD", text).replace("\u2019", "'").replace("\u2018", "'")
     text = "".join(character for character in text if not unicodedata.combining(character))
@@ -67,7 +51,7 @@ def number_words(number: int) -> str:
 class Exclusion:
     """Sentences of the test and development sets, which must not occur in other training text.
 
-    A text is excluded when it equals one of the sentences, or when it contains `words` consecutive words of one.
+    A text is excluded when it equals one of the sentences, or contains `words` consecutive words of one.
     """
 
     def __init__(self, sentences: Iterable[str], words: int = 5) -> None:

@@ -1,8 +1,8 @@
 """Synthetic voices: flite, festival and espeak-ng (Debian packages), each sentence in a voice of its own.
 
-A voice is drawn from a seed: a synthesizer, its speaker, and settings that move rate, pitch, intonation and the length
-of the vocal tract. The last is changed for every synthesizer by playing its speech faster or slower (`warp`), with
-its rate and pitch set so that both stay natural.
+A voice is drawn from a seed: a synthesizer, its speaker, and settings that change rate, pitch, intonation and
+the length of the vocal tract. The last is changed for every synthesizer by resampling its speech (`warp`); its
+rate and pitch are set beforehand so that they come out as drawn.
 """
 
 from __future__ import annotations
@@ -28,73 +28,15 @@ SHARES = {"hts": 0.36, "flite": 0.44, "diphone": 0.05, "espeak": 0.15}  # of the
 FLITE = {"awb": 130.0, "rms": 100.0, "slt": 180.0, "kal16": 105.0}  # speaker and mean pitch in Hz
 FLITE_WEIGHTS = (3, 3, 3, 1)  # kal16 is made of diphones and is further from people
 DIPHONES = ("ked", "kal")
-ACCENTS = [
-    "en-us",
-    "en-us",
-    "en-us",
-    "en-gb",
-    "en-gb-scotland",
-    "en-029",
-    "en-gb-x-rp",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-    "en-us-nyc",
-]
+_ACCENTS = "en-us en-us en-us en-gb en-gb-scotland en-029 en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc"
+ACCENTS = _ACCENTS.split()
 # Variants of espeak-ng that could be a person: no whisper, robot or croak.
-VARIANTS = [
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m5",
-    "m6",
-    "m7",
-    "m8",
-    "f1",
-    "f2",
-    "f3",
-    "f4",
-    "f5",
-    "klatt",
-    "klatt2",
-    "klatt3",
-    "klatt4",
-    "Alex",
-    "Andy",
-    "Annie",
-    "Denis",
-    "Hugo",
-    "Jacky",
-    "Lee",
-    "Michael",
-    "aunty",
-    "belinda",
-    "grandma",
-    "grandpa",
-    "linda",
-    "steph",
-    "victor",
-    "norbert",
-    "max",
-    "marcelo",
-    "john",
-    "ed",
-    "boris",
-    "antonio",
-    "adam",
-    "caleb",
-    "david",
-    "edward",
-    "miguel",
-    "paul",
-    "quincy",
-    "rob",
-    "robert",
-    "sandro",
-    "shelby",
-    "travis",
-    "zac",
-]
+_VARIANTS = (
+    "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 klatt klatt2 klatt3 klatt4 Alex Andy Annie Denis Hugo Jacky "
+    "Lee Michael aunty belinda grandma grandpa linda steph victor norbert max marcelo john ed boris "
+    "antonio adam caleb david edward miguel paul quincy rob robert sandro shelby travis zac"
+)
+VARIANTS = _VARIANTS.split()
 _HTS_PARAMETERS = "hts_engine_params"
 
 
@@ -171,7 +113,7 @@ def speak_all(requests: list[tuple[str, Voice]], folder: Path) -> list[Audio | N
     (folder / "speak.scm").write_text("\n".join(filter(None, script)), encoding="utf-8")
     if any(script):
         subprocess.run(["festival", "-b", str(folder / "speak.scm")], capture_output=True, check=False)
-    speech = []
+    speech: list[Audio | None] = []
     for (text, voice), path in zip(requests, paths, strict=True):
         try:
             if command := _command(text, voice, path):

@@ -64,8 +64,4 @@ def revoice(audio: Audio, sample_rate: int, change: Change) -> Audio:
         sample_rate,
         FRAME_PERIOD,
     )
-    return (
-        np.resize(result, audio.size).astype(np.float32)
-        if result.size >= audio.size
-        else np.pad(result, (0, audio.size - result.size)).astype(np.float32)
-    )
+    return np.pad(result, (0, audio.size))[: audio.size].astype(np.float32)
