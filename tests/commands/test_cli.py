@@ -311,7 +311,7 @@ def test_every_bad_input_gets_its_line(tiny_model, sounds, tmp_path):
         "no_samples": "no audio in it (0 samples); leave it out",
         "nan": "NaN or infinite sample at 0.100 s",
         "truncated": "truncated: ",
-        "text": "not an audio file that can be read (",
+        "text": "not an audio file that can be read",
         "missing": "no such file; check the path",
         "l" * 300: "cannot be opened (File name too long)",
     }
