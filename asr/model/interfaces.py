@@ -11,6 +11,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
+PHONEMES = "phonemes"  # the name of an encoder's phoneme logits in `Memory.intermediate`
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -80,3 +80,12 @@ def test_what_was_read_and_left_out_is_said(manifest):
     assert said[0].startswith("data.train: 2 utterances, 0.00 h from") and said[0].endswith(
         "; left out: 1 after the first 2"
     )
+
+
+def test_features_without_frequencies_cannot_be_warped(manifest, monkeypatch):
+    warped = {"vocal_tract": {"factors": [0.9, 1.1]}}
+    task, _ = build(manifest, warped)
+    assert task.objective().vocal_tract.factors == (0.9, 1.1)
+    monkeypatch.delattr("asr.features.log_mel.LogMel.frequencies")
+    with pytest.raises(AsrError, match="features of kind log_mel cannot be warped"):
+        task.objective()
