@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,8 @@ def draw(weights: Tensor, labels: Sequence[str], seconds: float, title: str) -> 
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
+    # A character that no installed font has is drawn as a box. One warning for each would fill the log.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = [name for name in FONTS if name in installed]
     layers, rows, _ = weights.shape

@@ -238,3 +238,9 @@ def test_reading_holds_little_memory(tmp_path):
     assert len(corpus) == count
     assert held < 20 * count + 100_000
     assert peak < 40 * count + 300_000
+
+
+def test_a_byte_order_mark_moves_all_lines(tmp_path):
+    path = write(tmp_path / "a.jsonl", utterance("a"), utterance("b"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(read(path)) == read_manifest(path)

@@ -17,6 +17,7 @@ from asr.config import LanguageConfig
 from asr.errors import AsrError
 from asr.files import claimed
 from asr.model_folder import load_language_model, load_model, load_tensors
+from asr.run_folder import checkpoint_folder
 from asr.tokenizers import load_tokenizer
 from asr.training import checkpoints
 from asr.training.distributed import Ranks
@@ -166,6 +167,26 @@ def test_the_run_folder_holds_the_best_model_and_not_the_last(tmp_path, monkeypa
     train(settings(tmp_path), tmp_path / "run", device="cpu")
     metadata = load_language_model(tmp_path / "run", "cpu").metadata
     assert (metadata["step"], metadata["dev_perplexity"]) == ("10", "2.0")
+
+
+def test_the_model_is_the_moving_average_of_the_weights(tmp_path, monkeypatch):
+    config = settings(tmp_path, optim={"ema": 0.9})
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7, signal.SIGTERM)
+        assert train(config, tmp_path / "run", device="cpu") == 128 + signal.SIGTERM
+    live = load_tensors(newest(tmp_path / "run") / "optimizer.safetensors")[0]
+    averaged = weights(newest(tmp_path / "run"))
+    name = "decoder.out.weight"
+    assert not torch.equal(live[f"{name}/live"], averaged[f"network.{name}"])
+    assert train(config, tmp_path / "run", resume="always", device="cpu") == 0
+    assert train(config, tmp_path / "alone", device="cpu") == 0
+    resumed, alone = (weights(tmp_path / run) for run in ("run", "alone"))
+    assert all(torch.equal(resumed[key], alone[key]) for key in alone)
+    # The average was validated, so it is also the model of the run folder.
+    step = int(load_language_model(tmp_path / "run", "cpu").metadata["step"])
+    assert all(
+        torch.equal(resumed[key], weights(checkpoint_folder(tmp_path / "run", step))[key]) for key in resumed
+    )
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):

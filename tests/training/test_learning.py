@@ -17,6 +17,7 @@ from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.training import checkpoints, objective, recognition, steps
 from asr.training.distributed import Ranks
+from asr.training.guard import WeightGuard
 from asr.training.loop import train
 from asr.training.optimizer import build_optimizer, use_bf16
 from asr.training.recognition import RecognitionTask
@@ -282,6 +283,14 @@ def test_ruined_weights_between_checkpoints_are_noticed_by_the_loss(tmp_path, mo
         ruin(patch, at=(5,))
         assert train(config, tmp_path / "run", device="cpu") == 0
     assert "step 8: the weights are ruined; restored those of step-00000004" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_finite_are_refused_before_any_batch_is_known():
+    network = torch.nn.Linear(2, 2)
+    guard = WeightGuard(network, 10, TrainState(), ALONE)
+    assert guard.approves()
+    network.bias.data[1] = float("inf")
+    assert not guard.approves()
 
 
 def test_a_learning_rate_that_always_ruins_the_weights_ends_the_run(tmp_path):

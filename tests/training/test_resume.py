@@ -154,8 +154,9 @@ def test_moved_manifests_are_accepted_and_changed_ones_are_not(run, tmp_path):
     moved = {"train": [tmp_path / "moved.jsonl"], "dev": [tmp_path / "moved.jsonl"]}
     assert train(settings(moved, steps=7), run, resume="always", device="cpu") == 0
 
-    for change in ({"id": "other"}, {"duration": utterances[1].duration / 2}):
-        others = [utterances[0], replace(utterances[1], **change), *utterances[2:]]
+    first, second, *rest = utterances
+    exchanged = [replace(first, duration=second.duration), replace(second, duration=first.duration), *rest]
+    for others in ([first, replace(second, id="other"), *rest], exchanged):
         write_manifest(tmp_path / "changed.jsonl", others)
         for key in ("train", "dev"):
             message = refused(run, settings(moved | {key: [tmp_path / "changed.jsonl"]}, steps=8))
