@@ -80,7 +80,8 @@ def test_base_symbols_have_no_stress_length_ties_or_tones() -> None:
 def test_phonemes_of_texts_in_several_languages() -> None:
     texts = ["bath", "one, two. three", ""]
     assert phonemes(texts) == ["bæθ", "wʌntuθɹi", ""]
-    assert phonemes(texts[:1], "en-gb") == ["bɑθ"]
+    assert phonemes(["car"], "en-gb") == ["kɑ"]
+    assert phonemes(["car"], "en-us") == ["kɑɹ"]
     assert phonemes(["ночь"], "ru")[0][0] == "n"
     assert voice_for("sv-SE") == "sv"
     assert voice_for("zh-HK") == "yue"
