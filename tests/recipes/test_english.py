@@ -157,7 +157,7 @@ def test_voices_differ_and_repeat_with_the_seed() -> None:
 
 
 @needs_synthesizers
-def test_warp_moves_the_pitch_of_no_voice_and_the_rate_neither(tmp_path: Path) -> None:
+def test_warp_keeps_the_speech_rate(tmp_path: Path) -> None:
     from voices import speak_all
 
     text = "a long sentence for a voice to speak"
