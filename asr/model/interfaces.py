@@ -42,7 +42,7 @@ class State(Protocol):
         ...
 
     def reorder(self, parents: Tensor) -> Self:
-        """The state in which each utterance's hypotheses continue the given ones: parents (B, W) -> B * W rows.
+        """The state in which each utterance's hypotheses continue others: parents (B, W) -> B * W rows.
 
         `parents` are indices among the utterance's present hypotheses. The present state must not be used
         after this call.
