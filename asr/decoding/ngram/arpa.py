@@ -114,7 +114,6 @@ def write_arpa(model: NgramModel, path: str | os.PathLike[str]) -> None:
                 end = f"\t{backoff:.7g}" if k < model.order else ""
                 out.write(f"{max(log_prob, -99.0):.7g}\t{text}{end}\n")
         out.write("\n\\end\\\n")
-        out.flush()
-        if packed is not raw:
-            packed.close()
         out.detach()
+        if packed is not raw:
+            packed.close()  # writes the end of the compressed data; `raw` stays open
