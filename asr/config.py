@@ -55,31 +55,12 @@ TokenizerField = Annotated[SerializeAsAny[TokenizerSection], of_kind(TOKENIZERS,
 ModelField = Annotated[SerializeAsAny[ModelSection], of_kind(MODELS, "encoder_decoder")]
 
 
-# Settings that do not change the weights. A run may be resumed with other values.
-_WITHOUT_EFFECT = {
-    "data": ("workers", "cache_mb", "max_bad"),
-    "train": ("checkpoint_every", "max_skipped", "patience", "show"),
-}
-
-
 class Experiment(Section):
     """The sections that every kind of experiment has."""
 
     tokenizer: TokenizerField
     model: ModelField
     optim: OptimConfig = OptimConfig()
-
-    def trains_as(self, other: Experiment) -> bool:
-        """Whether both give the same weights. Settings without an effect on them may differ."""
-
-        def relevant(config: Experiment) -> dict[str, Any]:
-            values = config.model_dump()
-            for section, keys in _WITHOUT_EFFECT.items():
-                if section in values:
-                    values[section] = {k: v for k, v in values[section].items() if k not in keys}
-            return values
-
-        return relevant(self) == relevant(other)
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +111,7 @@ class Config(Experiment):
         """
         values = _without_dropout(self.model_dump())
         values["augment"] = AugmentConfig(specaugment=None).model_dump()
-        values["data"] |= {"dev": self.data.train, "first": count}
+        values["data"] |= {"dev": self.data.train, "first": count, "distinct_texts": True}
         values["optim"] = OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump()
         values["train"] |= {"label_smoothing": 0.0, "token_noise": 0.0, "steps": 1000, "validate_every": 20}
         values["train"] |= {"checkpoint_every": 1000, "stop_wer": 0.0, "average": 1}
@@ -151,12 +132,6 @@ class LanguageConfig(Experiment):
             return {**values, "model": {"kind": "language_model", **values.get("model", {})}}
         return values
 
-    @model_validator(mode="after")
-    def _no_average(self) -> LanguageConfig:
-        if self.optim.ema is not None:
-            raise ValueError("optim.ema: a language model is trained without a moving average; leave it out")
-        return self
-
 
 EXPERIMENTS: dict[str, type[Experiment]] = {"recognizer": Config, "language model": LanguageConfig}
 
@@ -164,8 +139,8 @@ EXPERIMENTS: dict[str, type[Experiment]] = {"recognizer": Config, "language mode
 def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -> Config:
     """Read a recognizer's configuration from a YAML file.
 
-    `overrides` are `section.key=value` with the value in YAML. Raises AsrError naming the file and line of the
-    first thing that is wrong, and for the configuration of a language model.
+    `overrides` are `section.key=value` with the value in YAML. Raises AsrError naming the file and line of
+    the first thing that is wrong, and for the configuration of a language model.
     """
     config = load_experiment(path, overrides)
     if not isinstance(config, Config):

@@ -1,8 +1,9 @@
-"""Files that are whole or as they were, and folders in which only one process writes."""
+"""Atomic writing of files, and folders in which only one process writes."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ except ImportError:  # Windows has no such locks
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path for a message: newline, tab, escape and other characters without a glyph are written as in Python.
+    """The path for a message: control characters are written as in Python source code.
 
     A message stays one line, whatever the name of a file holds, and cannot change the state of a terminal.
     """
@@ -28,34 +29,48 @@ def printable(path: str | os.PathLike[str]) -> str:
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     """Open a temporary file beside `path`; rename it to `path` when the block ends without an error.
 
-    Makes missing parent folders. `mode` is "w" (UTF-8 text, newlines as written) or "wb".
+    Makes missing parent folders. `mode` is "w" (UTF-8 text, newlines as written) or "wb". The file that a
+    link points to is replaced, not the link. Devices and pipes are written to directly.
     Raises AsrError when the file cannot be written (no permission, no room on disk).
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))  # unlike Path.resolve, it also takes links in a circle
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if _is_device(target):
+            with target.open(mode, **text) as out:  # type: ignore[call-overload]
+                yield out
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open(mode, **text) as out:  # type: ignore[call-overload]
             yield out
             out.flush()
             os.fsync(out.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         raise AsrError(
-            f"{path}: cannot be written ({error.strerror or error}); check room and permissions"
+            f"{printable(path)}: cannot be written ({error.strerror or error}); check room and permissions"
         ) from error
     finally:
         with suppress(OSError):  # it is gone already, or its folder could never be written
             temporary.unlink()
 
 
+def _is_device(path: Path) -> bool:
+    """Whether a path exists and is neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep a folder for this process; the system gives it free when the process ends, however it ends.
+    """Lock a folder for this process. The system releases the lock when the process ends, in any way.
 
-    Makes the folder, and takes it away again if nothing was put into it. Raises AsrError when another process
-    has it.
+    Makes the folder, and removes it again if it stays empty. Raises AsrError when another process holds the
+    lock.
     """
     path, made = folder / ".claimed", not folder.exists()
     try:
@@ -63,12 +78,13 @@ def claimed(folder: Path) -> Iterator[None]:
         claim = path.open("w")
     except OSError as error:
         raise AsrError(
-            f"{folder}: cannot be written ({error.strerror}); check room and permissions"
+            f"{printable(folder)}: cannot be written ({error.strerror}); check room and permissions"
         ) from error
     with claim:
-        if not _lock(claim) or not path.exists():  # it goes when the process that had it ends
+        # A process that holds the lock removes the file when it ends.
+        if not _lock(claim) or not path.exists():
             raise AsrError(
-                f"{folder}: another process is at work there; wait for it, or choose another folder"
+                f"{printable(folder)}: another process is at work there; wait, or choose another folder"
             )
         try:
             yield
@@ -80,7 +96,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO) -> bool:
-    """Whether an open file is this process's alone now, or cannot be anyone's: some systems have no locks."""
+    """Whether this process holds the lock of an open file now. True on systems without locks."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

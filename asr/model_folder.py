@@ -24,10 +24,10 @@ from asr.config import Config, Experiment, LanguageConfig, validate
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.kinds import FEATURES, MODELS
+from asr.run_folder import CONFIG, TOKENIZER, WEIGHTS
 from asr.section import load_kind
 from asr.tokenizers import SpecialTokens, Tokenizer, load_tokenizer
 
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
 PRETRAINED = Path(__file__).parent / "pretrained" / "digits"
 C = TypeVar("C", bound=Experiment)
 

@@ -17,9 +17,9 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """A part of a configuration. Unknown keys are refused, and an instance never changes."""
+    """A part of a configuration. Unknown keys, infinity and NaN are refused. An instance never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,14 +1,15 @@
-"""Fifty kills: a small real run is killed at random moments and resumed, and must end as if left alone.
+"""Fifty kills: a small run is killed at random moments and resumed. It must end like a run that was not
+killed.
 
     python benchmarks/faults.py [--kills 50] [--seed 0]
 
-Everything random is switched on: augmentation, dropout, moving average, accumulation. A run is killed with
-SIGKILL and resumed by the command line, again and again until it ends; then another one begins. The
-wanted end is that of `python cli.py train` left alone: weights, averages and moments bit for bit, scores,
-progress, and no file more. Prints what the kills hit; the exit status is 1 where one run ended otherwise.
+All randomness is on: augmentation, dropout, moving average, accumulation. A run is killed with SIGKILL and
+resumed by the command line until it ends. Then the next run begins. Each must equal a run of `python cli.py
+train` that was not killed: weights, averages and moments bit for bit, scores, state, and no additional file.
+The script prints during which work the kills came. The exit status is 1 if a run ended differently.
 
-The processes that are killed are forked from one that has imported torch and done nothing else, which saves
-seconds each; that this makes no difference, a forked run that is left alone shows first.
+The processes that are killed are forked from one that has only imported torch, which saves seconds for
+each. A forked run that is not killed shows first that this makes no difference.
 """
 
 from __future__ import annotations
@@ -31,21 +32,25 @@ from typing import Any
 import yaml
 from safetensors import safe_open
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: no thread is there to be lost in a fork
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, because a fork loses threads
 
-import torch._dynamo  # noqa: F401  what the first optimizer imports, which takes a while
-from helpers import sections
+import torch._dynamo  # noqa: F401  the first optimizer imports it, which takes a while
 
 from asr import commands
 from asr.model_folder import Bundle
 from asr.training import loop
+from asr.training.recognition import RecognitionTask
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
-SIZES = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
-MOMENTS = 0.6  # kills come within this share of the time that a whole run takes
+MOMENTS = 0.6  # kills come within this share of the time of a whole run
 CONFIG: dict[str, Any] = {
-    "model": SIZES | {"dropout": 0.1, "attention_dropout": 0.1},
+    "model": {
+        "front_end": {"channels": 4},
+        "encoder": {"n_layers": 1},
+        "decoder": {"n_layers": 1},
+        **{"d_model": 16, "n_heads": 2, "d_ffn": 32, "dropout": 0.1, "attention_dropout": 0.1},
+    },
     "data": {"train": [MANIFEST], "dev": [MANIFEST], "first": 6, "batch_seconds": 8},
     "augment": {
         "speeds": [0.9, 1.0, 1.1],
@@ -79,17 +84,17 @@ def main() -> None:
 
 
 def kill_and_resume(folder: Path, kills: int, draw: random.Random) -> bool:
-    """Kill so many times; whether every run ended as the one left alone did."""
+    """Kill runs so many times. Returns whether every run ended like the one that was not killed."""
     began = time.monotonic()
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
     command = [sys.executable, str(ROOT / "cli.py"), *arguments(folder, "alone")]
     subprocess.run(command, check=True, capture_output=True)
-    wanted = end_of(folder / "alone")
+    expected = end_of(folder / "alone")
     forked = time.monotonic()
-    sitting(folder, "forked")
+    run_part(folder, "forked")
     seconds = time.monotonic() - forked
-    same = _compare(folder, "forked", wanted)
-    print(f"left alone {seconds:.1f} s", flush=True)
+    same = _compare(folder, "forked", expected)
+    print(f"not killed: {seconds:.1f} s", flush=True)
 
     hit: Counter[str] = Counter()
     halves = runs = equal = 0
@@ -98,35 +103,37 @@ def kill_and_resume(folder: Path, kills: int, draw: random.Random) -> bool:
         while not ended:
             more = hit.total() < kills
             before = unfinished(folder / name)
-            phase = sitting(folder, name, draw.uniform(0.0, seconds * MOMENTS) if more else None)
+            phase = run_part(folder, name, draw.uniform(0.0, seconds * MOMENTS) if more else None)
             ended = phase == ""
             if not ended:
                 hit[phase] += 1
                 halves += bool(unfinished(folder / name) - before)
-        runs, equal = runs + 1, equal + _compare(folder, name, wanted)
-    print(f"{hit.total()} kills, {runs} runs, {equal} of them equal to the one left alone")
+        runs, equal = runs + 1, equal + _compare(folder, name, expected)
+    print(f"{hit.total()} kills, {runs} runs, {equal} of them equal to the one that was not killed")
     print("killed during " + ", ".join(f"{phase}: {count}" for phase, count in hit.most_common()))
-    print(f"{halves} kills left something unfinished behind")
+    print(f"{halves} kills left unfinished files")
     passed = same and equal == runs
     print(f"{time.monotonic() - began:.0f} s in all; {'passed' if passed else 'FAILED'}")
     return passed
 
 
-def _compare(folder: Path, name: str, wanted: dict[str, Any]) -> bool:
+def _compare(folder: Path, name: str, expected: dict[str, Any]) -> bool:
     found = end_of(folder / name)
-    names = [file for file in sorted(wanted | found) if wanted.get(file) != found.get(file)]
+    names = [file for file in sorted(expected | found) if expected.get(file) != found.get(file)]
     print(f"{name}: " + (f"DIFFERS in {', '.join(names)}" if names else "equal"), flush=True)
     return not names
 
 
 def arguments(folder: Path, name: str) -> list[str]:
-    """Of the command line: --resume where there is something to resume."""
-    resume = ["--resume"] if (folder / name / "config.json").exists() else []
-    return ["train", str(folder / "config.yaml"), "--run", str(folder / name), "--device", "cpu", *resume]
+    """The arguments of the command line."""
+    run = ["--run", str(folder / name), "--resume-if-possible"]
+    return ["train", str(folder / "config.yaml"), *run, "--device", "cpu"]
 
 
-def sitting(folder: Path, name: str, seconds: float | None = None) -> str:
-    """Go on with a run, and kill it after so many seconds; what it was doing, or "" where it ended before."""
+def run_part(folder: Path, name: str, seconds: float | None = None) -> str:
+    """Continue a run, and kill it after so many seconds. Returns its work at that moment, "" if it ended
+    before.
+    """
     process = multiprocessing.get_context("fork").Process(
         target=train, args=(folder, arguments(folder, name))
     )
@@ -147,13 +154,14 @@ def unfinished(run: Path) -> set[Path]:
 
 
 def end_of(run: Path) -> dict[str, Any]:
-    """All files of a run by name, as far as they must be equal: not times, nor curves."""
+    """The content of all files of a run by name, without times and curves, which may differ."""
     found: dict[str, Any] = {}
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = str(path.relative_to(run))
         if path.name == "trainer.json":
-            found[name] = json.loads(path.read_text(encoding="utf-8")) | {"seconds": None}
-        elif path.suffix == ".safetensors":  # whose metadata have no order
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = values | {"seconds": None, "checksums": None}
+        elif path.suffix == ".safetensors":  # its metadata have no order
             with safe_open(path, "numpy") as file:
                 tensors = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
                 found[name] = (tensors, file.metadata())
@@ -163,7 +171,7 @@ def end_of(run: Path) -> dict[str, Any]:
 
 
 def train(folder: Path, given: list[str]) -> None:
-    """The command line, which notes in a file what it is doing: that outlives a kill."""
+    """Run the command line and write its present work to a file, which a kill does not remove."""
     os.chdir(ROOT)
     os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     phases = os.open(folder / "phase", os.O_WRONLY | os.O_CREAT)
@@ -189,7 +197,7 @@ def train(folder: Path, given: list[str]) -> None:
     note("set-up")
     for place, name, phase, afterwards in (
         (loop, "check_memory", "set-up", "a step"),
-        (loop, "validate", "validation", None),
+        (RecognitionTask, "validate", "validation", None),
         (loop, "save_checkpoint", "writing a checkpoint", None),
         (Bundle, "save", "writing a model", None),
         (loop.Training, "_finish", "the end", None),

@@ -1,11 +1,11 @@
-"""What hot words do to rare words, and to the others.
+"""Measure the effect of hot words on rare words and on the other words.
 
     python benchmarks/hot_words.py TEST.jsonl --distractors TRAIN.jsonl [--model DIR] [--bonus 0.6 ...]
 
-The hot words are those of the test texts with four letters or more that occur once or twice in them and at
-most ten times in the training texts, and `--count` other words, as rare, of the training texts that the test
-texts do not have. Printed for beam search without them and with each bonus: the share of rare words that were
-missed, and the errors on the others (with all insertions) in percent of the others.
+The hot words are the rare words of the test texts (at least four letters, at most two occurrences there and
+ten in the training texts) and, as distractors, `--count` equally rare words of the training texts that do not
+occur in the test texts. For beam search without hot words and with each bonus, the script prints the share of
+rare words that were missed, and the errors on the other words (with all insertions) in percent of these.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from asr.transcription.transcript import Transcript
 
 
 def rare_words(test: Path, training: Path, words: int | None, count: int) -> tuple[list[str], list[str]]:
-    """The rare words of the test texts, and distractors."""
-    here, there = (
+    """The rare words of the test texts, and the distractors."""
+    in_test, in_training = (
         Counter(w for u in read_manifest(path) for w in (u.text or "").split()) for path in (test, training)
     )
-    rare = sorted(w for w, n in here.items() if n <= 2 and len(w) >= 4 and there[w] <= 10)
-    others = sorted(w for w, n in there.items() if n <= 10 and len(w) >= 4 and w not in here)
+    rare = sorted(w for w, n in in_test.items() if n <= 2 and len(w) >= 4 and in_training[w] <= 10)
+    others = sorted(w for w, n in in_training.items() if n <= 10 and len(w) >= 4 and w not in in_test)
     random.Random(0).shuffle(others)
     random.Random(0).shuffle(rare)
     return rare[:words], others[:count]
@@ -44,8 +44,8 @@ def main() -> None:
     )
     parser.add_argument("test", type=Path)
     parser.add_argument("--distractors", type=Path, required=True)
-    parser.add_argument("--words", type=int, help="rare words, drawn by chance; all if not given")
-    parser.add_argument("--count", type=int, default=100, help="distractors")
+    parser.add_argument("--words", type=int, help="number of rare words, drawn at random; default: all")
+    parser.add_argument("--count", type=int, default=100, help="number of distractors")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--beam", type=int, default=10)
@@ -55,11 +55,14 @@ def main() -> None:
     print(f"{len(rare)} rare words, {len(others)} distractors")
     bundle = load_model(options.model, options.device)
     references = {u.id: u.text or "" for u in read_manifest(options.test)}
+    inputs, unreadable = find_inputs([str(options.test)])
+    if unreadable:
+        raise unreadable[0]
     for bonus in (0.0, *options.bonus):
         how = DecodingOptions(
             decoder="beam", beam=options.beam, hot_words=(*rare, *others), hot_word_bonus=bonus
         )
-        results = Recognizer(bundle, options=how).transcribe_all(find_inputs([str(options.test)]))
+        results = Recognizer(bundle, options=how).transcribe_all(inputs)
         texts = {r.id: r.text for r in results if isinstance(r, Transcript)}
         found = score(references, texts)
         edits = [edit for utterance in found.utterances for edit in utterance.alignment]

@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from train_peers import Batch, System, make_batches, ours, speech2text, speechbrain
-
-from asr.config import Config
-from asr.model.encoder_decoder import EncoderDecoder
+from train_peers import Batch, Sizes, System, make_batches, ours, speech2text, speechbrain
 
 # The first kind whose name begins so takes the operator.
 KINDS = {
@@ -86,9 +84,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config: EncoderDecoder.Config = Config.model_validate({"model": {"preset": options.preset}}).model
+    config = Sizes.of_preset(options.preset)
     if options.channels:
-        config = config.model_copy(update={"conv_channels": options.channels})
+        config = replace(config, channels=options.channels)
     profiles = [Profile(SYSTEMS[name](config), options.precision == "bf16") for name in options.systems]
     batch = make_batches(options.seconds, 1)[0]
     for _ in range(options.steps + 1):

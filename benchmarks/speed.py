@@ -20,11 +20,11 @@ import torch
 
 from asr.config import load_config
 from asr.errors import AsrError
-from asr.training.checkpoints import Progress
 from asr.training.distributed import join
 from asr.training.optimizer import build_optimizer
-from asr.training.setup import set_up
+from asr.training.recognition import RecognitionTask
 from asr.training.steps import Step, steps
+from asr.training.train_state import TrainState
 from asr.transcription.inputs import find_inputs
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
@@ -49,12 +49,13 @@ def train(options: argparse.Namespace) -> None:
     """Time optimizer steps after a few that are not counted, in as many processes as torchrun started."""
     config = load_config(options.config, tuple(options.overrides))
     with join(options.device) as ranks:
-        setup = set_up(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
-        setup.bundle.to(ranks.device)
-        optimizer = build_optimizer(setup.bundle.network, config.optim)
+        task = RecognitionTask(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
+        task.bundle.to(ranks.device)
+        optimizer = build_optimizer(task.bundle.network, config.optim)
+        objective = ranks.wrap(task.objective())
         done: list[Step] = []
         began = 0.0
-        for step in steps(setup, optimizer, Progress(), ranks):
+        for step, _ in steps(task, objective, optimizer, config.train, config.optim, TrainState(), ranks):
             if step.number == options.warmup:
                 began = time.perf_counter()
             elif step.number > options.warmup:
@@ -65,12 +66,10 @@ def train(options: argparse.Namespace) -> None:
             torch.cuda.synchronize()
         wall = time.perf_counter() - began
     if ranks.main:
-        utterances, audio, wait = (
-            sum(getattr(s, name) for s in done) for name in ("utterances", "audio", "wait")
-        )
+        audio, wait = (sum(getattr(s, name) for s in done) for name in ("amount", "wait"))
         threads = f"{torch.get_num_threads()} threads each"
         print(f"{len(done)} steps, {audio:.1f} s of audio in {wall:.2f} s on {ranks}, {threads}")
-        rates = f"{utterances / wall:.1f} utterances/s   {audio / wall:.1f} s of audio/s"
+        rates = f"{audio / wall:.1f} s of audio/s"
         print(f"{rates}   data wait {wait / wall:.2%}")
 
 

@@ -6,7 +6,7 @@
 A step is forward, loss, backward, clipping and AdamW. Systems take turns batch by batch, so that whatever
 else the machine does meets all of them; a ratio is the median over the rounds of the peer's time by ours.
 Features are random numbers of realistic lengths and are given: their computation is not in the figures.
-Beside each peer stands our model with the peer's losses and a front end that makes a step no cheaper.
+Each peer is compared with our model with the peer's losses and a front end that makes a step no cheaper.
 
 `share` is the operations of a step (2 for a multiplication and addition; matrix products, convolutions,
 attention) by its time and by the matrix rate of the machine, which is measured in the same run.
@@ -18,7 +18,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, pad
 
-from asr.config import Config, TrainConfig
-from asr.model.encoder_decoder import EncoderDecoder
-from asr.tokenizers import BOS, EOS, PAD
+from asr.model.encoder_decoder import PRESETS, EncoderDecoder
+from asr.tokenizers import BOS, EOS, PAD, SpecialTokens
 from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
 
 N_MELS, FRAMES_PER_SECOND, CHARACTERS_PER_SECOND, VOCABULARY = 80, 100, 14, 32
+SPECIAL = SpecialTokens((BOS,), EOS, PAD, PAD, (PAD, BOS), VOCABULARY)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,41 @@ class Batch:
     def seconds(self) -> float:
         """Of audio, without padding."""
         return float(self.lengths.sum()) / FRAMES_PER_SECOND
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that our model and its peers share."""
+
+    d_model: int
+    n_heads: int
+    d_ffn: int
+    encoder_layers: int
+    decoder_layers: int
+    channels: int  # of our front end
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+
+    @classmethod
+    def of_preset(cls, name: str) -> Sizes:
+        """The sizes of one of our presets."""
+        given = PRESETS[name]
+        layers = given["encoder"]["n_layers"], given["decoder"]["n_layers"]
+        shared = (given[key] for key in ("d_model", "n_heads", "d_ffn"))
+        return cls(*shared, *layers, given["front_end"]["channels"])
+
+    def of_ours(self, ctc: bool) -> EncoderDecoder.Config:
+        """The configuration of our model."""
+        shared = ("d_model", "n_heads", "d_ffn", "dropout", "attention_dropout")
+        return EncoderDecoder.Config.model_validate(
+            {
+                "front_end": {"channels": self.channels},
+                "encoder": {"n_layers": self.encoder_layers},
+                "decoder": {"n_layers": self.decoder_layers},
+                "ctc": ctc,
+            }
+            | {name: getattr(self, name) for name in shared}
+        )
 
 
 @dataclass(eq=False)
@@ -75,19 +110,19 @@ class System:
         return found
 
 
-def ours(config: EncoderDecoder.Config, ctc_weight: float, name: str) -> System:
+def ours(config: Sizes, ctc_weight: float, name: str) -> System:
     """The model of this project."""
-    network = EncoderDecoder(config.model_copy(update={"ctc": ctc_weight > 0}), N_MELS, VOCABULARY)
-    train = TrainConfig(ctc_weight=ctc_weight)
+    network = EncoderDecoder(config.of_ours(ctc_weight > 0), N_MELS, VOCABULARY)
 
     def loss(batch: Batch) -> Tensor:
-        found = joint_loss(network, batch.features, batch.lengths, batch.tokens, batch.token_lengths, train)
+        memory = network.encode(batch.features, batch.lengths)
+        found = joint_loss(network, memory, batch.tokens, batch.token_lengths, SPECIAL, ctc_weight, 0.1)
         return found.total / int(batch.token_lengths.sum() + len(batch.tokens))
 
     return System(f"asr, {name}", network, loss)
 
 
-def speech2text(config: EncoderDecoder.Config) -> System:
+def speech2text(config: Sizes) -> System:
     """transformers' Speech2Text: two 1-d convolutions with GLU, cross-entropy alone."""
     from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 
@@ -126,7 +161,7 @@ def speech2text(config: EncoderDecoder.Config) -> System:
     return System("transformers Speech2Text", network, loss)
 
 
-def speechbrain(config: EncoderDecoder.Config) -> System:
+def speechbrain(config: Sizes) -> System:
     """SpeechBrain's TransformerASR with the front end and the losses of its LibriSpeech recipe."""
     from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
     from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
@@ -201,12 +236,10 @@ def make_batches(seconds: float, count: int) -> list[Batch]:
     return batches
 
 
-def matched(config: EncoderDecoder.Config, ctc_weight: float, peer: System, batch: Batch) -> System:
+def matched(config: Sizes, ctc_weight: float, peer: System, batch: Batch) -> System:
     """Our model with the narrowest front end that makes a step no cheaper than the peer's."""
     for channels in range(16, 513, 16):
-        system = ours(
-            config.model_copy(update={"conv_channels": channels}), ctc_weight, f"{channels} conv channels"
-        )
+        system = ours(replace(config, channels=channels), ctc_weight, f"{channels} conv channels")
         if system.flops(batch) >= peer.flops(batch):
             return system
     raise RuntimeError("no front end is as large as the peer's")
@@ -240,7 +273,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def compare(options: argparse.Namespace, precision: str) -> Iterator[str]:
     """Lines of a table for one precision."""
     device, bf16 = torch.device(options.device), precision == "bf16"
-    config = Config.model_validate({"model": {"preset": options.preset}}).model
+    config = Sizes.of_preset(options.preset)
     batches = make_batches(options.seconds, options.batches)
     short = min(batches, key=lambda batch: batch.seconds)
     peers = [build(config) for build in (PEERS[name] for name in options.peers)]

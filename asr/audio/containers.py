@@ -1,14 +1,14 @@
 """Which format a file has, and whether all the bytes are there that its header promises.
 
-libsndfile reads a file that is cut as if it were complete. So the sizes in the headers are compared with the size of
-the file first.
+libsndfile reads a file that is cut as if it were complete. So the sizes in the headers are first compared
+with the size of the file.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from asr.audio.mpeg import id3_length, mpeg_streams
 from asr.audio.ogg import ogg_streams
@@ -73,22 +73,22 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
         form = file.read(12)
         if form[:4] not in (b"RIFF", b"RIFX", b"RF64") or form[8:] != b"WAVE":
             break
-        order = "big" if form[:4] == b"RIFX" else "little"
+        order: Literal["big", "little"] = "big" if form[:4] == b"RIFX" else "little"
         at, long_size, patches, found = start + 12, 0, [], False
         while at + 8 <= size:
             file.seek(at)
             chunk = file.read(36)
-            length = int.from_bytes(chunk[4:8], order)  # type: ignore[arg-type]
+            length = int.from_bytes(chunk[4:8], order)
             if chunk[:4] == b"ds64":
                 long_size = int.from_bytes(chunk[16:24], "little")
             if chunk[:4] == b"data" and not found:
                 found = True
                 if form[:4] == b"RF64" and length == 0xFFFFFFFF and long_size:
                     length = long_size
-                elif length == 0 and at + 8 < size and int.from_bytes(form[4:8], order) + 8 + start < size:  # type: ignore[arg-type]
+                elif length == 0 and at + 8 < size and int.from_bytes(form[4:8], order) + 8 + start < size:
                     # A writer that streamed left 0 as the size: everything that follows is audio.
                     length = size - at - 8
-                    patches.append((at + 4, min(length, 0xFFFFFFFF).to_bytes(4, order)))  # type: ignore[arg-type]
+                    patches.append((at + 4, min(length, 0xFFFFFFFF).to_bytes(4, order)))
                 elif length >= _UNKNOWN_SIZE and at + 8 + length > size:
                     length = size - at - 8
                 # Some writers count the header as well.
@@ -145,8 +145,8 @@ def _au(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     """Sun's and NeXT's format: the offset and the size of the data follow the first four bytes."""
     file.seek(start)
     head = file.read(12)
-    order = "big" if head[:4] == b".snd" else "little"
-    offset, length = (int.from_bytes(head[i : i + 4], order) for i in (4, 8))  # type: ignore[arg-type]
+    order: Literal["big", "little"] = "big" if head[:4] == b".snd" else "little"
+    offset, length = (int.from_bytes(head[i : i + 4], order) for i in (4, 8))
     if length < _UNKNOWN_SIZE:
         _check_size(name, size - start - offset, length)
     return [Stream(start, size)]
@@ -167,7 +167,7 @@ def _nist(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
 
 
 def _flac(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
-    """FLAC: a stream begins with its mark and a STREAMINFO block of 34 bytes. Its end shows in decoding only."""
+    """FLAC: a stream begins with its mark and a STREAMINFO block of 34 bytes. The decoder finds its end."""
     starts = [
         at for mark in (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22") for at in _find(file, start, size, mark)
     ]

@@ -15,8 +15,8 @@ LOUD_RANGE_DB = 20.0  # frames within this range of the loudest ones count as sp
 def speech_level(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
     """The level of the loud frames of mono samples (samples,) in dBFS; -inf for silence.
 
-    Frames have 20 ms. Loud are those within 20 dB of the 95th percentile of all frames that are not silent, so
-    that neither pauses nor one click change the level.
+    Frames have 20 ms. Loud are those within 20 dB of the 95th percentile of all frames that are not silent,
+    so that neither pauses nor one click change the level.
     """
     energy = mean_squares(samples, max(1, int(FRAME * sample_rate)))
     energy = energy[energy > 10 ** (SILENCE_DB / 10)]
@@ -32,12 +32,12 @@ def normalize_level(
 ) -> np.ndarray:
     """Mono samples (samples,) with one gain, so that the level of the loud frames is -26 dBFS: float32.
 
-    `level` is the present level in dBFS, measured if it is None. The gain is at most 40 dB; silence is returned
-    unchanged. Peaks can exceed 1: nothing is clipped.
+    `level` is the present level in dBFS, measured if it is None. The gain is at most 40 dB; silence is
+    returned unchanged. Peaks can exceed 1: nothing is clipped.
 
-    A long recording can be normalized block by block in two ways. One gain for all of it: measure `speech_level` of
-    the first 30 seconds and give it as `level` for each block. A gain for each segment: normalize what `segments`
-    yields; this is better when speakers differ in level.
+    A long recording can be normalized block by block in two ways. One gain for all of it: measure
+    `speech_level` of the first 30 seconds and give it as `level` for each block. A gain for each segment:
+    normalize what `segments` yields; this is better when speakers differ in level.
     """
     if level is None:
         level = speech_level(samples, sample_rate)

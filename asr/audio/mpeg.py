@@ -1,8 +1,8 @@
 """MPEG audio (MP3): the frames are counted, and concatenated files are split.
 
-mpg123 skips damaged frames, guesses the length of a stream without a Xing header, and stops where the first Xing
-header says. So every frame header is checked here first, and each stream gets a correct Xing header.
-Sources: ISO/IEC 11172-3 and 13818-3 (frames), "MP3 Infotag, revision 1" (LAME) and the VBRI header of Fraunhofer.
+mpg123 skips damaged frames, guesses the length of a stream without a Xing header, and stops where the first
+Xing header says. So every frame header is checked here first, and each stream gets a correct Xing header.
+Sources: ISO/IEC 11172-3 and 13818-3 (frames), LAME's "Mp3 Info Tag", the VBRI header of Fraunhofer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Part:
     start: int
     frame: Frame  # its first one
     header: bytes
-    tagged: bool  # the first frame holds a Xing or VBRI header and no audio
+    tag: str  # "Xing", "VBRI" or "damaged" if the first frame holds such a header and no audio, else ""
     promised: int | None  # frames according to that header
     promised_bytes: int | None
     count: int = 0  # frames of audio
@@ -74,8 +74,8 @@ def parse_header(header: bytes) -> Frame | None:
 def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     """The MPEG streams in [start, size) of a file; empty when it is no MPEG audio.
 
-    Raises AsrError when bytes between frames are neither a frame nor a tag, when the last frame is cut, and when
-    there are fewer frames than the Xing or VBRI header says.
+    Raises AsrError when bytes between frames are neither a frame nor a tag, when the last frame is cut, and
+    when there are fewer frames than the Xing or VBRI header says.
     """
     at = _first_frame(file, start, size)
     parts: list[_Part] = []
@@ -94,8 +94,7 @@ def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Strea
         part = parts[-1] if parts else None
         tag = _xing(file, at, head, frame)
         if part is None or tag or frame.kind != part.frame.kind:
-            promised, promised_bytes = tag or (None, None)
-            part = _Part(at, frame, head[:4], tag is not None, promised, promised_bytes)
+            part = _Part(at, frame, head[:4], *(tag or ("", None, None)))
             parts.append(part)
         if tag is None:
             part.count += 1
@@ -103,10 +102,10 @@ def mpeg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Strea
         part.stop = at
     for part in parts:
         present = part.stop - part.start
-        if part.promised is not None and part.count < part.promised:
-            # Some encoders count the frame of the header as well; then the number of bytes agrees.
-            if part.promised - part.count > 1 or present < (part.promised_bytes or 1 << 62):
-                raise truncated(name, f"{part.count} MPEG frames where the header says {part.promised}")
+        missing = (part.promised or 0) - part.count
+        # Some encoders count the frame of the header as well; then the number of bytes agrees.
+        if missing > 1 or (missing == 1 and present < (part.promised_bytes or 1 << 62)):
+            raise truncated(name, f"{part.count} MPEG frames where the header says {part.promised}")
     return [_stream(part) for part in parts if part.count]
 
 
@@ -114,6 +113,8 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     """The offset of the first frame that is followed by a second one of its kind, or that is the last one."""
     file.seek(start)
     window = file.read(_JUNK)
+    if parse_header(window[:4]):  # this is MPEG audio: a wrong second frame is damage
+        return start
     at = window.find(b"\xff")
     while at >= 0:
         frame = parse_header(window[at : at + 4])
@@ -126,8 +127,8 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     return None
 
 
-def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[int | None, int | None] | None:
-    """Frames and bytes of a Xing, Info or VBRI header, None for each that it omits; None for other frames."""
+def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int | None, int | None] | None:
+    """Kind, frames and bytes of a Xing or VBRI header, None for what it omits; None for other frames."""
     if frame.kind[1] != 3:
         return None
     for place in (4 + frame.side_info, 6 + frame.side_info):  # the second: after a checksum of two bytes
@@ -136,10 +137,24 @@ def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[int | Non
             fields = [int.from_bytes(head[place + i : place + i + 4], "big") for i in (8, 12)]
             count = fields[0] if flags & 1 else None
             length = fields[flags & 1] if flags & 2 else None
-            return count, length
+            file.seek(at)
+            return "Xing" if _is_intact(file.read(place + 156), place) else "damaged", count, length
     if head[36:40] == b"VBRI":
-        return int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
+        return "VBRI", int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big")
     return None
+
+
+def _is_intact(frame: bytes, place: int) -> bool:
+    """Whether the checksum of LAME's tag, which begins with "Xing" at `place`, is right or absent.
+
+    A damaged tag would have up to 4095 samples cut off at each end.
+    """
+    crc = 0
+    for byte in frame[: place + 154]:  # CRC-16 with the polynomial 0x8005, reflected
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+    return not any(frame[place + 120 : place + 156]) or crc.to_bytes(2, "big") == frame[place + 154 :]
 
 
 def _tag_length(file: BinaryIO, at: int, size: int, head: bytes) -> int:
@@ -155,8 +170,12 @@ def _tag_length(file: BinaryIO, at: int, size: int, head: bytes) -> int:
     file.seek(at)
     if head.startswith(b"LYRICSBEGIN"):
         return file.read(1 << 20).find(b"LYRICS200") + 9
-    block = file.read(1 << 16)
-    return len(block) - len(block.lstrip(b"\0"))
+    zeros, block = 0, b""
+    while not block.strip(b"\0") and (block := file.read(1 << 16)):
+        zeros += len(block) - len(block.lstrip(b"\0"))
+    # Zeros before a frame take the place of lost frames.
+    rest = block.lstrip(b"\0")
+    return zeros if not rest or rest.startswith((b"TAG", b"ID3", b"APETAGEX")) else 0
 
 
 def id3_length(head: bytes) -> int:
@@ -170,11 +189,11 @@ def id3_length(head: bytes) -> int:
 
 
 def _stream(part: _Part) -> Stream:
-    """The bytes of a part; before them a Xing header with the true number of frames, if its own is not right."""
+    """The bytes of a part, after a Xing header with the true number of frames if its own is not right."""
     least = (part.count - 4) * part.frame.samples  # encoder delay and padding are fewer than four frames
-    if part.frame.kind[1] != 3 or part.count == part.promised:
+    if part.frame.kind[1] != 3 or (part.tag == "Xing" and part.count == part.promised):
         return Stream(part.start, part.stop, least=least)
-    start = part.start + (part.frame.length if part.tagged else 0)
+    start = part.start + (part.frame.length if part.tag else 0)
     header = bytearray(part.header)
     header[1] |= 1  # no checksum
     for bitrate in range(1, 15):  # the smallest frame that has room

@@ -1,7 +1,7 @@
 """Messages of mpg123, the MP3 decoder inside libsndfile, are kept off the terminal.
 
-mpg123 writes to the `stderr` of the C library. That variable is redirected while a call runs. File descriptor 2 stays
-as it is, so messages of Python in other threads are not lost.
+mpg123 writes to the `stderr` of the C library. That variable is redirected while a call runs. File descriptor
+2 stays as it is, so messages of Python in other threads are not lost.
 """
 
 from __future__ import annotations

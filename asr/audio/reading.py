@@ -22,13 +22,23 @@ import soxr
 
 from asr.audio.containers import find_streams
 from asr.audio.quiet import quiet_c_stderr
-from asr.audio.samples import RESAMPLER, SAMPLE_RATE, check_rate, check_samples, mix, scale_for
+from asr.audio.samples import (
+    LARGEST_DECODED,
+    LARGEST_FLOAT,
+    RESAMPLER,
+    SAMPLE_RATE,
+    check_rate,
+    check_samples,
+    mix,
+    scale_for,
+)
 from asr.audio.stream import Stream, StreamReader, truncated
 from asr.errors import AsrError
 from asr.files import printable
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
+_FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold samples outside [-1, 1]
 _BLOCK = 1 << 18  # frames decoded at a time; this limits memory for files of many channels
 _UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames for a FLAC stream that does not know its length
 _MP3_WARM_UP = (
@@ -45,13 +55,13 @@ def read(
 ) -> np.ndarray:
     """The samples of `source` from `start` for `duration` seconds: float32 (samples,), nominally in [-1, 1].
 
-    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name` stands
-    for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the other, each
-    resampled from its own rate. A `duration` beyond the end gives what is there. Float files with 16-bit
-    values are scaled, with a UserWarning (see `from_array`).
+    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name`
+    stands for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the
+    other, each resampled from its own rate. A `duration` beyond the end gives what is there. Float files with
+    16-bit values are scaled, with a UserWarning (see `from_array`).
 
-    Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has impossible
-    samples or an impossible rate, and for a `start` at or beyond the end.
+    Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has
+    impossible samples or an impossible rate, and for a `start` at or beyond the end.
     """
     check_rate(sample_rate, "requested sample rate")
     with _opened(source, name) as file:
@@ -79,8 +89,8 @@ def blocks(
 ) -> Iterator[np.ndarray]:
     """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
 
-    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its peak.
-    Raises AsrError as `read` does, for some defects only when their block is reached.
+    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its
+    peak. Raises AsrError as `read` does, for some defects only when their block is reached.
     """
     check_rate(sample_rate, "requested sample rate")
     if not (math.isfinite(seconds) and seconds > 0):
@@ -113,7 +123,7 @@ def duration(source: Source, name: str | None = None) -> float:
                 frames = _count(file, stream, sound)
                 if frames and sound.format == "FLAC":
                     # Its header says nothing about truncation: the last frame must be there.
-                    _skip(sound, frames - 1)
+                    _skip_checked(file, sound, frames - 1)
                     if _read(file, sound, 1, frames - 1).shape[0] == 0:
                         raise truncated(file.name, f"fewer samples than the {frames} of the FLAC header")
                 total += frames / sound.samplerate
@@ -131,7 +141,7 @@ class _File(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Decoded audio: float32 (samples,), the number and the rate of its stream, the largest magnitude."""
+    """Decoded audio: float32 (samples,), the number and the rate of its stream, the peak if floats."""
 
     mono: np.ndarray
     stream: int
@@ -231,7 +241,7 @@ def _decoder(file: _File, stream: Stream) -> _ForwardSound:
             raise _unreadable(file.name, reader.error) from None
         detail = getattr(error, "error_string", "no header").rstrip(".")
         raise AsrError(
-            f"{file.name}: not an audio file that can be read ({detail}); check it, or convert it to wav or flac"
+            f"{file.name}: not an audio file that can be read ({detail}); convert it to wav or flac"
         ) from None
     if sound.frames < stream.least:
         sound.close()
@@ -253,7 +263,7 @@ def _count(file: _File, stream: Stream, sound: _ForwardSound) -> int:
 def _has_floats(file: _File) -> bool:
     for stream in file.streams:
         with _decoder(file, stream) as sound:
-            if sound.subtype in ("FLOAT", "DOUBLE"):
+            if sound.subtype in _FLOATS:
                 return True
     return False
 
@@ -279,6 +289,7 @@ def _decode(
             if left <= 0:
                 continue
             found, at, size = True, first, _BLOCK
+            floats = sound.subtype in _FLOATS
             if block_seconds is not None:
                 size = max(1, round(min(block_seconds, left / rate) * rate))
             if remaining is not None:
@@ -288,7 +299,8 @@ def _decode(
                 samples = _read(file, sound, min(size, left), at)
                 if not len(samples):
                     raise truncated(name, f"{at / rate:.2f} s of audio where {offset:.2f} s are promised")
-                yield _Block(mix(samples), number, rate, check_samples(samples, name, at, rate))
+                peak = check_samples(samples, name, at, rate, LARGEST_FLOAT if floats else LARGEST_DECODED)
+                yield _Block(mix(samples), number, rate, peak if floats else 0.0)
                 left -= len(samples)
                 at += len(samples)
     if not offset:
@@ -308,7 +320,9 @@ def _read(file: _File, sound: _ForwardSound, frames: int, at: int) -> np.ndarray
         raise _unreadable(file.name, error)
     if samples is None:
         second = at / sound.samplerate
-        raise AsrError(f"{file.name}: damaged or truncated after {second:.2f} s; copy it again") from None
+        raise AsrError(
+            f"{file.name}: damaged or truncated at {second:.2f} s or later; copy it again"
+        ) from None
     return samples
 
 
@@ -321,7 +335,7 @@ def _skip_checked(file: _File, sound: _ForwardSound, frames: int) -> None:
 
 
 def _skip(sound: _ForwardSound, frames: int) -> None:
-    """Go to a frame, by decoding where one cannot jump: in some encodings, and just before the frame in an MP3."""
+    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
     if frames and sound.frames < _UNKNOWN and sound.can_seek():
         jump = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
         with quiet_c_stderr():

@@ -16,16 +16,17 @@ RESAMPLER = "HQ"  # soxr's 20-bit filter: aliases stay below the noise of 16-bit
 
 _FULL_SCALE = 32768.0  # of 16-bit samples
 _INT16_FROM = 100.0  # a float that large cannot be meant for [-1, 1]; it is a 16-bit sample
-_LARGEST = 2 * _FULL_SCALE
+LARGEST_FLOAT = 2 * _FULL_SCALE
+LARGEST_DECODED = _INT16_FROM  # from compressed audio; above it, the audio is damaged
 
 
 def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """An array (samples,) or (samples, channels) as `read` returns it: float32 (samples,) at `sample_rate`.
 
-    int16, int32 and uint8 are scaled to [-1, 1]. Floats are taken as they are, unless the largest magnitude is
-    100 or more: then they are taken for 16-bit samples, divided by 32768, and a UserWarning says so. Raises
-    AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, and rates outside
-    1 kHz to 1 MHz.
+    int16, int32 and uint8 are scaled to [-1, 1]. Floats are taken as they are, unless the largest magnitude
+    is 100 or more: then they are taken for 16-bit samples, divided by 32768, and a UserWarning says so.
+    Raises AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, and rates
+    outside 1 kHz to 1 MHz.
     """
     name = "audio array"
     check_rate(source_rate, name)
@@ -46,7 +47,9 @@ def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPL
     return soxr.resample(mono, source_rate, sample_rate, RESAMPLER)
 
 
-def check_samples(samples: np.ndarray, name: str, first: int, rate: float) -> float:
+def check_samples(
+    samples: np.ndarray, name: str, first: int, rate: float, largest: float = LARGEST_FLOAT
+) -> float:
     """The largest magnitude. Raises AsrError with the time of the first sample that is impossible.
 
     `first` is the position of samples[0] in the recording.
@@ -54,10 +57,10 @@ def check_samples(samples: np.ndarray, name: str, first: int, rate: float) -> fl
     if not samples.size:
         return 0.0
     peak = max(float(samples.max()), -float(samples.min()))  # NaN if a sample is NaN
-    if peak <= _LARGEST:
+    if peak <= largest:
         return peak
     with np.errstate(invalid="ignore"):
-        bad = np.argwhere(~(np.abs(samples) <= _LARGEST))[0]
+        bad = np.argwhere(~(np.abs(samples) <= largest))[0]
     value, second = float(samples[tuple(bad)]), (first + int(bad[0])) / rate
     kind = f"sample of size {value:g}" if math.isfinite(value) else "NaN or infinite sample"
     raise AsrError(f"{name}: {kind} at {second:.3f} s; repair or leave out this audio")
@@ -82,7 +85,7 @@ def mix(samples: np.ndarray) -> np.ndarray:
 
 
 def check_rate(rate: float, name: str) -> None:
-    """Raise AsrError for a rate outside 1 kHz to 1 MHz: from 1 Hz, a short file would become hours of audio."""
+    """Raise AsrError for a rate outside 1 kHz to 1 MHz: at 1 Hz, a short file is hours of audio."""
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AsrError(
             f"{name}: sample rate of {rate} Hz is impossible; give {LOWEST_RATE} to {HIGHEST_RATE} Hz"

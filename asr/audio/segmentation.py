@@ -15,18 +15,18 @@ CLEARER = 0.1  # a pause in the first half is preferred only if its energy is be
 def segments(
     blocks: Iterable[np.ndarray], sample_rate: int, longest_seconds: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Cut a recording, given in blocks (samples,), into pieces of at most `longest_seconds`: (start, samples).
+    """Cut a recording, given in blocks (samples,), into pieces of `longest_seconds` at most.
 
-    `start` is in seconds. Each cut is in the middle of the quietest 0.2 s of the second half of the longest piece.
-    If that is no pause, but there is one in the first half, the cut is there. Only without any pause can a cut
-    fall into a word. Stretches of silence are left out, and a piece begins and ends at most 0.2 s before and
-    after its sound. Cuts depend on the samples and on `longest_seconds` alone, not on the sizes of the blocks.
-    Memory holds one piece and one block.
+    Yields (start in seconds, samples). Each cut is in the middle of the quietest 0.2 s of the second half of
+    the longest piece. If the first half has a much quieter place, a pause, the cut is there. Only without any
+    pause can a cut fall into a word. Stretches of silence are left out, and a piece begins and ends at most
+    0.2 s before and after its sound. Cuts depend on the samples and on `longest_seconds` alone, not on the
+    sizes of the blocks. Memory holds one piece and one block.
     """
     held, start = (
         np.zeros(0, np.float32),
         0,
-    )  # `start` is the position of held[0] in the recording, in samples
+    )  # `start`: position of held[0], in samples
     longest = max(1, int(longest_seconds * sample_rate))
     for block in blocks:
         held = np.concatenate([held, block])
@@ -41,22 +41,22 @@ def _best_cut(samples: np.ndarray, sample_rate: int) -> int:
     """Where to cut the longest possible piece (samples,)."""
     half = len(samples) // 2
     cut, energy = _quietest(samples[half:], sample_rate)
-    early_cut, early_energy = _quietest(samples[:half], sample_rate)
-    if early_energy < CLEARER * energy and early_cut:
+    early_cut, early_energy = _quietest(samples[:half], sample_rate, last=True)
+    if early_cut and early_energy < CLEARER * energy:
         return early_cut
     return max(1, half + cut)
 
 
-def _quietest(samples: np.ndarray, sample_rate: int) -> tuple[int, float]:
-    """The middle of the quietest stretch of PAUSE seconds, the last one of equals, and its mean square."""
+def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tuple[int, float]:
+    """The middle and the energy of the quietest PAUSE seconds, the first or the last of equals."""
     frame = max(1, int(FRAME * sample_rate))
-    stretch = max(1, min(len(samples), int(PAUSE * sample_rate)))
-    sums = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    energy = (sums[stretch:] - sums[:-stretch])[::frame]
+    energy = mean_squares(samples[: len(samples) // frame * frame], frame)
+    stretch = max(1, min(len(energy), round(PAUSE / FRAME)))
     if not len(energy):
         return 0, 0.0
-    last = len(energy) - 1 - int(energy[::-1].argmin())
-    return last * frame + stretch // 2, float(energy[last]) / stretch
+    sums = np.lib.stride_tricks.sliding_window_view(energy, stretch).sum(1)
+    index = len(sums) - 1 - int(sums[::-1].argmin()) if last else int(sums.argmin())
+    return index * frame + stretch * frame // 2, float(sums[index])
 
 
 def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:

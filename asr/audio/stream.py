@@ -40,7 +40,7 @@ class StreamReader:
     def read(self, size: int = -1) -> bytes:
         size = max(0, self._size - self._at if size < 0 else min(size, self._size - self._at))
         prefix = self._stream.prefix[self._at : self._at + size]
-        place = self._stream.start + self._at + len(prefix) - len(self._stream.prefix)
+        place = self._stream.start + max(0, self._at - len(self._stream.prefix))
         try:
             self._file.seek(place)
             data = self._file.read(size - len(prefix))

@@ -13,7 +13,7 @@ def info(
         Path | None, typer.Option(help="Model folder; the model that ships if not given.")
     ] = None,
 ) -> None:
-    """Show versions, devices, and what a model is: sizes, vocabulary, what it was trained to."""
-    from asr.describe import describe
+    """Show versions, devices, and a model: sizes, vocabulary, results of its training."""
+    from asr.model_summary import summary
 
-    typer.echo(describe(model))
+    typer.echo(summary(model))

@@ -1,4 +1,4 @@
-"""`asr runs`: the runs of a folder side by side."""
+"""`asr runs`: a table of the runs of a folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def runs(
         bool, typer.Option("--json", help="Print one JSON list, with all settings and validations.")
     ] = False,
 ) -> None:
-    """List runs: how far they are, their best scores on the dev set, and the settings in which they differ.
+    """List runs: their progress, their best scores on the dev set, and the settings in which they differ.
 
-    A terminal gets a table, anything else tab-separated values. A run that cannot be read is listed as
-    broken. Whether a run is still going on its files do not tell: look at when it was saved last.
+    The output is a table in a terminal, otherwise tab-separated values. A run that cannot be read is
+    listed as broken. The files do not show whether a process still works on a run: look at the time of
+    the last save.
     """
     from asr.training import runs as found
 

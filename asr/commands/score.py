@@ -29,7 +29,7 @@ def score(
     ] = None,
     unit: Annotated[
         Literal["auto", "words", "chars", "mixed"],
-        typer.Option(help="What is counted; auto: characters for Chinese, Japanese, Thai, else words."),
+        typer.Option(help="Unit of the rate; auto: characters for Chinese, Japanese, Thai, else words."),
     ] = "auto",
     normalize: Annotated[
         Literal["none", "case", "basic", "english"],
@@ -58,7 +58,7 @@ def score(
         str,
         typer.Option(
             metavar="KEY",
-            help="What the bootstrap draws: utterance, speaker or any key of REF.",
+            help="Unit of the bootstrap: utterance, speaker or any key of REF.",
             show_default="auto: speaker if REF names at least two",
         ),
     ] = "auto",

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue a run that was stopped. It is an error if there is none.")
+]
+ResumeIfPossible = Annotated[
+    bool, typer.Option("--resume-if-possible", help="Continue a run if there is one, otherwise start it.")
+]
 
 
 def train(
@@ -16,22 +23,25 @@ def train(
     ] = None,
     run: Annotated[
         Path,
-        # torchrun takes an argument --run for one of its own, cut short.
-        typer.Option("--run", "--run-dir", help="Folder of this run; made, and in the end a model folder."),
+        # torchrun takes --run for an abbreviation of one of its own options.
+        typer.Option("--run", "--run-dir", help="Folder of this run, which becomes a model folder."),
     ] = Path("runs/run"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
+    resume: Resume = False,
+    resume_if_possible: ResumeIfPossible = False,
     overfit: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Learn the first N training utterances by heart: a check of the whole path."
-        ),
+        typer.Option(min=1, help="Learn N training utterances with different texts by heart, as a check."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would cost: size, operations, time, memory.")
+        bool, typer.Option("--dry-run", help="Only print the cost: size, operations, time, memory.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Train a model as a YAML file says; validate, checkpoint and resume on the way."""
+    """Train the model of a YAML file, with validations and checkpoints.
+
+    The exit status is 0 for a finished run, 128 + the signal for one that was stopped and saved, and 1 for a
+    run that learnt nothing or had to stop.
+    """
     from asr.config import load_config
     from asr.errors import AsrError
     from asr.training.estimate import dry_run as print_costs
@@ -40,8 +50,13 @@ def train(
     settings = load_config(config, tuple(overrides or ()))
     if overfit:
         settings = settings.overfit(overfit)
-    if dry_run and resume:
-        raise AsrError("--dry-run: begins nothing and resumes nothing; leave out --resume")
+    if dry_run and (resume or resume_if_possible):
+        raise AsrError("--dry-run starts nothing and resumes nothing; leave out --resume")
     if dry_run:
         return print_costs(settings, device)
-    raise typer.Exit(run_training(settings, run, resume, device))
+    raise typer.Exit(run_training(settings, run, which(resume, resume_if_possible), device))
+
+
+def which(resume: bool, if_possible: bool) -> Literal["never", "always", "if_possible"]:
+    """The meaning of the two options."""
+    return "if_possible" if if_possible else "always" if resume else "never"

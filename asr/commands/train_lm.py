@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from asr.commands.train import Resume, ResumeIfPossible, which
+
 
 def train_lm(
     config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
@@ -15,14 +17,18 @@ def train_lm(
         typer.Argument(help="Settings that differ, such as train.steps=2000 data.case=upper."),
     ] = None,
     run: Annotated[
-        Path, typer.Option(help="Folder of this run; made, and in the end a language model's folder.")
+        Path,
+        typer.Option(
+            "--run", "--run-dir", help="Folder of this run, which becomes a language model's folder."
+        ),
     ] = Path("runs/lm"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
+    resume: Resume = False,
+    resume_if_possible: ResumeIfPossible = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Train a character language model on plain text, one sentence a line."""
+    """Train a language model on plain text, one sentence per line."""
     from asr.config import load_language_config
-    from asr.training.language import train_language_model
+    from asr.training.loop import train as run_training
 
     settings = load_language_config(config, tuple(overrides or ()))
-    raise typer.Exit(train_language_model(settings, run, resume, device))
+    raise typer.Exit(run_training(settings, run, which(resume, resume_if_possible), device))

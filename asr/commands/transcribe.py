@@ -116,7 +116,8 @@ def transcribe(
     Files that cannot be read are reported and the others are transcribed. The exit status is then 1.
     """
     from asr.decoding import DecodingOptions
-    from asr.transcription.job import Output, read_hot_words, transcribe_inputs
+    from asr.transcription.job import read_hot_words, transcribe_inputs
+    from asr.transcription.output import Output
 
     options = DecodingOptions(
         **({"decoder": decoder.value} if decoder else {}),

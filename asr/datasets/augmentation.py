@@ -1,8 +1,8 @@
-"""What is done to the audio of an example once its recordings are joined: a room, another level, noise.
+"""Changes of the audio of an example after its recordings are joined: a room, another level, noise.
 
-In the order of nature: the voice sounds in a room, and noise is added where the microphone is. All of it is
-a function of the example's key, each step drawing from a stream of its own: to switch one off leaves the
-others as they were.
+The order follows nature: a voice sounds in a room, and noise is added at the microphone. All changes are
+a function of the example's key. Each has its own random stream, so switching one off does not change the
+others.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 import soundfile
 
 from asr import audio
-from asr.config import AugmentConfig
 from asr.datasets.batching import Stream, random_stream
+from asr.datasets.settings import AugmentConfig
 from asr.errors import AsrError
 
-HELD_MB = 256  # of a folder's recordings are kept in memory, decoded; the others are read each time
-SPEECH_DB = (
-    -26.0
-)  # dBFS, the usual level of speech (ITU-T P.56): noise alone is as loud as it would be beside it
+KEPT_MB = 256  # decoded recordings of a folder that are kept in memory; others are read each time
+# dBFS, the usual level of speech (ITU-T P.56). Noise without speech is as loud as it would be with this
+# speech.
+SPEECH_DB = -26.0
 
 
 class Augmenter:
-    """Rooms, gain and noise as a configuration asks for them, for audio at `sample_rate`.
+    """Rooms, gain and noise of a configuration, for audio at `sample_rate`.
 
     Raises AsrError for a folder that is missing, holds no audio, or holds a file that cannot be read.
     """
@@ -38,9 +38,9 @@ class Augmenter:
     def __call__(
         self, samples: np.ndarray, spoken: int, key: tuple[int, int, int]
     ) -> tuple[np.ndarray, list[str]]:
-        """The audio (samples,) of the example `key` as the model hears it, and what was done to it.
+        """The changed audio (samples,) of the example `key`, and a description of each change.
 
-        `spoken` samples of it are recordings, the others pauses between them. Its length does not change.
+        `spoken` of the samples are recordings, the others are pauses. The length does not change.
         """
         config, done = self.config, []
         if config.rooms and self._rooms:
@@ -72,8 +72,9 @@ class Augmenter:
 class Folder:
     """The audio files in and below a folder, in the order of their names, at one rate.
 
-    What is held in memory follows from the files alone, so that every process hears the same. With `mix`
-    channels are mixed; room responses of several microphones are not to be: the first one is taken.
+    The files that are kept in memory depend on the files alone, so that all processes get the same
+    samples. With `mix` channels are mixed. Room responses of several microphones must not be mixed, so
+    the first one is used.
     """
 
     def __init__(self, folder: Path, key: str, sample_rate: int, mix: bool = True) -> None:
@@ -86,13 +87,13 @@ class Folder:
             raise AsrError(
                 f"{key}: no audio in {folder}; name a folder that holds {' '.join(audio.EXTENSIONS)}"
             )
-        self._seconds, self._held, room = [], dict[int, np.ndarray](), HELD_MB * 2**20
+        self._seconds, self._kept, room = [], dict[int, np.ndarray](), KEPT_MB * 2**20
         for place, file in enumerate(self.files):
             try:
                 self._seconds.append(audio.duration(file))
                 room -= round(self._seconds[-1] * sample_rate) * 4
                 if room >= 0:
-                    self._held[place] = self._read(file)
+                    self._kept[place] = self._read(file)
             except AsrError as error:
                 raise AsrError(f"{key}: {error}") from None
 
@@ -101,15 +102,15 @@ class Folder:
 
     def whole(self, place: int) -> np.ndarray:
         """All samples (n,) float32 of a file."""
-        held = self._held.get(place)
-        return self._read(self.files[place]) if held is None else held
+        kept = self._kept.get(place)
+        return self._read(self.files[place]) if kept is None else kept
 
     def excerpt(self, place: int, fraction: float, count: int) -> np.ndarray:
-        """Samples (count,) of a file from a place on that `fraction` chooses; a short one is repeated."""
-        seconds, wanted = self._seconds[place], count / self.sample_rate
-        if place not in self._held and seconds > wanted:
-            start = fraction * (seconds - wanted)
-            return np.resize(audio.read(self.files[place], self.sample_rate, start, wanted), count)
+        """Samples (count,) of a file. `fraction` chooses where they start. A short file is repeated."""
+        seconds, needed = self._seconds[place], count / self.sample_rate
+        if place not in self._kept and seconds > needed:
+            start = fraction * (seconds - needed)
+            return np.resize(audio.read(self.files[place], self.sample_rate, start, needed), count)
         samples = self.whole(place)
         start = int(fraction * (len(samples) - count + 1 if len(samples) >= count else len(samples)))
         return samples.take(np.arange(start, start + count), mode="wrap")
@@ -129,13 +130,15 @@ class Folder:
 
 
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """Audio (n,) as heard in a room with this impulse response (m,): (n,), as loud as before.
+    """Audio (n,) in a room with this impulse response (m,): (n,), as loud as before.
 
-    The direct sound, taken to be the response's highest peak, stays where it was, so that texts and times
-    hold; reverberation beyond the end is cut off. Ko et al. 2017, "A study on data augmentation of
+    The highest peak of the response is taken for the direct sound. It stays in its place, so texts and times
+    remain right. Reverberation after the end is removed. Ko et al. 2017, "A study on data augmentation of
     reverberant speech for robust speech recognition".
     """
-    from scipy.signal import fftconvolve  # late: the import takes longer than reading a short manifest
+    from scipy.signal import (
+        fftconvolve,
+    )  # here, because the import takes longer than reading a short manifest
 
     direct = int(np.abs(response).argmax())
     wet = fftconvolve(samples, response)[direct : direct + len(samples)].astype(np.float32)
@@ -144,9 +147,10 @@ def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def add_noise(samples: np.ndarray, noise: np.ndarray, snr_db: float, spoken: int) -> np.ndarray:
-    """Audio (n,) with noise (n,) so loud that the power of speech is `snr_db` above its power.
+    """Audio (n,) with noise (n,) at a signal-to-noise ratio in dB.
 
-    `spoken` samples are speech: pauses do not make it softer. Where there is no speech, `SPEECH_DB` counts.
+    The power of the speech is that of the `spoken` samples, so pauses do not lower it. Without speech it is
+    `SPEECH_DB`.
     """
     speech, noise_power = _energy(samples), _energy(noise) / len(noise)
     if not noise_power:

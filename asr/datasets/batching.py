@@ -1,7 +1,8 @@
-"""Which examples an epoch has, and in which batches: a function of (seed, epoch) and nothing else.
+"""The examples of an epoch and their batches, a function of (seed, epoch) and nothing else.
 
-A plan of 30 million utterances (100,000 hours) and 1.5 million joined strings takes 10 s of one core; the
-most that the process takes, the corpus and the plan before included, is 1.74 GB (`benchmarks/plan.py`).
+A plan of 30 million utterances (100,000 hours) and 1.5 million joined strings takes 10 s of one core. The
+peak memory of the process, with the corpus and the plan of the epoch before, is 1.74 GB
+(`benchmarks/plan.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from enum import IntEnum
 
 import numpy as np
 
-from asr.config import AugmentConfig, DataConfig, JoinConfig
 from asr.datasets.corpus import Corpus, sort_by
+from asr.datasets.settings import AugmentConfig, DataConfig, JoinConfig
 
-BUCKET = 1.1  # examples whose durations differ by less than this factor are shuffled among each other
-SILENCE_SECONDS = (0.3, 4.0)  # examples of nothing but silence are so long
+BUCKET = 1.1  # examples whose durations differ by less than this factor are shuffled together
+SILENCE_SECONDS = (0.3, 4.0)  # shortest and longest example that has only silence
 
 
 class Stream(IntEnum):
-    """What random numbers are for: each purpose has a stream of its own."""
+    """The purposes of random numbers. Each purpose has its own stream."""
 
     PLAN = 0
     LAYOUT = 1
@@ -30,32 +31,32 @@ class Stream(IntEnum):
 
 
 def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.random.Generator:
-    """A generator that no other (seed, epoch, place, purpose) shares.
+    """A generator of its own for each (seed, epoch, place, purpose).
 
-    A plain sequence of integers would not do as a seed: numpy pads it with zeros, so that (s, e) equals
-    (s, e, 0). What is in `spawn_key` it keeps apart.
+    A plain sequence of integers cannot be the seed: numpy pads it with zeros, so (s, e) would equal (s,
+    e, 0). It does not pad `spawn_key`.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, place, purpose)))
 
 
 @dataclass(frozen=True)
 class Example:
-    """One input of the model: recordings joined with pauses, or silence alone when there are no parts."""
+    """One input of the model: recordings joined with pauses, or only silence if there are no parts."""
 
-    parts: tuple[int, ...]  # places in the corpus
+    parts: tuple[int, ...]  # indices in the corpus
     pauses: tuple[float, ...]  # seconds of silence before, between and after the parts: one more than parts
     speed: float
-    key: tuple[int, int, int]  # seed, epoch, place in the epoch: of everything random done to this audio
+    key: tuple[int, int, int]  # seed, epoch, index in the epoch: the key of all random changes of this audio
 
 
 class EpochPlan:
-    """The batches of one epoch; `plan[i]` is the i-th batch, a list of examples.
+    """The batches of one epoch. `plan[i]` is the i-th batch, a list of examples.
 
-    Batches take examples of about the same duration, so that little is padded, and rows times longest row
-    stay below `data.batch_seconds` (a longer example is alone), to within one sample for each piece of audio.
-    The batch with the most padded seconds comes first, so that want of memory shows at once; the others are
-    shuffled. Only arrays are held, an `Example` is made when its batch is asked for; every draw and every
-    order is the same on all machines.
+    The examples of a batch have about the same duration, so there is little padding. The rows times the
+    longest row are at most `data.batch_seconds`, to within one sample for each piece of audio; a longer
+    example is alone. The batch with the most padded seconds is the first, so that a lack of memory shows
+    at once. The others are shuffled. The plan consists of arrays, and an `Example` is made when its batch
+    is needed. All random numbers and orders are the same on all machines.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class EpochPlan:
 
     @property
     def padded_seconds(self) -> np.ndarray:
-        """Rows times longest row of every batch (n_batches,), in the plan's order: an upper bound."""
+        """Upper bound of the rows times the longest row of every batch (n_batches,), in the plan's order."""
         longest = np.maximum.reduceat(self.seconds[self._order], self._starts[:-1])
         return (longest * np.diff(self._starts))[self._batches]
 
@@ -92,7 +93,9 @@ class EpochPlan:
         return [self._example(int(i)) for i in self._order[self._starts[batch] : self._starts[batch + 1]]]
 
     def _longest(self, corpus: Corpus) -> np.ndarray:
-        """Seconds (n_examples,) float32. Pauses are drawn with the example; here their longest is counted."""
+        """Upper bounds in seconds (n_examples,) float32. Pauses are drawn later, and count with the
+        longest.
+        """
         edges = 2 * self._augment.edge_silence
         seconds = np.empty(len(self._speeds) + len(self._silences), np.float32)
         singles, strings, silences = np.split(seconds, [self._singles, len(self._speeds)])
@@ -124,16 +127,16 @@ class EpochPlan:
 def _cut(
     seconds: np.ndarray, batch_seconds: float, max_batch: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An order (n,) int32 of the examples, falling by bucket and random within, and where batches start.
+    """An order (n,) int32 of the examples, and the starts of the batches in it (n_batches + 1,) int64.
 
-    The starts (n_batches + 1,) int64 end with n.
+    Buckets come in the order of falling duration. Within a bucket the order is random. The last start is n.
     """
     if not len(seconds):
         return np.zeros(0, np.int32), np.zeros(1, np.int64)
     low, high = seconds.min(), seconds.max()
-    # By multiplication: a logarithm may differ in its last bit from machine to machine.
+    # Edges come from multiplications, because logarithms can differ in the last bit between machines.
     edges = np.cumprod([low, *[BUCKET] * int(np.ceil(1 + np.log(high / low) / np.log(BUCKET)))])
-    edges = np.minimum(edges, high).astype(np.float32)[::-1]  # falling upper bounds of the buckets
+    edges = np.minimum(edges, high).astype(np.float32)[::-1]  # upper bounds of the buckets, falling
     bucket = np.searchsorted(-edges, -seconds, side="right").astype(np.int16)
     bucket -= 1
     order = sort_by(bucket, random.integers(2**16, size=len(seconds), dtype=np.uint16))
@@ -149,10 +152,10 @@ def _cut(
 def _draw_strings(
     corpus: Corpus, join: JoinConfig, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strings of recordings of one speaker each; speakers as often as they have recordings.
+    """Strings of recordings, each of one speaker. A speaker's share follows from the number of recordings.
 
-    Each count of parts gets the same share of the audio: alignment is learnt on the short strings first.
-    Gives the parts (n_parts,) of all strings and where each string starts (n_strings + 1,).
+    Each number of parts gets the same share of the audio, because alignment is learnt on short strings first.
+    Returns the parts (n_parts,) of all strings and the start of each string (n_strings + 1,).
     """
     if not join.per_epoch or not len(corpus):
         return np.zeros(0, np.int32), np.zeros(1, np.int64)
@@ -164,7 +167,7 @@ def _draw_strings(
     begin = np.searchsorted(speakers, speakers[first], side="left")
     end = np.searchsorted(speakers, speakers[first], side="right")
     starts = np.concatenate([[0], counts.cumsum()])
-    if join.order == "neighbours":  # those that follow; the last ones of a speaker give up a later start
+    if join.order == "neighbours":  # the ones that follow; near the speaker's last one, the start is earlier
         counts = np.minimum(counts, end - begin)
         starts = np.concatenate([[0], counts.cumsum()])
         first = np.minimum(first, end - counts)

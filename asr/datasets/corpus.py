@@ -1,12 +1,13 @@
-"""Many utterances in little memory: what planning needs is in arrays, the rest stays in the manifest.
+"""Many utterances in little memory: arrays hold what planning needs, the rest stays in the manifest.
 
-An utterance takes 16 bytes (duration, speaker, place of its line), so 30 million of them take 480 MB, and 8
-more while the manifest is read, which takes 7 us a line. Its line is read again when the utterance is asked
-for, in 20 us (`benchmarks/plan.py`): less than opening its audio.
+An utterance takes 16 bytes (duration, speaker, place of its line), so 30 million of them take 480 MB. Reading
+the manifest takes 8 more bytes and about 8 us for each line. The line of an utterance is read again when it
+is needed, in 20 us (`benchmarks/plan.py`), which is less than opening its audio takes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import weakref
@@ -21,27 +22,27 @@ from typing import overload
 
 import numpy as np
 
-from asr.config import DataConfig
 from asr.datasets.manifest import Utterance, iter_lines, parse_line, to_utterance
+from asr.datasets.settings import DataConfig
 from asr.errors import AsrError
 from asr.tokenizers import Tokenizer, normalize_text
 
-_NAMED = 3  # utterances that are named of those a filter leaves out
+_NAMED = 3  # excluded utterances that are named in a summary
 
 
 @dataclass
 class Dropped:
-    """What one filter left out: how many utterances, and the first few by id."""
+    """The utterances that one filter excludes: their number, and the first few ids."""
 
     count: int = 0
     ids: list[str] = field(default_factory=list)
 
 
 class Corpus(Sequence[Utterance]):
-    """A read-only sequence of utterances; `read` makes one of manifests, `of` one of utterances at hand.
+    """A read-only sequence of utterances. `read` makes one from manifests, `of` from utterances in memory.
 
     Safe to use from several threads. `durations` (n,) float32 in seconds; `speakers` (n,) int32, equal for
-    equal speakers, -1 where there is none.
+    equal speakers, -1 without a speaker. Every utterance has a text and a duration.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class Corpus(Sequence[Utterance]):
         self.speakers = speakers
         self.name = name  # for messages
         self.dropped: dict[str, Dropped] = {}  # by reason
-        self.counts: Counter[str] = Counter()  # character: how many texts have it
-        self.first_seen: dict[str, str] = {}  # character: the file and line of the first text that has it
+        self.counts: Counter[str] = Counter()  # character: number of texts with it
+        self.first_seen: dict[str, str] = {}  # character: file and line of the first text with it
+        self.digest = ""  # of ids and durations, in order
         self._fetch = fetch
 
     @classmethod
     def of(cls, utterances: Sequence[Utterance]) -> Corpus:
-        """Utterances that are in memory already, all of them."""
+        """All of the given utterances. Raises ValueError for one without a duration."""
         codes: dict[str | None, int] = {None: -1}
         speakers = [codes.setdefault(u.speaker, len(codes) - 1) for u in utterances]
         durations = np.array([u.duration or math.nan for u in utterances], np.float32)
@@ -71,10 +73,10 @@ class Corpus(Sequence[Utterance]):
 
     @classmethod
     def read(cls, data: DataConfig, key: str) -> Corpus:
-        """The utterances of `data.train` or `data.dev` (`key`) that the filters of `data` leave, in one pass.
+        """The utterances of `data.train` or `data.dev` (`key`) that pass the filters of `data`, in one pass.
 
-        Raises AsrError naming file and line for whatever `read_manifest` refuses, for a duplicate id
-        in these manifests, and where no utterance is left.
+        Raises AsrError naming file and line for whatever `read_manifest` refuses, a missing text or duration,
+        and a duplicate id in these manifests, and when no utterance passes.
         """
         manifests: tuple[Path, ...] = getattr(data, key)
         if not manifests:
@@ -84,13 +86,13 @@ class Corpus(Sequence[Utterance]):
         lines = _Lines(manifests)
         durations, speakers, ids = array("f"), array("i"), array("q")
         codes: dict[str | None, int] = {None: -1}
-        excluded = set(data.exclude_speakers)
+        excluded, texts, digest = set(data.exclude_speakers), set[str](), hashlib.blake2b(digest_size=8)
         corpus = cls(np.empty(0), np.empty(0), lines, ", ".join(map(str, manifests)))
         for path in manifests:
             lines.starts.append(len(durations))
             for number, offset, line in iter_lines(path):
                 if len(durations) == data.first:
-                    corpus._drop(f"beyond the first {data.first}", None)
+                    corpus._drop(f"after the first {data.first}", None)
                     continue
                 record = parse_line(line, path, number)
                 ids.append(hash(record["id"]))
@@ -107,7 +109,12 @@ class Corpus(Sequence[Utterance]):
                     corpus._drop(f"shorter than {data.min_seconds} s", record["id"])
                 elif duration > data.max_seconds:
                     corpus._drop(f"longer than {data.max_seconds} s", record["id"])
+                elif data.distinct_texts and (text := normalize_text(record["text"])) in texts:
+                    corpus._drop("with a text of an earlier one", record["id"])
                 else:
+                    if data.distinct_texts:
+                        texts.add(text)
+                    digest.update(f"{record['id']}\t{duration}\n".encode())
                     durations.append(duration)
                     speakers.append(codes.setdefault(speaker, len(codes) - 1))
                     lines.offsets.append(offset)
@@ -119,7 +126,7 @@ class Corpus(Sequence[Utterance]):
             raise AsrError(f"data.{key}: no utterance left of {corpus.name} ({out}); check the manifests")
         corpus.durations = np.frombuffer(durations, np.float32)
         corpus.speakers = np.frombuffer(speakers, np.int32)
-        lines.durations = corpus.durations
+        lines.durations, corpus.digest = corpus.durations, digest.hexdigest()
         return corpus
 
     def __len__(self) -> int:
@@ -141,59 +148,70 @@ class Corpus(Sequence[Utterance]):
 
     @cached_property
     def by_speaker(self) -> np.ndarray:
-        """The places (n,) int32 of all utterances sorted by speaker, each speaker's in the corpus's order."""
+        """The indices (n,) int32 of all utterances sorted by speaker, in the corpus's order for each
+        speaker.
+        """
         return sort_by(self.speakers)
 
     @property
+    def fingerprint(self) -> str:
+        """The number of utterances, their seconds, and a digest of ids and durations."""
+        return f"{len(self)} utterances, {self.seconds:.1f} s, {self.digest}"
+
+    @property
     def seconds(self) -> float:
-        """Of audio in all."""
+        """The length of all audio."""
         return float(self.durations.sum(dtype=np.float64))
 
     def summary(self) -> str:
-        """One line: how many utterances and hours, and what the filters left out."""
+        """One line: the number of utterances, the hours, and what the filters exclude."""
         out = self._left_out()
         return f"{len(self)} utterances, {self.seconds / 3600:.2f} h from {self.name}" + (
             f"; left out: {out}" if out else ""
         )
 
     def check_characters(self, tokenizer: Tokenizer) -> None:
-        """Raises AsrError, naming file and line, where a text has a character that the tokenizer has not."""
-        known = set(tokenizer.symbols)
-        unknown = [character for character in self.first_seen if character not in known]
+        """Raises AsrError, naming file and line, for a text with a character that the tokenizer lacks."""
+        unknown = [character for character in self.first_seen if lacks(tokenizer, character)]
         if unknown:
             first = unknown[0]
             also = f"; also {' '.join(map(repr, unknown[1:10]))}" if len(unknown) > 1 else ""
             raise AsrError(
                 f"{self.first_seen[first]}: the text has {first!r}, which the model does not know (it is in "
-                f"{self.counts[first]} texts{also}); mend them, or set data.unknown_characters to unk"
+                f"{self.counts[first]} texts{also}); correct the texts, or set data.unknown_characters to unk"
             )
 
     def _count(self, text: str) -> set[str]:
-        """Count what characters a text has; gives those that are new."""
+        """Count the characters of a text. Returns those that are new."""
         found = set(normalize_text(text))
         self.counts.update(found)
         return found - self.first_seen.keys() if len(self.counts) > len(self.first_seen) else set()
 
-    def _drop(self, why: str, id: str | None) -> None:
-        dropped = self.dropped.setdefault(why, Dropped())
+    def _drop(self, reason: str, id: str | None) -> None:
+        dropped = self.dropped.setdefault(reason, Dropped())
         dropped.count += 1
         if id is not None and len(dropped.ids) < _NAMED:
             dropped.ids.append(id)
 
     def _left_out(self) -> str:
         parts = []
-        for why, dropped in self.dropped.items():
+        for reason, dropped in self.dropped.items():
             names = ", ".join(dropped.ids) + (", ..." if dropped.count > len(dropped.ids) else "")
-            parts.append(f"{dropped.count} {why}" + (f" ({names})" if dropped.ids else ""))
+            parts.append(f"{dropped.count} {reason}" + (f" ({names})" if dropped.ids else ""))
         return ", ".join(parts)
 
 
-def sort_by(codes: np.ndarray, minor: np.ndarray | None = None) -> np.ndarray:
-    """The places (n,) int32 of `codes` in rising order, ties by `minor`, and then by place.
+def lacks(tokenizer: Tokenizer, character: str) -> bool:
+    """Whether a tokenizer cannot write a character. Alone, a space would be removed as white space is."""
+    return character in tokenizer.unknown(f"|{character}|")
 
-    Code (16 or, without `minor`, 32 bits), minor (16 bits) and place are packed into one integer and sorted
-    in place: a third of the memory of argsort, faster, and with no ties whose order could differ between
-    two machines.
+
+def sort_by(codes: np.ndarray, minor: np.ndarray | None = None) -> np.ndarray:
+    """The indices (n,) int32 of `codes` in rising order, ties by `minor`, and then by index.
+
+    Code (16 or, without `minor`, 32 bits), minor (16 bits) and index are packed into one integer and sorted
+    in place. This takes a third of the memory of argsort, is faster, and leaves no ties whose order could
+    differ between machines.
     """
     keys = codes.astype(np.int64)
     if minor is not None:
@@ -208,12 +226,12 @@ def sort_by(codes: np.ndarray, minor: np.ndarray | None = None) -> np.ndarray:
 class _Lines:
     """Fetches utterances from their lines in the manifests, which stay open.
 
-    A manifest that is replaced (as `asr prepare` does) can be read on; one changed in place is noticed.
+    A manifest that is replaced, as `asr prepare` does, can still be read. A change in place is noticed.
     """
 
     def __init__(self, manifests: Sequence[Path]) -> None:
         self.manifests = manifests
-        self.starts: list[int] = []  # the place of each manifest's first utterance
+        self.starts: list[int] = []  # the index of each manifest's first utterance
         self.offsets = array("q")
         self.durations = np.empty(0, np.float32)
         self._files: list[int] = []
@@ -238,14 +256,14 @@ class _Lines:
         except AsrError:
             record = {}
         if np.float32(record.get("duration") or 0.0) != self.durations[index]:
-            raise AsrError(f"{path}: was changed after it had been read; start again")
+            raise AsrError(f"{path}: has changed after it was read; start again")
         return to_utterance(record, path)
 
 
 def _refuse_duplicates(manifests: Sequence[Path], hashes: np.ndarray) -> None:
-    """Only where two of the 64-bit hashes are equal are ids compared, in a second pass.
+    """Raises AsrError for a duplicate id. Ids are compared, in a second pass, only if two hashes are equal.
 
-    Among 30 million different ids that has odds of 1 in 40,000.
+    Among 30 million different ids, two of the 64-bit hashes are equal with a probability of 1 in 40,000.
     """
     hashes.sort()
     twice = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())

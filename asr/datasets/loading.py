@@ -1,4 +1,4 @@
-"""Batches of audio and tokens, decoded by threads ahead of the step that needs them."""
+"""Batches of audio and tokens. Threads decode them before the step that needs them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ import torch
 from torch import Tensor
 
 from asr import audio
-from asr.config import Config
 from asr.datasets.augmentation import Augmenter
 from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.manifest import Utterance
+from asr.datasets.settings import AugmentConfig, DataConfig
 from asr.errors import AsrError
-from asr.tokenizers import PAD, Tokenizer
+from asr.tokenizers import Tokenizer
 
-# A recording may be shorter than its utterance says by so many seconds, and by this share: lengths of MP3 are
-# estimates, and annotators round. Beyond that, part of the text is probably not in it.
-SHORT = (0.1, 0.05)
+# A recording may be shorter than its utterance by so many seconds plus this share, because lengths of MP3
+# files are estimates and annotators round. A recording that is shorter still probably lacks a part of the
+# text.
+TOLERANCE = (0.1, 0.05)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Padded waveforms (B, samples) with lengths (B,), padded tokens (B, U) with lengths (B,), on the CPU.
 
-    An example with a recording that cannot be read is not in it: B may be 0.
+    Examples whose recordings cannot be read are missing: B may be 0.
     """
 
     place: int  # in the plan
@@ -41,27 +42,42 @@ class Batch:
     token_lengths: Tensor
     ids: list[str]
     texts: list[str]
-    treatments: list[str]  # what was done to each row's audio, to be read
-    seconds: float  # of audio, without padding
+    treatments: list[str]  # what was done to each row's audio, for readers
+    amount: float  # seconds of audio, without padding
     bad: tuple[str, ...]  # a message for each recording that could not be read
+
+    @property
+    def n_targets(self) -> int:
+        """The tokens that a decoder must predict: those of the texts, and EOS after each."""
+        return int(self.token_lengths.sum()) + len(self.ids)
 
 
 class Loader:
-    """Turns lists of examples into batches; what was decoded stays in memory up to `data.cache_mb`."""
+    """Turns lists of examples into batches. Decoded audio stays in memory up to `data.cache_mb`.
 
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer, config: Config, train: bool) -> None:
-        self.corpus = corpus
-        self.tokenizer = tokenizer
-        self.sample_rate = config.features.sample_rate
-        self.augmenter = Augmenter(config.augment, self.sample_rate) if train else None
-        self._separator = config.augment.join.separator
-        self.workers = config.data.workers
-        self._room = config.data.cache_mb * 2**20
+    With `augment` the audio is augmented, as in training. Without it, recordings are taken as they are.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        sample_rate: int,
+        data: DataConfig,
+        augment: AugmentConfig | None = None,
+    ) -> None:
+        self.corpus, self.tokenizer, self.sample_rate = corpus, tokenizer, sample_rate
+        self.augmenter = Augmenter(augment, sample_rate) if augment is not None else None
+        self._separator = augment.join.separator if augment is not None else " "
+        self.workers = data.workers
+        self._room = data.cache_mb * 2**20  # bytes
         self._cache: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
     def batches(self, plan: EpochPlan, places: Iterable[int]) -> Generator[Batch, None, None]:
-        """The batches at those places of a plan, in that order, decoded while earlier ones are in use."""
+        """The batches at these places of a plan, in this order. Later ones are decoded while earlier ones are
+        used.
+        """
         with ThreadPoolExecutor(self.workers, thread_name_prefix="audio") as pool:
             ahead: deque[Future[Batch]] = deque()
             try:
@@ -76,7 +92,7 @@ class Loader:
                     future.cancel()
 
     def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
-        """Decode, augment and pad. A recording that cannot be read is named in the batch, never raised."""
+        """Decode, augment and pad. A recording that cannot be read adds a message to the batch."""
         waveforms, ids, texts, treatments, bad = [], [], [], [], []
         for example in examples:
             try:
@@ -94,17 +110,17 @@ class Loader:
             place,
             waveforms=_pad(waveforms, torch.float32, 0.0),
             lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
-            tokens=_pad(tokens, torch.long, PAD),
+            tokens=_pad(tokens, torch.long, self.tokenizer.special.pad),
             token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
             ids=ids,
             texts=texts,
             treatments=treatments,
-            seconds=sum(len(w) for w in waveforms) / self.sample_rate,
+            amount=sum(len(w) for w in waveforms) / self.sample_rate,
             bad=tuple(bad),
         )
 
     def _waveform(self, example: Example, utterances: list[Utterance]) -> tuple[np.ndarray, str]:
-        """The audio (samples,) of an example, and what was done to it."""
+        """The audio (samples,) of an example, and a description of its augmentation."""
         parts = [self._read(i, u) for i, u in zip(example.parts, utterances, strict=True)]
         if self.augmenter is None:
             return np.concatenate(parts), ""
@@ -123,16 +139,16 @@ class Loader:
         return samples, ", ".join(done + rest)
 
     def _read(self, index: int, utterance: Utterance) -> np.ndarray:
-        """A recording, from the cache where it is there. Reading it twice at once does no harm."""
+        """A recording, from the cache if it is there. Two threads may read it at once, which does no harm."""
         if (samples := self._cache.get(index)) is not None:
             return samples
         assert utterance.duration is not None, "a corpus has only utterances with a duration"
         samples = audio.read(utterance.audio, self.sample_rate, utterance.start, utterance.duration)
         missing = utterance.duration - len(samples) / self.sample_rate
-        if missing > SHORT[0] + SHORT[1] * utterance.duration:
+        if missing > TOLERANCE[0] + TOLERANCE[1] * utterance.duration:
             raise AsrError(
-                f"{utterance.audio}: {missing:.2f} s less than the {utterance.duration:.2f} s of utterance "
-                f"{utterance.id!r}; copy it again, or prepare the corpus again"
+                f"{utterance.audio}: {missing:.2f} s shorter than the {utterance.duration:.2f} s of "
+                f"utterance {utterance.id!r}; copy it again, or prepare the corpus again"
             )
         with self._lock:
             if samples.nbytes <= self._room and index not in self._cache:

@@ -4,10 +4,10 @@
      "speaker": "theo", "lang": "en", "start": 0.0, ...}
 
 Only `audio` is required. Training also needs `text` and `duration`. `audio` is relative to the folder of
-the manifest, or absolute. `start` and `duration` (seconds) select a part of a longer recording. The default
-`id` is the value of `audio`, followed by the start where there is one. NVIDIA NeMo's names `audio_filepath` and
-`offset` are read as `audio` and `start`. Other keys are kept in `extra` and written back, so that
-`split`, `gender` or `age` survive a round trip.
+the manifest, or absolute. `start` and `duration` (seconds) select a part of a longer recording. The
+default `id` is the value of `audio`, followed by the start where there is one. NVIDIA NeMo's names
+`audio_filepath` and `offset` are read as `audio` and `start`. Other keys are kept in `extra` and written
+back, so that `split`, `gender` or `age` survive a round trip.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ _LONGEST = 1e9  # seconds; larger values, infinity and NaN are refused
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     """All utterances of a manifest, in its order.
 
-    Raises AsrError naming the file when it is missing or empty, and naming file and line for a line that is not
-    a JSON object, a missing `audio`, a value of the wrong type, or a duplicate id.
+    Raises AsrError naming the file when it is missing or empty, and naming file and line for a line that
+    is not a JSON object, a missing `audio`, a value of the wrong type, or a duplicate id.
     """
     path = Path(path)
     utterances = []

@@ -1,4 +1,4 @@
-"""A corpus on disk into manifests: one reader per kind of corpus, the rest is the same for all."""
+"""From a corpus on disk to manifests. Each kind of corpus has its reader; the rest is the same for all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ READERS: dict[str, Reader] = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_corpus` wrote, by split, and one line for each utterance that it left out."""
+    """The utterances that were written, by split, and one line for each that was left out."""
 
     splits: dict[str, list[Utterance]]
     bad: list[str]

@@ -1,4 +1,4 @@
-"""What the model would be fed, to be listened to and looked at."""
+"""A page with the inputs of the model in training, to listen to and to look at."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asr.kinds import FEATURES
 from asr.section import load_kind
 from asr.tokenizers import CharacterTokenizer
 
-_RANGE = 2.5  # standard deviations that a attention_plot shows, black to white, around the mean
+_RANGE = 2.5  # an image shows values within so many standard deviations of the mean, black to white
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -39,15 +39,17 @@ img { max-width: 100%; height: 10rem; image-rendering: pixelated; display: block
 def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[int, list[str]]:
     """Write up to `count` examples of an epoch, taken evenly from its batches, and a page that shows them.
 
-    OUT/NNN.wav holds the samples of the loader, as 32-bit floats; manifest.jsonl their texts and what was
-    done to them; index.html has a player and the masked features for each. The features are normalized by
-    the mean and deviation of these examples, and their masks drawn as in training, though not the same ones.
+    OUT/NNN.wav has the samples of the loader, as 32-bit floats. manifest.jsonl has their texts and a
+    description of their augmentation. index.html has a player and the masked features for each. The features
+    are normalized by the mean and deviation of these examples. Their masks are drawn as in training, but are
+    not the same ones.
 
-    Gives how many were written and a line for each recording that could not be read. Raises AsrError as
+    Returns how many were written and a line for each recording that could not be read. Raises AsrError as
     `Corpus.read` and `Augmenter` do.
     """
     corpus = Corpus.read(config.data, "train")
-    loader = Loader(corpus, CharacterTokenizer.from_characters(corpus.counts), config, train=True)
+    tokenizer = CharacterTokenizer.from_characters(corpus.counts)
+    loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, epoch)
     places = np.linspace(0, len(plan) - 1, min(count, len(plan))).round().astype(int).tolist()
     rounds = -(-count // len(places))
@@ -57,19 +59,18 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
     batches = [batch for batch in batches if batch.ids]
 
     rows = []
-    pictures = _masked_features(batches, config)
-    for number, (batch, attention_plot) in enumerate(zip(batches, pictures, strict=True)):
+    for number, (batch, features) in enumerate(zip(batches, _masked_features(batches, config), strict=True)):
         wave, image = io.BytesIO(), io.BytesIO()
         samples = batch.waveforms[0].numpy()
         soundfile.write(wave, samples, loader.sample_rate, format="WAV", subtype="FLOAT")
-        shades = (127.5 + attention_plot.T[::-1] * (127.5 / _RANGE)).clip(0, 255).astype(np.uint8)
+        shades = (127.5 + features.T[::-1] * (127.5 / _RANGE)).clip(0, 255).astype(np.uint8)
         Image.fromarray(shades).save(image, "PNG")
         for suffix, data in (("wav", wave), ("png", image)):
             with atomic_write(out / f"{number:03}.{suffix}", "wb") as file:
                 file.write(data.getvalue())
         extra = {"parts": batch.ids[0], "treatment": batch.treatments[0]}
         path = out / f"{number:03}.wav"
-        rows.append(Utterance(f"{number:03}", path, batch.texts[0], batch.seconds, extra=extra))
+        rows.append(Utterance(f"{number:03}", path, batch.texts[0], batch.amount, extra=extra))
     write_manifest(out / "manifest.jsonl", rows)
     of = f"Epoch {epoch}, seed {config.train.seed}. {len(rows)} of {len(plan.seconds):,} examples in "
     with atomic_write(out / "index.html") as page:
@@ -78,14 +79,14 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
 
 
 def _masked_features(batches: list[Batch], config: Config) -> list[np.ndarray]:
-    """Normalized features (T, n_mels) of each batch's only row, masked by SpecAugment."""
+    """Normalized features (T, F) of the only row of each batch, masked by SpecAugment."""
     features = load_kind(FEATURES, config.features.kind)(config.features)
     for batch in batches:
         features.fit(batch.waveforms, batch.lengths)
     features.finish_fit()
     masked = []
     for number, batch in enumerate(batches):
-        found, lengths = features(batch.waveforms, batch.lengths)  # (1, T, n_mels), (1,)
+        found, lengths = features(batch.waveforms, batch.lengths)  # (1, T, F), (1,)
         if config.augment.specaugment is not None:
             torch.manual_seed((config.train.seed << 32) + number)
             found = spec_augment(found, lengths, config.augment.specaugment)
@@ -97,9 +98,9 @@ def _page(rows: list[Utterance], summary: str) -> str:
     parts = [
         "<!doctype html>",
         '<html lang="en"><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width"><title>What the model is fed</title>',
-        f"<style>{_STYLE}</style><h1>What the model is fed</h1><p>{html.escape(summary)}</p>",
-        "<p>Pictures: time goes right, frequency up; even grey is the mean, and what masks leave.</p>",
+        '<meta name="viewport" content="width=device-width"><title>Training examples</title>',
+        f"<style>{_STYLE}</style><h1>Training examples</h1><p>{html.escape(summary)}</p>",
+        "<p>Images: time runs to the right, frequency upwards. Even gray is the mean, or a mask.</p>",
     ]
     for row in rows:
         name, treatment = html.escape(row.extra["parts"]), html.escape(row.extra["treatment"])

@@ -1,4 +1,4 @@
-"""Configuration sections about data: manifests, text, and what is done to audio in training."""
+"""Configuration sections about data: manifests, text, and the augmentation of audio."""
 
 from __future__ import annotations
 
@@ -106,8 +106,9 @@ class DataConfig(Section):
     first: Positive | None = Field(
         None, description="use only this many utterances of each set, the first ones"
     )
+    distinct_texts: bool = Field(False, description="use only the first utterance with each text")
     unknown_characters: Literal["refuse", "unk"] = Field(
-        "refuse", description="what to do with characters that the tokenizer does not have"
+        "refuse", description="for characters that the tokenizer does not have"
     )
     min_seconds: float = Field(0.05, ge=0, description="shorter utterances are left out")
     max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")

@@ -1,8 +1,8 @@
-"""Plain text, one sentence a line, read in blocks in a seeded order: no more than a pool is ever in memory.
+"""Plain text, one sentence per line, read in blocks in a seeded order. At most one pool is in memory.
 
-A file is cut into blocks at fixed bytes; a line belongs to the block in which it begins. An epoch takes the
-blocks of all files in an order that follows from (seed, epoch), a pool of blocks at a time; the sentences of
-a pool are shuffled and batched by length. What follows a place (epoch, pool, batch) can be read from there.
+A file is divided into blocks of equal size. A line belongs to the block in which it begins. An epoch takes
+the blocks of all files in an order that is a function of (seed, epoch), one pool of blocks at a time. The
+sentences of a pool are shuffled and batched by length. So a run can be resumed at any batch of a pool.
 """
 
 from __future__ import annotations
@@ -12,40 +12,29 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr.config import TextConfig
+from asr.datasets.settings import TextConfig
 from asr.errors import AsrError
-from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer, Tokenizer, normalize_text
+from asr.tokenizers import SpecialTokens, Tokenizer, normalize_text
 
 BLOCK = 1 << 16  # bytes
-POOL = 256  # blocks; 16 MiB of text are shuffled and sorted at a time
+POOL = 256  # blocks: 16 MiB of text are shuffled and sorted together
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 CASES: dict[str, Callable[[str], str]] = {"as_is": str, "upper": str.upper, "lower": str.lower}
-LONGEST = 1 << 20  # bytes of a line that are looked at, far more than a sentence may have
-
-
-class Place(NamedTuple):
-    """How far an endless stream of batches has been read."""
-
-    epoch: int = 0
-    pool: int = 0
-    batch: int = 0  # of the pool
-
-
-START = Place()
+LONGEST = 1 << 20  # bytes of a line that are read, far more than a sentence may have
 
 
 @dataclass(frozen=True)
-class Source:
-    """The bytes of a text file from `start` to `end`, which are at the beginnings of lines."""
+class TextFile:
+    """The bytes of a text file from `start` to `end`. Lines begin at both."""
 
     path: Path
     file: BinaryIO
@@ -53,10 +42,10 @@ class Source:
     end: int
 
     @classmethod
-    def open(cls, path: Path, scratch: Path) -> Source:
-        """Open a text file; .gz and .xz are unpacked into a nameless file in the folder `scratch`.
+    def open(cls, path: Path, scratch: Path) -> TextFile:
+        """Open a text file. .gz and .xz are unpacked into an unnamed file in the folder `scratch`.
 
-        Raises AsrError when the file is missing, or is not what its finish_reason says.
+        Raises AsrError when the file is missing, or its content does not match its suffix.
         """
         opener = OPENERS.get(path.suffix)
         file: BinaryIO
@@ -66,15 +55,15 @@ class Source:
             else:
                 with opener(path, "rb") as packed:
                     scratch.mkdir(parents=True, exist_ok=True)
-                    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  lives as long as the source
+                    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115  open as long as this object
                     shutil.copyfileobj(packed, file, BLOCK)
             return cls(path, file, 0, file.seek(0, 2))
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or error
             raise AsrError(f"{path}: cannot be read as text ({reason}); check the file") from None
 
-    def split(self, lines: int) -> tuple[Source, Source]:
-        """All but the last so many lines, and those. Raises AsrError where nothing would be left."""
+    def split(self, lines: int) -> tuple[TextFile, TextFile]:
+        """All but the last `lines` lines, and these. Raises AsrError when nothing would be left."""
         position, found = self.end, -1 if self._ends_with_newline() else 0
         while position > self.start:
             begin = max(self.start, position - BLOCK)
@@ -86,15 +75,15 @@ class Source:
                 return replace(self, end=middle), replace(self, start=middle)
             found, position = found + len(newlines), begin
         raise AsrError(
-            f"{self.path}: {max(0, found + 1)} lines, of which hold_out {lines} leaves none to train on; "
-            "hold out fewer"
+            f"{self.path}: {max(0, found + 1)} lines, so hold_out {lines} leaves none to train on; "
+            "lower data.hold_out"
         )
 
     def lines(self, start: int, end: int) -> Iterator[str]:
-        """The lines that begin in bytes [start, end). Raises AsrError for what is not UTF-8."""
+        """The lines that begin in bytes [start, end). Raises AsrError for bytes that are not UTF-8."""
         if start == self.start:
             self.file.seek(start)
-        else:  # what began before is another block's
+        else:  # a line that began before belongs to another block
             self.file.seek(start - 1)
             start += len(self.file.readline(end - start + 1)) - 1
         while start < end:
@@ -103,10 +92,10 @@ class Source:
                 yield line.decode("utf-8", "strict" if len(line) < LONGEST else "ignore").lstrip("\ufeff")
             except UnicodeDecodeError as error:
                 raise AsrError(
-                    f"{self.path}: byte {start + error.start} is not UTF-8; convert the file, as with iconv"
+                    f"{self.path}: byte {start + error.start} is not UTF-8; convert the file with iconv"
                 ) from None
             start += len(line)
-            self.file.seek(start)  # whoever was given the line may have read elsewhere
+            self.file.seek(start)  # the caller may have read elsewhere in between
 
     def _ends_with_newline(self) -> bool:
         self.file.seek(max(self.start, self.end - 1))
@@ -115,12 +104,12 @@ class Source:
 
 @dataclass
 class Survey:
-    """What a text holds."""
+    """The counts of a text."""
 
     sentences: int = 0
-    characters: int = 0  # without the ends of lines
+    characters: int = 0  # without line ends
     too_long: int = 0
-    unknown: int = 0  # sentences with characters that are not the model's
+    unknown: int = 0  # sentences with characters that the model lacks
     first_unknown: str = ""
 
     def __str__(self) -> str:
@@ -132,94 +121,134 @@ class Survey:
         return out
 
 
-class Text:
-    """The sentences of some sources."""
+@dataclass(frozen=True)
+class TextBatch:
+    """Padded tokens (B, U): rows of the prompt, the tokens, EOS. `n_targets` of them are to be predicted."""
 
-    def __init__(self, sources: Sequence[Source], config: TextConfig) -> None:
-        self.sources, self.config = sources, config
-        counts = [-(-(source.end - source.start) // BLOCK) for source in sources]
-        self._first = np.cumsum([0, *counts])  # of each source, among all blocks
+    place: int  # in the pool
+    tokens: Tensor
+    lengths: Tensor  # (B,) with prompt and EOS
+    n_targets: int
+    bad: tuple[str, ...] = ()  # nothing can go wrong with a sentence
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The sentences have no names; their number in the batch must do."""
+        return [f"sentence {i}" for i in range(len(self.tokens))]
+
+    @property
+    def amount(self) -> float:
+        """The same as `n_targets`."""
+        return self.n_targets
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Batches of token sequences of similar length."""
+
+    groups: list[list[np.ndarray]]
+    special: SpecialTokens
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def batches(self, places: Iterable[int]) -> Generator[TextBatch, None, None]:
+        """The batches at these places, in this order."""
+        for place in places:
+            group = self.groups[place]
+            lengths = torch.tensor([len(sentence) for sentence in group]) + len(self.special.prompt) + 1
+            n_targets = sum(map(len, group)) + len(group)
+            yield TextBatch(place, padded(group, self.special), lengths, n_targets)
+
+
+class Text:
+    """The sentences of some files."""
+
+    def __init__(self, files: Sequence[TextFile], config: TextConfig) -> None:
+        self.files, self.config = files, config
+        counts = [-(-(file.end - file.start) // BLOCK) for file in files]
+        self._first = np.cumsum([0, *counts])  # block of each file, among all blocks
+
+    @property
+    def pools(self) -> int:
+        """The number of pools of an epoch."""
+        return -(-int(self._first[-1]) // POOL)
 
     def sentences(self, blocks: Iterable[int] | None = None) -> Iterator[str]:
-        """The sentences of some blocks (None: all, in order): normalized, not empty, in the case asked for."""
+        """The sentences of some blocks (None: all, in order): normalized, not empty, in the configured
+        case.
+        """
         convert = CASES[self.config.case]
         for block in range(self._first[-1]) if blocks is None else blocks:
             index = int(np.searchsorted(self._first, block, side="right")) - 1
-            source = self.sources[index]
-            start = source.start + int(block - self._first[index]) * BLOCK
-            for line in source.lines(start, min(start + BLOCK, source.end)):
+            file = self.files[index]
+            start = file.start + int(block - self._first[index]) * BLOCK
+            for line in file.lines(start, min(start + BLOCK, file.end)):
                 if sentence := normalize_text(convert(line)):
                     yield sentence
 
-    def learn(self) -> Tokenizer:
-        """A tokenizer of all characters of all sentences that are not too long."""
-        limit = self.config.max_characters
-        kept = (sentence for sentence in self.sentences() if len(sentence) <= limit)
-        return CharacterTokenizer.from_characters(c for sentence in kept for c in sentence)
+    def characters(self) -> set[str]:
+        """All characters of the sentences that are not too long."""
+        limit, found = self.config.max_characters, set[str]()
+        for sentence in self.sentences():
+            if len(sentence) <= limit:
+                found.update(sentence)
+        return found
 
     def survey(self, tokenizer: Tokenizer) -> Survey:
-        """Count what will be used and what will be left out, reading everything once."""
+        """Read everything once, and count the sentences that will be used and those that will not."""
         found, known = Survey(), frozenset(tokenizer.symbols)
         for sentence in self.sentences():
             if len(sentence) > self.config.max_characters:
                 found.too_long += 1
-            elif not known.issuperset(sentence):
+            elif not known.issuperset(sentence) and (unknown := tokenizer.unknown(sentence)):
                 found.unknown += 1
-                found.first_unknown = found.first_unknown or tokenizer.unknown(sentence)[0]
+                found.first_unknown = found.first_unknown or unknown[0]
             else:
                 found.sentences += 1
                 found.characters += len(sentence)
         return found
 
-    def batches(self, tokenizer: Tokenizer, seed: int, place: Place) -> Iterator[tuple[Place, Tensor]]:
-        """Batches from a place on, without end, each with the place that comes after it.
+    def pool(self, tokenizer: Tokenizer, seed: int, epoch: int, number: int) -> TextPool:
+        """A pool of an epoch, a function of (seed, epoch, number)."""
+        order = np.random.default_rng((seed, epoch)).permutation(int(self._first[-1]))
+        generator = np.random.default_rng((seed, epoch, number + 1))
+        return self._pool(tokenizer, order[number * POOL : (number + 1) * POOL], generator)
 
-        A batch (B, U) has rows BOS, characters, EOS, padded with PAD.
-        """
-        while True:
-            order = np.random.default_rng((seed, place.epoch)).permutation(int(self._first[-1]))
-            for pool in range(place.pool, -(-len(order) // POOL)):
-                generator = np.random.default_rng((seed, place.epoch, pool + 1))
-                batches = self._pool(tokenizer, order[pool * POOL : (pool + 1) * POOL], generator)
-                for number, batch in enumerate(batches[place.batch :], place.batch + 1):
-                    yield Place(place.epoch, pool, number), padded(batch)
-                place = Place(place.epoch, pool + 1)
-            place = Place(place.epoch + 1)
-
-    def in_order(self, tokenizer: Tokenizer) -> Iterator[Tensor]:
-        """All sentences once, in batches as above; the same at every call."""
+    def in_order(self, tokenizer: Tokenizer) -> Iterator[TextPool]:
+        """All sentences once, the same at every call."""
         for first in range(0, int(self._first[-1]), POOL):
-            blocks = range(first, min(first + POOL, int(self._first[-1])))
-            yield from map(padded, self._pool(tokenizer, blocks, None))
+            yield self._pool(tokenizer, range(first, min(first + POOL, int(self._first[-1]))), None)
 
     def _pool(
         self, tokenizer: Tokenizer, blocks: Iterable[int], generator: np.random.Generator | None
-    ) -> list[list[np.ndarray]]:
-        """Batches of sentences of similar length, out of some blocks, in a random order if one is wanted."""
+    ) -> TextPool:
+        """The sentences of some blocks in batches of similar length, shuffled if there is a generator."""
         limit, known = self.config.max_characters, frozenset(tokenizer.symbols)
         pool = [
             np.array(tokenizer.encode(sentence), dtype=np.int32)
             for sentence in self.sentences(blocks)
-            if len(sentence) <= limit and known.issuperset(sentence)
+            if len(sentence) <= limit and (known.issuperset(sentence) or not tokenizer.unknown(sentence))
         ]
         if generator is not None:
             generator.shuffle(pool)
         pool.sort(key=len)
-        batches = []
+        groups = []
         while pool:  # the longest sentences first, with EOS
             fit = max(1, self.config.batch_characters // (len(pool[-1]) + 1))
-            batches.append(pool[-fit:])
+            groups.append(pool[-fit:])
             del pool[-fit:]
         if generator is not None:
-            generator.shuffle(batches)
-        return batches
+            generator.shuffle(groups)
+        return TextPool(groups, tokenizer.special)
 
 
-def padded(sentences: Sequence[np.ndarray | Sequence[int]]) -> Tensor:
-    """Rows BOS, tokens, EOS, then PAD: (B, longest + 2)."""
-    out = torch.full((len(sentences), max(map(len, sentences)) + 2), PAD)
-    out[:, 0] = BOS
+def padded(sentences: Sequence[np.ndarray | Sequence[int]], special: SpecialTokens) -> Tensor:
+    """Rows of the prompt, the tokens, EOS, then padding: (B, longest)."""
+    begin = len(special.prompt)
+    out = torch.full((len(sentences), begin + max(map(len, sentences)) + 1), special.pad)
+    out[:, :begin] = torch.tensor(special.prompt)
     for row, sentence in zip(out, sentences, strict=True):
-        row[1 : len(sentence) + 1] = torch.as_tensor(sentence)
-        row[len(sentence) + 1] = EOS
+        row[begin : begin + len(sentence)] = torch.as_tensor(sentence)
+        row[begin + len(sentence)] = special.eos
     return out

@@ -1,8 +1,9 @@
-"""From options to a decoder: what can be refused is refused here, before any work starts."""
+"""From options to a decoder. Options that do not apply to the model are refused here, before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from asr.decoding.beam import beam_search
 from asr.decoding.ctc import ctc_decode
@@ -10,42 +11,59 @@ from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
 from asr.decoding.language_model import LanguageModelFactory
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.processors import LogitProcessor
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
 from asr.errors import AsrError
-from asr.model.interfaces import HasCTC, Memory
+from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
 from asr.model_folder import Bundle
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
-"""Hypotheses of every row of a memory, best first: as many as `n_best` asks for, where there are as many."""
+"""From a memory to the hypotheses of every row, best first: `n_best` of them, or fewer if fewer are found."""
 
 
-def build_decoder(bundle: Bundle, options: DecodingOptions) -> Decoder:
+def build_decoder(
+    bundle: Bundle[Any], options: DecodingOptions, processors: Sequence[LogitProcessor] = ()
+) -> Decoder:
     """The decoder that the options describe, for one model.
 
-    Raises AsrError for what the model cannot do: CTC without a CTC head, characters that it does not know.
+    Without a named decoder it is greedy, or ctc if the model has no decoder. `processors` change the
+    decoder's log-probabilities in greedy decoding and beam search. Raises AsrError for options that do not
+    apply to the model and for characters that it does not know.
     """
-    network, has_ctc = bundle.network, isinstance(bundle.network, HasCTC)
-    weight = options.weight_of_ctc(has_ctc)
-    if options.decoder in ("ctc", "rescoring") and not has_ctc:
-        raise AsrError(f"decoder {options.decoder}: this model has no CTC head; decode with greedy or beam")
-    if options.draft and not has_ctc:
-        raise AsrError("draft: this model has no CTC head that could write one; leave the option out")
-    if options.candidates is not None and not (weight or options.hot_words or options.language_model):
-        raise AsrError("candidates: there is only the decoder to score them; leave the option out")
-    factories = _sources(bundle, options)
-
+    network, special = bundle.network, bundle.special
+    options = options.with_decoder("greedy" if isinstance(network, HasDecoder) else "ctc")
+    _check_model(network, options)
+    factories = _scorer_factories(bundle, options)
     if options.decoder == "greedy":
-        return lambda memory: [[found] for found in greedy(network, memory, options)]
+        return lambda memory: greedy(network, memory, special, options, factories, processors)
     if options.decoder == "beam":
-        return lambda memory: beam_search(network, memory, options, factories)
+        return lambda memory: beam_search(network, memory, special, options, factories, processors)
+    if processors:
+        raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
     if options.decoder == "rescoring":
-        return lambda memory: rescore(network, memory, options, factories)
-    return lambda memory: ctc_decode(network, memory, options)
+        return lambda memory: rescore(network, memory, special, options, factories)
+    return lambda memory: ctc_decode(network, memory, special, options, factories)
 
 
-def _sources(bundle: Bundle, options: DecodingOptions) -> list[ScorerFactory]:
-    """What scores texts beside decoder and CTC."""
+def _check_model(network: object, options: DecodingOptions) -> None:
+    """Raises AsrError for options that the model's parts do not allow."""
+    has_ctc = isinstance(network, HasCTC)
+    if options.decoder != "ctc" and not isinstance(network, HasDecoder):
+        raise AsrError(f"decoder {options.decoder}: this model has no decoder; use the decoder ctc")
+    if options.decoder in ("ctc", "rescoring") and not has_ctc:
+        raise AsrError(f"decoder {options.decoder}: this model has no CTC head; use greedy or beam")
+    if options.draft and not has_ctc:
+        raise AsrError("draft: this model has no CTC head to write one; omit the option")
+    if options.draft and not isinstance(network, CachedForward):
+        raise AsrError("draft: the decoder of this model can only decode step by step; omit the option")
+    scored = options.weight_of_ctc(has_ctc) or options.hot_words or options.language_model
+    if options.candidates is not None and not scored:
+        raise AsrError("candidates: only the decoder scores tokens, so this has no effect; omit the option")
+
+
+def _scorer_factories(bundle: Bundle[Any], options: DecodingOptions) -> list[ScorerFactory]:
+    """The scorers besides the decoder and CTC."""
     factories: list[ScorerFactory] = []
     if options.hot_words:
         factories.append(

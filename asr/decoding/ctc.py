@@ -2,148 +2,211 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss, pad
 
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.model.interfaces import Memory, Network
-from asr.tokenizers import BOS, EOS, PAD
+from asr.decoding.scorers import ScorerFactory
+from asr.errors import AsrError
+from asr.masks import length_mask
+from asr.model.interfaces import HasCTC, Memory
+from asr.tokenizers.special import SpecialTokens
 
-CHARACTERS = 64  # the likeliest of each state that may be appended; in a small vocabulary these are all
-_FACTOR = 6364136223846793005  # of the hash of texts (Knuth, MMIX)
+MAX_CANDIDATES = 64  # most likely tokens of each state that can be appended; all tokens of a small vocabulary
+_HASH_FACTOR = 6364136223846793005  # multiplier of the polynomial hash of prefixes (Knuth, MMIX)
 
 
 @torch.inference_mode()
-def ctc_decode(network: Network, memory: Memory, options: DecodingOptions) -> list[list[Hypothesis]]:
-    """The `n_best` texts of every row of the memory by CTC: the best path, or, with a beam, the best texts.
+def ctc_decode(
+    network: HasCTC,
+    memory: Memory,
+    special: SpecialTokens,
+    options: DecodingOptions,
+    factories: Sequence[ScorerFactory] = (),
+) -> list[list[Hypothesis]]:
+    """The `n_best` hypotheses of every row of the memory: of the best path, or of a beam search.
 
-    `log_prob` is the logarithm of the probability of the text: of all its alignments.
+    `log_prob` is the log-probability of the token sequence, the sum over all its alignments. Raises AsrError
+    when scorer factories are given: use rescoring or beam search for them.
     """
+    if factories:
+        raise AsrError("CTC alone has no other scorers; use the decoder rescoring or beam")
     if memory.states.size(0) == 0:
         return []
-    log_probs = speakable(network.ctc(memory))
+    log_probs = mask_untrained(network.ctc(memory), special)
     if options.beam_size == 1:
-        texts, begun = collapse(log_probs.argmax(2), memory.lengths)
-        texts, sizes = texts.unsqueeze(1), begun[:, -1:]  # (B, 1, U), (B, 1)
+        tokens, begun = collapse_paths(log_probs.argmax(2), memory.lengths, special)
+        tokens, sizes = tokens.unsqueeze(1), begun[:, -1:]  # (B, 1, U), (B, 1)
     else:
-        texts, sizes = prefix_beam_search(log_probs, memory.lengths, options.beam_size)
-    scores = text_scores(log_probs, memory.lengths, texts, sizes)  # (B, N)
-    return ranked(texts, sizes, scores, scores, options.n_best or 1)
+        tokens, sizes = prefix_beam_search(log_probs, memory.lengths, special, options.beam_size)
+    scores = sequence_log_probs(log_probs, memory.lengths, special, tokens, sizes)  # (B, N)
+    return n_best(tokens, sizes, scores, scores, options.n_best or 1)
 
 
-def speakable(log_probs: Tensor | None) -> Tensor:
-    """CTC's log-probabilities (B, S, V) without those of BOS and EOS, which no head was taught."""
-    assert log_probs is not None, "a model without a CTC head is refused before"
-    log_probs = log_probs.clone()
-    log_probs[..., [BOS, EOS]] = -torch.inf
-    return log_probs
+def mask_untrained(log_probs: Tensor, special: SpecialTokens) -> Tensor:
+    """CTC's log-probabilities (B, S, V), with minus infinity for tokens that are never its targets.
 
-
-def collapse(paths: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """What CTC paths (B, S) say: repeated tokens once, blanks not at all.
-
-    Returns texts (B, U), filled up with EOS, and how many of its tokens each row has begun after so many
-    states: (B, S + 1).
+    These are EOS and the suppressed tokens, except the blank.
     """
-    valid = torch.arange(paths.size(1), device=paths.device) < lengths.unsqueeze(1)
-    begins = (paths != PAD) & (paths != pad(paths[:, :-1], (1, 0), value=PAD)) & valid
+    untrained = sorted({special.eos, *special.suppressed} - {special.blank})
+    return log_probs.index_fill(-1, torch.tensor(untrained, device=log_probs.device), -torch.inf)
+
+
+def collapse_paths(paths: Tensor, lengths: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
+    """The token sequences of CTC paths (B, S): repeated tokens are merged, then blanks are removed.
+
+    Returns the sequences (B, U), padded with EOS, and the number of tokens that have begun in the first t
+    states, for t from 0 to S: (B, S + 1).
+    """
+    begins = (paths != special.blank) & (paths != pad(paths[:, :-1], (1, 0), value=special.blank))
+    begins &= length_mask(lengths, paths.size(1))
     begun = pad(begins.cumsum(1), (1, 0))  # (B, S + 1)
-    texts = torch.full_like(paths[:, :1], EOS).expand(-1, int(begun.max()) + 1).clone()
-    # What begins nothing goes to a last place, which is then dropped.
-    texts.scatter_(1, torch.where(begins, begun[:, :-1], texts.size(1) - 1), paths)
-    return texts[:, :-1], begun
+    tokens = torch.full_like(paths[:, :1], special.eos).expand(-1, int(begun.max()) + 1).clone()
+    # States in which no token begins write to an additional last column, which is dropped.
+    tokens.scatter_(1, torch.where(begins, begun[:, :-1], tokens.size(1) - 1), paths)
+    return tokens[:, :-1], begun
 
 
-def prefix_beam_search(log_probs: Tensor, lengths: Tensor, beam: int) -> tuple[Tensor, Tensor]:
-    """The `beam` texts that CTC thinks likeliest, best first (Hannun et al. 2014, algorithm 1).
+@dataclass
+class _Prefixes:
+    """The beam of prefix beam search: W prefixes for each of B utterances. All but `tokens` are (B, W)."""
 
-    log_probs (B, S, V), lengths (B,) -> texts (B, W, U), filled up with EOS, and their lengths (B, W); -1 is
-    the length of what is no text, where there are fewer than `beam`. All utterances and texts move on
-    together, state by state. Hypotheses are known by their hashes, so that one that is reached in two ways, as
-    itself and as the continuation of a shorter one, is found.
+    blank: Tensor  # log-probability of the paths that produce the prefix and end in a blank
+    token: Tensor  # ... and end in its last token
+    last: Tensor  # the last token; the blank for the empty prefix
+    hashes: Tensor  # hash of the prefix
+    parents: Tensor  # hash of the prefix without its last token
+    sizes: Tensor
+    tokens: Tensor  # (B, W, S + 1), padded with EOS
+
+
+def prefix_beam_search(
+    log_probs: Tensor, lengths: Tensor, special: SpecialTokens, beam: int
+) -> tuple[Tensor, Tensor]:
+    """The `beam` most likely token sequences, best first (Hannun et al. 2014, algorithm 1).
+
+    log_probs (B, S, V), lengths (B,) -> sequences (B, W, U), padded with EOS, and their lengths (B, W). If
+    there are fewer than `beam` sequences, the length of the others is -1.
+
+    All utterances and prefixes advance together, state by state. Prefixes are compared by their hashes: a
+    prefix can be reached both as itself and as the continuation of a shorter one.
     """
     device, (batch, states, vocabulary) = log_probs.device, log_probs.shape
-    valid = torch.arange(states, device=device) < lengths.unsqueeze(1)
+    valid = length_mask(lengths, states)
     log_probs = log_probs.double() if device.type != "mps" else log_probs
     log_probs = log_probs.masked_fill(~valid.unsqueeze(2), -torch.inf)
-    log_probs[..., PAD].masked_fill_(~valid, 0.0)  # beyond its end a row has blanks, for sure
-    spoken = log_probs.clone()
-    spoken[..., PAD] = -torch.inf
-    likely, letters = spoken.topk(min(CHARACTERS, vocabulary - 1), dim=2)  # (B, S, K) each
+    log_probs[..., special.blank].masked_fill_(~valid, 0.0)  # after its end a row has only blanks
+    without_blank = log_probs.clone()
+    without_blank[..., special.blank] = -torch.inf
+    likely, candidates = without_blank.topk(min(MAX_CANDIDATES, vocabulary - 1), dim=2)  # (B, S, K) each
 
-    blank = log_probs.new_zeros(batch, 1)  # (B, W) of the paths that say a text and end in a blank
-    voiced = torch.full_like(blank, -torch.inf)  # ... and end in its last token
-    last = torch.full((batch, 1), PAD, device=device)
-    hashes, parents = torch.ones_like(last), torch.zeros_like(last)  # of the text, and without its last token
-    sizes = torch.zeros_like(last)
-    texts = torch.full((batch, 1, states + 1), EOS, device=device)
+    blank = log_probs.new_zeros(batch, 1)
+    last = torch.full((batch, 1), special.blank, device=device)
+    prefixes = _Prefixes(
+        blank=blank,
+        token=torch.full_like(blank, -torch.inf),
+        last=last,
+        hashes=torch.ones_like(last),
+        parents=torch.zeros_like(last),
+        sizes=torch.zeros_like(last),
+        tokens=torch.full((batch, 1, states + 1), special.eos, device=device),
+    )
     for state in range(states):
-        emit, tokens = likely[:, state], letters[:, state].unsqueeze(1)  # (B, K), (B, 1, K)
-        either = torch.logaddexp(blank, voiced)
-        # (B, W, K) of a text with one more token; one that repeats its last token needs a blank between.
-        before = torch.where(tokens == last.unsqueeze(2), blank.unsqueeze(2), either.unsqueeze(2))
-        longer = before + emit.unsqueeze(1)
-        # Which text, by its last token, is the continuation of another in the beam: (B, W longer, W shorter).
-        follows = parents.unsqueeze(2) == hashes.unsqueeze(1)
-        repeats = (last.unsqueeze(2) == last.unsqueeze(1)) & follows
-        reached = torch.where(repeats, blank.unsqueeze(1), either.unsqueeze(1)).masked_fill(
-            ~follows, -torch.inf
-        )
-        own = log_probs[:, state].gather(1, last).masked_fill(last == PAD, -torch.inf)
-        voiced = torch.logaddexp(voiced, reached.logsumexp(2)) + own
-        blank = either + log_probs[:, state, PAD].unsqueeze(1)
-        there = (follows.unsqueeze(3) & (last.unsqueeze(2) == tokens).unsqueeze(2)).any(1)  # (B, W, K)
-        longer = longer.masked_fill(there, -torch.inf)
-
-        width, count = longer.shape[1:]
-        kept = torch.logaddexp(blank, voiced)
-        totals = torch.cat([kept, longer.flatten(1)], 1)
-        totals, chosen = totals.topk(min(beam, totals.size(1)))  # (B, W), with a new W
-        grown = chosen >= width
-        place = (chosen - width).clamp_min(0)
-        origin = torch.where(grown, place // count, chosen)
-        added = torch.where(grown, tokens.squeeze(1).gather(1, place % count), PAD)
-        blank, voiced, last, hashes, parents, sizes = (
-            each.gather(1, origin) for each in (blank, voiced, last, hashes, parents, sizes)
-        )
-        blank = blank.masked_fill(grown, -torch.inf)
-        voiced = torch.where(grown, totals, voiced)
-        last = torch.where(grown, added, last)
-        parents = torch.where(grown, hashes, parents)
-        hashes = torch.where(grown, hashes * _FACTOR + added, hashes)
-        texts = texts.gather(1, origin.unsqueeze(2).expand(-1, -1, texts.size(2)))
-        # A text that stays writes beyond its end, where EOS is.
-        texts.scatter_(2, sizes.unsqueeze(2), torch.where(grown, added, EOS).unsqueeze(2))
-        sizes = sizes + grown.long()
-        # What is impossible is not another way to a text.
-        dead = totals == -torch.inf
-        parents, hashes = parents.masked_fill(dead, 0), hashes.masked_fill(dead, -1)
-    sizes = sizes.masked_fill(dead, -1)
-    return texts[:, :, : max(1, int(sizes.max()))], sizes
+        longer = _advance(prefixes, log_probs[:, state], special, candidates[:, state], likely[:, state])
+        impossible = _keep_best(prefixes, longer, candidates[:, state], special, beam)
+    sizes = prefixes.sizes.masked_fill(impossible, -1)
+    return prefixes.tokens[:, :, : max(1, int(sizes.max()))], sizes
 
 
-def text_scores(log_probs: Tensor, lengths: Tensor, texts: Tensor, sizes: Tensor) -> Tensor:
-    """Log-probability of all alignments of texts (B, N, U) of sizes (B, N), by CTC's (B, S, V): (B, N).
+def _advance(
+    prefixes: _Prefixes, log_probs: Tensor, special: SpecialTokens, candidates: Tensor, likely: Tensor
+) -> Tensor:
+    """Move the path probabilities of all prefixes on by one state.
 
-    Of what is no text, of size -1, it is minus infinity.
+    log_probs (B, V) of the state, candidates (B, K) with their log-probabilities likely (B, K). Returns the
+    log-probabilities (B, W, K) of the prefixes with one more token that are not in the beam.
     """
-    spread = (log_probs.double() if log_probs.device.type != "mps" else log_probs).transpose(0, 1)
+    last = prefixes.last
+    either = torch.logaddexp(prefixes.blank, prefixes.token)
+    # A token that repeats the last one needs a blank between the two.
+    repeats = candidates.unsqueeze(1) == last.unsqueeze(2)  # (B, W, K)
+    longer = torch.where(repeats, prefixes.blank.unsqueeze(2), either.unsqueeze(2)) + likely.unsqueeze(1)
+
+    # Which prefix of the beam continues another one of the beam by a token: (B, W longer, W shorter).
+    continues = prefixes.parents.unsqueeze(2) == prefixes.hashes.unsqueeze(1)
+    same_token = continues & (last.unsqueeze(2) == last.unsqueeze(1))
+    from_shorter = torch.where(same_token, prefixes.blank.unsqueeze(1), either.unsqueeze(1))
+    from_shorter = from_shorter.masked_fill(~continues, -torch.inf)
+    emission = log_probs.gather(1, last).masked_fill(last == special.blank, -torch.inf)
+    prefixes.token = torch.logaddexp(prefixes.token, from_shorter.logsumexp(2)) + emission
+    prefixes.blank = either + log_probs[:, special.blank, None]
+    in_beam = continues.unsqueeze(3) & (last.unsqueeze(2) == candidates.unsqueeze(1)).unsqueeze(2)
+    return longer.masked_fill(in_beam.any(1), -torch.inf)
+
+
+def _keep_best(
+    prefixes: _Prefixes, longer: Tensor, candidates: Tensor, special: SpecialTokens, beam: int
+) -> Tensor:
+    """Keep the best of the prefixes and of the longer ones (B, W, K), which append candidates (B, K).
+
+    Returns which prefixes of the new beam are impossible, (B, W).
+    """
+    width, count = longer.shape[1:]
+    totals = torch.cat([torch.logaddexp(prefixes.blank, prefixes.token), longer.flatten(1)], 1)
+    totals, chosen = totals.topk(min(beam, totals.size(1)))  # (B, W), with a new W
+    grown = chosen >= width
+    index = (chosen - width).clamp_min(0)  # in `longer`
+    origin = torch.where(grown, index // count, chosen)
+    added = torch.where(grown, candidates.gather(1, index % count), special.blank)
+
+    blank, token, last, hashes, parents, sizes = (
+        each.gather(1, origin)
+        for each in (
+            prefixes.blank, prefixes.token, prefixes.last, prefixes.hashes, prefixes.parents, prefixes.sizes,
+        )
+    )  # fmt: skip
+    tokens = prefixes.tokens.gather(1, origin.unsqueeze(2).expand(-1, -1, prefixes.tokens.size(2)))
+    # A prefix that does not grow writes EOS after its end, where EOS already is.
+    tokens.scatter_(2, sizes.unsqueeze(2), torch.where(grown, added, special.eos).unsqueeze(2))
+    impossible = totals == -torch.inf
+    prefixes.blank = blank.masked_fill(grown, -torch.inf)
+    prefixes.token = torch.where(grown, totals, token)
+    prefixes.last = torch.where(grown, added, last)
+    # An impossible prefix must not be found as the continuation of another one.
+    prefixes.parents = torch.where(grown, hashes, parents).masked_fill(impossible, 0)
+    prefixes.hashes = torch.where(grown, hashes * _HASH_FACTOR + added, hashes)
+    prefixes.sizes = sizes + grown.long()
+    prefixes.tokens = tokens
+    return impossible
+
+
+def sequence_log_probs(
+    log_probs: Tensor, lengths: Tensor, special: SpecialTokens, tokens: Tensor, sizes: Tensor
+) -> Tensor:
+    """Log-probabilities (B, N) of token sequences (B, N, U) of sizes (B, N), the sum over all alignments.
+
+    log_probs (B, S, V) are CTC's, lengths (B,). A sequence of size -1 gets minus infinity.
+    """
+    by_state = (log_probs.double() if log_probs.device.type != "mps" else log_probs).transpose(0, 1)
     found = [
-        -ctc_loss(spread, text, lengths, size, blank=PAD, reduction="none")
-        for text, size in zip(texts.unbind(1), sizes.clamp_min(0).unbind(1), strict=True)
+        -ctc_loss(by_state, sequence, lengths, size, blank=special.blank, reduction="none")
+        for sequence, size in zip(tokens.unbind(1), sizes.clamp_min(0).unbind(1), strict=True)
     ]
     return torch.stack(found, 1).masked_fill(sizes < 0, -torch.inf)
 
 
-def ranked(
-    texts: Tensor, sizes: Tensor, log_probs: Tensor, scores: Tensor, count: int
+def n_best(
+    tokens: Tensor, sizes: Tensor, log_probs: Tensor, scores: Tensor, count: int
 ) -> list[list[Hypothesis]]:
-    """The best `count` of texts (B, N, U) with their sizes, log-probabilities and scores, each (B, N)."""
+    """The `count` best of tokens (B, N, U) with their sizes, log-probabilities and scores, each (B, N)."""
     best, order = scores.topk(min(count, scores.size(1)))
-    texts = texts.gather(1, order.unsqueeze(2).expand(-1, -1, texts.size(2)))
-    facts = zip(
-        texts.tolist(),
+    tokens = tokens.gather(1, order.unsqueeze(2).expand(-1, -1, tokens.size(2)))
+    rows = zip(
+        tokens.tolist(),
         sizes.gather(1, order).tolist(),
         log_probs.gather(1, order).tolist(),
         best.tolist(),
@@ -151,9 +214,9 @@ def ranked(
     )
     return [
         [
-            Hypothesis(tuple(text[:size]), log_prob, score=score)
-            for text, size, log_prob, score in zip(*each, strict=True)
+            Hypothesis(tuple(sequence[:size]), log_prob, score=score)
+            for sequence, size, log_prob, score in zip(*row, strict=True)
             if size >= 0
         ]
-        for each in facts
+        for row in rows
     ]

@@ -1,76 +1,97 @@
-"""Greedy decoding: the best character at every step, until EOS."""
+"""Greedy decoding: the best token at every step, until EOS."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.hypotheses import Hypotheses, choose
+from asr.decoding.hypotheses import COMPACT_BELOW, GreedyRules, Hypotheses, choose
 from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.decoding.repetition import LOOK_EVERY, cut_repetitions, going_round
+from asr.decoding.processors import LogitProcessor, LogitProcessors
+from asr.decoding.prompts import start_with_prompt
+from asr.decoding.repetition import CHECK_INTERVAL, cut_repetitions, is_repeating
+from asr.decoding.scorers import ScorerFactory
 from asr.decoding.speculative import decode_speculatively
-from asr.model.interfaces import HasCTC, Memory, Network
-from asr.tokenizers import BOS
-
-COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
+from asr.errors import AsrError
+from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
+from asr.tokenizers.special import SpecialTokens
 
 
 @torch.inference_mode()
-def greedy(network: Network, memory: Memory, options: DecodingOptions) -> list[Hypothesis]:
+def greedy(
+    network: HasDecoder,
+    memory: Memory,
+    special: SpecialTokens,
+    options: DecodingOptions,
+    factories: Sequence[ScorerFactory] = (),
+    processors: Sequence[LogitProcessor] = (),
+) -> list[list[Hypothesis]]:
     """One hypothesis for every row of the memory.
 
-    The best character has the best weighted sum of the decoder's log-probability and CTC's prefix score,
-    among the decoder's best few (Watanabe et al. 2017, with a beam of one). CTC goes through the audio once
-    and in order: it knows what attention skips or says twice. With a `ctc_weight` of 0 the decoder chooses
-    alone.
+    The best token has the best weighted sum of the decoder's log-probability and of CTC's prefix score, among
+    the decoder's best candidates (Watanabe et al. 2017, with a beam of one). CTC is monotonic, so it corrects
+    words that attention skips or repeats. With a `ctc_weight` of 0 the decoder decides alone.
 
-    Where there is a CTC head, its own text is a draft that the decoder checks (`asr.decoding.speculative`), unless
-    `draft` is False. The result is the same as step by step.
+    If the model has a CTC head and can score many positions at once, CTC's output is a draft that the decoder
+    checks (`asr.decoding.speculative`), unless `draft` is False. The result is the same as step by step.
+
+    Raises AsrError when scorer factories are given: use beam search for them.
     """
+    if factories:
+        raise AsrError("greedy decoding has no other scorers than CTC; use the decoder beam")
     if memory.states.size(0) == 0:
         return []
     ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
-    max_lengths = compute_max_lengths(memory, ctc, options)  # (B,)
-    texts = None
-    if ctc is not None and options.draft is not False:
-        texts = decode_speculatively(network, memory, ctc, max_lengths, weight, options.candidate_count)
-    if texts is None:
-        texts = step_by_step(network, memory, ctc, max_lengths, weight, options.candidate_count)
-    return [found for (found,) in cut_repetitions(network, memory, [[h] for h in texts.hypotheses()])]
+    max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options)  # (B,)
+    logit_processors = LogitProcessors(special, processors, memory.lengths.device)
+    rules = GreedyRules(special, max_lengths, weight, options.candidate_count, logit_processors)
+
+    hypotheses = None
+    if ctc is not None and options.draft is not False and isinstance(network, CachedForward):
+        hypotheses = decode_speculatively(network, memory, ctc, rules)
+    if hypotheses is None:
+        hypotheses = decode_step_by_step(network, memory, ctc, rules)
+    found = [[hypothesis] for hypothesis in hypotheses.finished()]
+    return cut_repetitions(network, memory, special, logit_processors, found)
 
 
-def step_by_step(
-    network: Network, memory: Memory, ctc: Tensor | None, max_lengths: Tensor, weight: float, candidates: int
+def decode_step_by_step(
+    network: HasDecoder, memory: Memory, ctc: Tensor | None, rules: GreedyRules
 ) -> Hypotheses:
-    """One decoder pass for each character; max_lengths (B,) are the most that each row may have.
+    """One decoder pass for each token; `ctc` has the CTC log-probabilities (B, S, V) if there are any.
 
-    Keys and values are cached, and finished rows leave the batch: leaving copies the caches, so it waits
-    until a quarter of the rows held are finished.
+    Keys and values are cached. Finished rows leave the batch. As this copies the caches, it happens only when
+    more than a quarter of the rows are finished.
     """
-    texts = Hypotheses(max_lengths)
-    scorer = CTCPrefixScorer(ctc, memory.lengths) if ctc is not None and weight else None
-    rows = torch.arange(len(max_lengths), device=max_lengths.device)  # the utterance of each row held, (R,)
-    live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
-    tokens = torch.full_like(rows, BOS)
-    state = network.start(memory, texts.capacity)
-    for position in range(texts.capacity):
-        choice = choose(network.step(tokens, state), scorer, weight, candidates)
+    hypotheses = Hypotheses(rules)
+    scorer = None
+    if ctc is not None and rules.ctc_weight:
+        scorer = CTCPrefixScorer(ctc, memory.lengths, rules.special)
+    rows = torch.arange(len(memory.lengths), device=memory.lengths.device)  # (R,) the utterance of each row
+    live = torch.ones_like(rows, dtype=torch.bool)  # (R,) unfinished rows
+    state, tokens = start_with_prompt(network, memory, rules.special, hypotheses.capacity)
+    for position in range(hypotheses.capacity):
+        prefixes = hypotheses.with_prompt[rows, : hypotheses.prompt_size + position]
+        log_probs = rules.processors(prefixes, network.step(tokens, state))  # (R, V)
+        choice = choose(log_probs, scorer, rules)
         tokens = choice.tokens  # (R,)
         if scorer is not None:
             scorer.advance(tokens)
         starts = torch.full_like(rows, position)
-        live &= texts.add(rows, starts, tokens.unsqueeze(1), choice.log_probs.unsqueeze(1), live.long())
-        if (position + 1) % LOOK_EVERY == 0:
-            live &= ~going_round(texts.tokens[rows, : position + 1])
+        live &= hypotheses.add(rows, starts, tokens.unsqueeze(1), choice.log_probs.unsqueeze(1), live.long())
+        if (position + 1) % CHECK_INTERVAL == 0:
+            live &= ~is_repeating(hypotheses.tokens[rows, : position + 1])
 
-        left = int(live.sum())
-        if left == 0:
+        live_count = int(live.sum())
+        if live_count == 0:
             break
-        if left < COMPACT_BELOW * len(rows):
+        if live_count < COMPACT_BELOW * len(rows):
             keep = live.nonzero().squeeze(1)
             state, rows, tokens, live = state.select(keep), rows[keep], tokens[keep], live[keep]
             scorer = scorer and scorer.select(keep)
-    return texts
+    return hypotheses

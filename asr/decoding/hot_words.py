@@ -1,33 +1,35 @@
-"""Hot words: words and phrases that are likelier than the model thinks, by a bonus for each of their letters.
+"""Hot words: words and phrases that get a bonus for each of their characters.
 
-A text scores one for every letter (a space is none) that lies in an occurrence of a phrase; letters that
-several occurrences share count once. In a script that is written with spaces a phrase occurs as whole words.
+A hypothesis scores one for every character (spaces do not count) inside an occurrence of a phrase. Characters
+that several occurrences share count once. In a script written with spaces a phrase occurs as whole words.
 
-While a text grows, the letters of a phrase that has been begun count already, and are taken back when it is
-left unfinished: so that a search follows it. The phrases are an automaton (Aho and Corasick 1975) whose state
-is the longest beginning of a phrase that the text ends with; which of the last letters have been counted for
-good are the bits of a number.
+So that a search follows a phrase, the characters of an unfinished phrase already count, and are subtracted
+again if the phrase is not completed. The phrases form an automaton (Aho and Corasick 1975). Its state is the
+longest beginning of a phrase that the prefix ends with. The bits of a number tell which of the prefix's last
+characters do not count permanently yet.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from asr.errors import AsrError
-from asr.tokenizers import EOS, Tokenizer
+from asr.tokenizers.interface import Tokenizer
 
-LONGEST = 60  # characters of a phrase: with the spaces around it they must have place among 62 bits
-_ALL = 2**62 - 1
+MAX_CHARACTERS = 60  # of a phrase: together with a space on each side it must fit into 62 bits
+_ALL_BITS = 2**62 - 1
 
 
 class HotWords:
-    """A factory of scores: the phrases as an automaton, for one tokenizer. `weight` is the bonus of a letter.
+    """A scorer factory: the phrases as an automaton, for one tokenizer. `weight` is the bonus per character.
 
-    Raises AsrError for a phrase that is empty, too long, or has characters that the tokenizer does not know.
+    Raises AsrError for a phrase that is empty, too long, or has characters that the tokenizer does not know,
+    and for a tokenizer whose tokens are not single characters.
     """
 
     gain = 1.0
@@ -36,136 +38,156 @@ class HotWords:
         self, phrases: Iterable[str], tokenizer: Tokenizer, bonus: float, device: torch.device | str = "cpu"
     ) -> None:
         self.weight = bonus
-        self.vocabulary = len(tokenizer)
-        # EOS is a space here: both end a word. Where there are no spaces, EOS ends nothing.
-        self.space = tokenizer.encode("a b")[1] if tokenizer.words_are_spaced else EOS
-        strings = [_string(phrase, tokenizer) for phrase in phrases]
-        children, depth, longest, edges = _automaton(strings)
-        root = torch.zeros(self.vocabulary, dtype=torch.long)
-        for token, node in children[0].items():
-            root[token] = node
-        pairs = sorted(
-            (node * self.vocabulary + t, to) for node, e in enumerate(edges) for t, to in e.items()
+        self.vocabulary_size = len(tokenizer)
+        self.eos = tokenizer.special.eos
+        # EOS counts as a space, because both end a word. In scripts without spaces it ends no word.
+        self.space = tokenizer.encode("a b")[1] if tokenizer.words_are_spaced else self.eos
+        automaton = _Automaton.build([_phrase_tokens(phrase, tokenizer) for phrase in phrases])
+        after_root = torch.zeros(self.vocabulary_size, dtype=torch.long)
+        for token, node in automaton.children[0].items():
+            after_root[token] = node
+        self.after_root = after_root.to(device)  # (V,) the state after a token that continues no phrase
+        # All other transitions, sorted by their keys: state * V + token.
+        transitions = sorted(
+            (node * self.vocabulary_size + token, target)
+            for node, edges in enumerate(automaton.edges)
+            for token, target in edges.items()
         )
-        table = torch.tensor(pairs or [(-1, 0)], device=device)
-        self.root = root.to(device)  # (V,) the state after a token that continues nothing
-        self.keys, self.targets = (
-            table[:, 0].contiguous(),
-            table[:, 1].contiguous(),
-        )  # of all other transitions
-        # As bits, the last letters that belong to a state, and those of the longest phrase that ends there.
-        self.begun = torch.tensor([2**n - 1 for n in depth], device=device)
-        self.ended = torch.tensor([2**n - 1 for n in longest], device=device)
+        table = torch.tensor(transitions or [(-1, 0)], device=device)
+        self.keys, self.targets = table[:, 0].contiguous(), table[:, 1].contiguous()
+        # Bit masks of the last characters that belong to a state, and to the longest phrase that ends there.
+        self.begun = torch.tensor([2**n - 1 for n in automaton.depth], device=device)
+        self.ended = torch.tensor([2**n - 1 for n in automaton.longest_match], device=device)
 
     def start(self, rows: int, capacity: int) -> HotWordScorer:
-        """A scorer of `rows` empty prefixes; however long they get."""
-        state = self.root[self.space].expand(rows)
-        return HotWordScorer(self, state, torch.zeros_like(state), torch.zeros_like(state))
+        """A scorer of `rows` empty prefixes of any length."""
+        states = self.after_root[self.space].expand(rows)
+        return HotWordScorer(self, states, torch.zeros_like(states), torch.zeros_like(states))
 
     def score_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Letters of whole texts that lie in hot words: tokens (R, U) padded, lengths (R,) -> (R,)."""
+        """Characters inside hot words, of whole hypotheses: tokens (R, U) padded, lengths (R,) -> (R,)."""
         scorer = self.start(len(tokens), tokens.size(1))
         total = torch.zeros(len(tokens), device=tokens.device)
+        padded = torch.nn.functional.pad(tokens, (0, 1), value=self.eos)
         for position in range(tokens.size(1) + 1):
-            column = tokens[:, min(position, tokens.size(1) - 1)] if tokens.size(1) else lengths
-            column = torch.where(lengths == position, EOS, column)
+            column = torch.where(lengths == position, self.eos, padded[:, position])
             total += scorer.score(column.unsqueeze(1)).squeeze(1) * (lengths >= position)
             scorer.advance(column)
         return total
 
-    def follow(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after tokens; of one shape."""
-        wanted = states * self.vocabulary + tokens
-        place = torch.searchsorted(self.keys, wanted).clamp_max(len(self.keys) - 1)
-        return torch.where(self.keys[place] == wanted, self.targets[place], self.root[tokens])
+    def next_states(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """The states after tokens. Both have one shape, or shapes that broadcast."""
+        keys = states * self.vocabulary_size + tokens
+        index = torch.searchsorted(self.keys, keys).clamp_max(len(self.keys) - 1)
+        return torch.where(self.keys[index] == keys, self.targets[index], self.after_root[tokens])
 
 
 class HotWordScorer:
-    """Counts of growing prefixes. Every row has a state, letters not counted for good, and how many of them
-    are counted for the phrase that has been begun."""
+    """Character counts of growing prefixes.
 
-    def __init__(self, words: HotWords, states: Tensor, open: Tensor, pending: Tensor) -> None:
-        self._words, self._states, self._open, self._pending = words, states, open, pending  # (R,) each
+    For every row: the state of the automaton; as bits, which of the last characters do not count permanently
+    yet; and how many of those count for now, because they belong to the unfinished phrase.
+    """
+
+    def __init__(self, words: HotWords, states: Tensor, open_bits: Tensor, pending: Tensor) -> None:
+        self._words, self._states, self._open_bits, self._pending = words, states, open_bits, pending  # (R,)
 
     def score(self, candidates: Tensor) -> Tensor:
-        """By how much the count of letters changes with each candidate: tokens (R, K) -> (R, K)."""
+        """By how much each candidate changes the count: tokens (R, K) -> (R, K)."""
         words = self._words
-        ends = candidates == EOS
+        ends = candidates == words.eos
         tokens = torch.where(ends, words.space, candidates)
-        states = words.follow(self._states.unsqueeze(1), tokens)
+        states = words.next_states(self._states.unsqueeze(1), tokens)
         counted = torch.where(ends, words.ended[states], words.begun[states])
-        letters = self._letters(self._open.unsqueeze(1), tokens)
-        return (_bits(letters & counted) - self._pending.unsqueeze(1)).float()
+        open_bits = self._append(self._open_bits.unsqueeze(1), tokens)
+        return (_count_bits(open_bits & counted) - self._pending.unsqueeze(1)).float()
 
     def advance(self, tokens: Tensor) -> None:
         """Append a token (R,) to every prefix."""
         words = self._words
-        self._states = words.follow(self._states, tokens)
-        self._open = self._letters(self._open, tokens) & ~words.ended[self._states]
-        self._pending = _bits(self._open & words.begun[self._states])
+        self._states = words.next_states(self._states, tokens)
+        self._open_bits = self._append(self._open_bits, tokens) & ~words.ended[self._states]
+        self._pending = _count_bits(self._open_bits & words.begun[self._states])
 
     def select(self, rows: Tensor) -> HotWordScorer:
         """The scorer of the given rows (indices): reordered, repeated or dropped."""
-        return HotWordScorer(self._words, self._states[rows], self._open[rows], self._pending[rows])
+        return HotWordScorer(self._words, self._states[rows], self._open_bits[rows], self._pending[rows])
 
-    def _letters(self, open: Tensor, tokens: Tensor) -> Tensor:
-        return (open << 1 | (tokens != self._words.space)) & _ALL
+    def _append(self, open_bits: Tensor, tokens: Tensor) -> Tensor:
+        """The bits after one more token. A space has the bit 0, because it does not count."""
+        return (open_bits << 1 | (tokens != self._words.space)) & _ALL_BITS
 
 
-def _string(phrase: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens of a phrase, with a space at each end where a word must begin or end there."""
+def _phrase_tokens(phrase: str, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of a phrase, with a space at each end where a word must begin or end."""
     text = " ".join(unicodedata.normalize("NFC", phrase).split())
-    if not text or len(text) > LONGEST:
-        raise AsrError(f"hot word {text!r}: it must have 1 to {LONGEST} characters")
+    if not text or len(text) > MAX_CHARACTERS:
+        raise AsrError(f"hot word {text!r}: it must have 1 to {MAX_CHARACTERS} characters")
     if unknown := tokenizer.unknown(text):
         raise AsrError(
             f"hot word {text!r}: the model does not know {' '.join(map(repr, unknown))}; "
-            "write it with the characters of the model's texts"
+            "write it with characters that the model knows"
         )
-    space = tokenizer.encode("a b")[1:2] if tokenizer.words_are_spaced else []
-    before, after = ([] if _spaceless(edge) else space for edge in (text[0], text[-1]))
-    return [*before, *tokenizer.encode(text), *after]
+    tokens = tokenizer.encode(text)
+    if len(tokens) != len(text):
+        raise AsrError(f"hot word {text!r}: the tokens of this model are not characters; omit hot_words")
+    space = [tokenizer.encode("a b")[1]] if tokenizer.words_are_spaced else []
+    before, after = ([] if _has_no_spaces(edge) else space for edge in (text[0], text[-1]))
+    return [*before, *tokens, *after]
 
 
-def _spaceless(character: str) -> bool:
-    """Whether it belongs to a script whose words are not separated by spaces."""
+def _has_no_spaces(character: str) -> bool:
+    """Whether the character belongs to a script that is written without spaces between words."""
     scripts = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
     return unicodedata.name(character, "").startswith(scripts)
 
 
-def _automaton(
-    strings: list[list[int]],
-) -> tuple[list[dict[int, int]], list[int], list[int], list[dict[int, int]]]:
-    """Of every state: its children, its length, that of the longest string it ends with, its transitions.
+@dataclass
+class _Automaton:
+    """An Aho-Corasick automaton. State 0 is the root; each list has one entry per state."""
 
-    Transitions to the children of state 0 are left out in the last: they are the same for all states.
-    """
-    children: list[dict[int, int]] = [{}]
-    depth, longest = [0], [0]
-    for string in strings:
+    children: list[dict[int, int]]  # token -> the state with this token appended
+    depth: list[int]  # number of tokens of the state
+    longest_match: list[int]  # length of the longest phrase that the state ends with; 0 if there is none
+    # Transitions of each state other than the root. Those to children of the root are left out: they are the
+    # same for all states.
+    edges: list[dict[int, int]]
+
+    @classmethod
+    def build(cls, phrases: list[list[int]]) -> _Automaton:
+        """The automaton of phrases, each a list of tokens."""
+        trie = cls([{}], [0], [0], [])
+        for phrase in phrases:
+            trie._insert(phrase)
+        trie._connect()
+        return trie
+
+    def _insert(self, phrase: list[int]) -> None:
         node = 0
-        for token in string:
-            if token not in children[node]:
-                children[node][token] = len(children)
-                children.append({})
-                depth.append(depth[node] + 1)
-                longest.append(0)
-            node = children[node][token]
-        longest[node] = len(string)
-    edges: list[dict[int, int]] = [{} for _ in children]
-    suffix = [0] * len(children)  # the longest other state that a state ends with
-    for node in sorted(range(len(children)), key=depth.__getitem__):
-        if node:
-            longest[node] = max(longest[node], longest[suffix[node]])
-            edges[node] = edges[suffix[node]] | children[node]
-        for token, child in children[node].items():
+        for token in phrase:
+            if token not in self.children[node]:
+                self.children[node][token] = len(self.children)
+                self.children.append({})
+                self.depth.append(self.depth[node] + 1)
+                self.longest_match.append(0)
+            node = self.children[node][token]
+        self.longest_match[node] = len(phrase)
+
+    def _connect(self) -> None:
+        """Add the transitions that leave a phrase, from the shortest states to the longest."""
+        self.edges = [{} for _ in self.children]
+        suffix = [0] * len(self.children)  # the longest other state that a state ends with
+        for node in sorted(range(len(self.children)), key=self.depth.__getitem__):
             if node:
-                suffix[child] = edges[suffix[node]].get(token, children[0].get(token, 0))
-    return children, depth, longest, edges
+                self.longest_match[node] = max(self.longest_match[node], self.longest_match[suffix[node]])
+                self.edges[node] = self.edges[suffix[node]] | self.children[node]
+            for token, child in self.children[node].items():
+                if node:
+                    suffix[child] = self.edges[suffix[node]].get(token, self.children[0].get(token, 0))
 
 
-def _bits(numbers: Tensor) -> Tensor:
-    """How many bits of each number are set (Warren, Hacker's Delight, section 5-1)."""
+def _count_bits(numbers: Tensor) -> Tensor:
+    """The number of bits set in each number (Warren, Hacker's Delight, section 5-1)."""
     x = numbers - (numbers >> 1 & 0x5555555555555555)
     x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333)
     x = x + (x >> 4) & 0x0F0F0F0F0F0F0F0F

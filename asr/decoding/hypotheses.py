@@ -1,98 +1,141 @@
-"""What the two ways of greedy decoding share: the choice of the next token, and the texts that grow."""
+"""What both greedy decoders share: the choice of the next token, and the growing hypotheses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from asr.decoding.ctc_prefix import CTCPrefixScorer, PrefixesAlong
 from asr.decoding.options import FinishReason, Hypothesis
-from asr.tokenizers import BOS, EOS, PAD
+from asr.decoding.processors import LogitProcessors
+from asr.decoding.prompts import with_prompt
+from asr.tokenizers.special import SpecialTokens
 
-# Two ways to compute a score in float32 differ by up to 6e-6 (digits, speechocean762). Between choices that
-# are nearer to each other than this, only the way that counts can decide.
-NEAR = 5e-5
+COMPACT_BELOW = 0.75  # finished rows leave the batch when the share of unfinished rows is below this
+# Two computations of a score in float32 differ by up to 6e-6 (digits, speechocean762). If two choices differ
+# by less than this, rounding could decide between them.
+TIE_TOLERANCE = 5e-5
+
+
+class CandidateScorer(Protocol):
+    """A scorer of the next token, such as CTC's prefix scores."""
+
+    def score(self, candidates: Tensor) -> Tensor:
+        """Log-probabilities (R, K) of candidates (R, K), given each row's prefix."""
+        ...
+
+
+@dataclass(frozen=True)
+class GreedyRules:
+    """What decides the next token and the end of each hypothesis."""
+
+    special: SpecialTokens
+    max_lengths: Tensor  # (B,), most tokens of each utterance
+    ctc_weight: float
+    candidate_count: int  # how many of the decoder's best tokens CTC scores
+    processors: LogitProcessors
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The next token of every row (R,), the decoder's log-probability of it (R,), and whether rounding could
-    have made it another one (R,)."""
+    """The next token of every row (R,), the decoder's log-probability of it (R,), and whether the choice is
+    so close that rounding could change it (R,)."""
 
     tokens: Tensor
     log_probs: Tensor
     near_tie: Tensor
 
 
-def choose(
-    log_probs: Tensor, scorer: CTCPrefixScorer | PrefixesAlong | None, weight: float, count: int
-) -> Choice:
-    """The best token by the decoder's log-probabilities (R, V) and, with its weight, by the scorer.
+def choose(log_probs: Tensor, scorer: CandidateScorer | None, rules: GreedyRules) -> Choice:
+    """The token with the best joint score.
 
-    The scorer is asked about the decoder's `count` best, and EOS. PAD and BOS are never chosen.
+    `log_probs` (R, V) are the decoder's, after the logit processors. Without a scorer they decide alone. A
+    scorer scores EOS and the decoder's best candidates, and has the weight `ctc_weight`.
     """
-    log_probs[:, [PAD, BOS]] = -torch.inf
+    eos, count, weight = rules.special.eos, rules.candidate_count, rules.ctc_weight
     if scorer is None:
         token_log_probs, candidates = log_probs.topk(2, dim=1)
-        joint, excluded = token_log_probs, None
+        joint = token_log_probs
     else:
-        best = log_probs.topk(min(count + 1, log_probs.size(1) - 2), dim=1)  # (R, K) or one more
-        likely = best.indices[:, :count]
-        candidates = torch.cat([likely, torch.full_like(likely[:, :1], EOS)], dim=1)  # (R, K + 1)
+        best = log_probs.topk(min(count + 1, log_probs.size(1)), dim=1)
+        likely = best.indices[:, :count]  # (R, K)
+        candidates = torch.cat([likely, torch.full_like(likely[:, :1], eos)], dim=1)  # (R, K + 1)
         token_log_probs = log_probs.gather(1, candidates)
-        joint = (1 - weight) * token_log_probs + weight * scorer.score(candidates)
-        joint[:, :-1].masked_fill_(likely == EOS, -torch.inf)  # it is the last one already
-        excluded = best.values[:, count - 1 :] if best.values.size(1) > count else None
+        joint = joint_scores(token_log_probs, scorer.score(candidates), weight)
+        joint[:, :-1].masked_fill_(likely == eos, -torch.inf)  # EOS is already the last candidate
     (first, second), chosen = joint.topk(2, dim=1).values.unbind(1), joint.argmax(1, keepdim=True)
-    near_tie = first - second < NEAR
-    if excluded is not None:  # the best that was not asked about could take the place of the last that was
-        last, next = excluded.unbind(1)
-        # CTC's score is at most 0.
-        near_tie |= (last - next < NEAR) & ((1 - weight) * next > first - NEAR)
+    near_tie = first - second < TIE_TOLERANCE
+    if scorer is not None and best.values.size(1) > count:
+        # The best token that was not scored could also take the place of the last candidate.
+        last, excluded = best.values[:, count - 1 :].unbind(1)
+        # CTC's score of it is at most 0.
+        near_tie |= (last - excluded < TIE_TOLERANCE) & ((1 - weight) * excluded > first - TIE_TOLERANCE)
     return Choice(
         candidates.gather(1, chosen).squeeze(1), token_log_probs.gather(1, chosen).squeeze(1), near_tie
     )
 
 
-class Hypotheses:
-    """The texts of B rows, each of which may have so many tokens: max_lengths (B,)."""
+def joint_scores(token_log_probs: Tensor, ctc_scores: Tensor, ctc_weight: float) -> Tensor:
+    """The weighted sum of two scores (R, K). A token that the logit processors forbid stays impossible."""
+    joint = (1 - ctc_weight) * token_log_probs + ctc_weight * ctc_scores
+    return joint.masked_fill(token_log_probs == -torch.inf, -torch.inf)  # 0 * inf is not a number
 
-    def __init__(self, max_lengths: Tensor) -> None:
-        self.capacity = int(max_lengths.max()) + 1  # the last decision may still be EOS
-        self.tokens = torch.full((len(max_lengths), self.capacity), EOS, device=max_lengths.device)
-        self._bounds = max_lengths
-        self._log_probs = torch.zeros(len(max_lengths), device=max_lengths.device)
-        self._finished = torch.zeros_like(max_lengths, dtype=torch.bool)
+
+class Hypotheses:
+    """The growing hypotheses of B utterances, one for each.
+
+    `tokens` (B, capacity) has EOS after each hypothesis; `with_prompt` (B, P + capacity) is the same memory
+    with the P prompt tokens in front.
+    """
+
+    def __init__(self, rules: GreedyRules) -> None:
+        self._max_lengths, self._eos = rules.max_lengths, rules.special.eos
+        self.prompt_size = len(rules.special.prompt)
+        self.capacity = int(rules.max_lengths.max()) + 1  # EOS can follow a hypothesis of maximum length
+        rows = len(rules.max_lengths)
+        empty = torch.full((rows, self.capacity), self._eos, device=rules.max_lengths.device)
+        self.with_prompt = with_prompt(empty, rules.special)
+        self.tokens = self.with_prompt[:, self.prompt_size :]
+        self._log_probs = torch.zeros(rows, device=rules.max_lengths.device)
+        self._finished = torch.zeros_like(rules.max_lengths, dtype=torch.bool)
 
     def add(self, rows: Tensor, starts: Tensor, tokens: Tensor, log_probs: Tensor, counts: Tensor) -> Tensor:
-        """Append the first counts (R,) of tokens (R, U) to the texts `rows` (R,), of lengths starts (R,).
+        """Append tokens to the hypotheses `rows` (R,), which have the lengths `starts` (R,).
 
-        A text ends with EOS, or where its bound forbids one more. Returns which go on, (R,).
+        Of tokens and log_probs (R, U), the first counts (R,) of each row are appended. A hypothesis ends with
+        EOS, or where its maximum length forbids another token. Returns which hypotheses continue, (R,).
         """
         order = torch.arange(tokens.size(1), device=rows.device)
-        places = starts.unsqueeze(1) + order  # (R, U)
-        ends = tokens == EOS
-        cut = ~ends & (places >= self._bounds[rows].unsqueeze(1))
+        positions = starts.unsqueeze(1) + order  # (R, U)
+        ends = tokens == self._eos
+        cut = ~ends & (positions >= self._max_lengths[rows].unsqueeze(1))
         stops = ends | cut
-        given = (order < counts.unsqueeze(1)) & (stops.cumsum(1) - stops.long() == 0)  # up to the first stop
-        token_log_probs = given & ~cut
-        self._log_probs[rows] += torch.where(token_log_probs, log_probs, 0.0).sum(1)
-        self._finished[rows] |= (token_log_probs & ends).any(1)
-        token_log_probs &= ~ends
-        self.tokens[
-            rows.unsqueeze(1).expand_as(token_log_probs)[token_log_probs], places[token_log_probs]
-        ] = tokens[token_log_probs]
-        return ~(given & stops).any(1)
+        used = (order < counts.unsqueeze(1)) & (stops.cumsum(1) - stops.long() == 0)  # until the first stop
+        scored = used & ~cut
+        self._log_probs[rows] += torch.where(scored, log_probs, 0.0).sum(1)
+        self._finished[rows] |= (scored & ends).any(1)
+        appended = scored & ~ends
+        self.tokens[rows.unsqueeze(1).expand_as(tokens)[appended], positions[appended]] = tokens[appended]
+        return ~(used & stops).any(1)
 
-    def hypotheses(self) -> list[Hypothesis]:
-        """One for every row."""
-        lengths = (self.tokens != EOS).sum(1).tolist()
-        found = zip(
+    def continued(self, rows: Tensor, starts: Tensor, tokens: Tensor) -> Tensor:
+        """The hypotheses `rows` (R,) of lengths starts (R,), followed by tokens (R, U), with the prompt.
+
+        Returns (R, P + capacity + U); only the first P + starts + U tokens of a row are meaningful.
+        """
+        positions = self.prompt_size + starts.unsqueeze(1) + torch.arange(tokens.size(1), device=rows.device)
+        sequences = torch.nn.functional.pad(self.with_prompt[rows], (0, tokens.size(1)), value=self._eos)
+        return sequences.scatter(1, positions, tokens)
+
+    def finished(self) -> list[Hypothesis]:
+        """The hypothesis of every utterance."""
+        lengths = (self.tokens != self._eos).sum(1).tolist()
+        rows = zip(
             self.tokens.tolist(), lengths, self._log_probs.tolist(), self._finished.tolist(), strict=True
         )
         return [
-            Hypothesis(tuple(text[:length]), log_prob, FinishReason.end if finished else FinishReason.length)
-            for text, length, log_prob, finished in found
+            Hypothesis(tuple(tokens[:length]), log_prob, FinishReason.end if ended else FinishReason.length)
+            for tokens, length, log_prob, ended in rows
         ]

@@ -1,49 +1,73 @@
-"""Attention rescoring: CTC finds texts, the decoder chooses among them, in one parallel pass."""
+"""Attention rescoring: CTC finds hypotheses, and the decoder ranks them in one parallel pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
-from asr.decoding.ctc import prefix_beam_search, ranked, speakable, text_scores
+from asr.decoding.ctc import mask_untrained, n_best, prefix_beam_search, sequence_log_probs
 from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.prompts import teacher_forced_log_probs, with_prompt
 from asr.decoding.scorers import ScorerFactory
-from asr.model.interfaces import Memory, Network
-from asr.tokenizers import BOS, EOS
+from asr.masks import length_mask
+from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
+from asr.tokenizers.special import SpecialTokens
 
 
 @torch.inference_mode()
 def rescore(
-    network: Network, memory: Memory, options: DecodingOptions, factories: Sequence[ScorerFactory] = ()
+    network: HasDecoder,
+    memory: Memory,
+    special: SpecialTokens,
+    options: DecodingOptions,
+    factories: Sequence[ScorerFactory] = (),
 ) -> list[list[Hypothesis]]:
-    """The `n_best` of CTC's `beam` likeliest texts for every row of the memory, best first.
+    """The `n_best` of CTC's `beam` most likely hypotheses for every row of the memory, best first.
 
-    Scored as beam search scores (`asr.decoding.beam`): by the decoder's and CTC's log-probabilities and by
-    further factories, over (number of characters + 1) ** length_normalization; but of whole texts, so that the
-    decoder goes through all texts of all utterances at once, and reads the audio of each utterance once
+    The score is that of beam search (`asr.decoding.beam`): the weighted sum of the log-probabilities of the
+    decoder and of CTC and of the scores of the factories, divided by
+    (number of tokens + 1) ** length_normalization. All hypotheses are scored as a whole and at once
     (Sainath et al. 2019, "Two-pass end-to-end speech recognition").
     """
     if memory.states.size(0) == 0:
         return []
-    ctc = speakable(network.ctc(memory))
-    texts, sizes = prefix_beam_search(ctc, memory.lengths, options.beam_size)  # (B, N, U), (B, N)
-    batch, count, size = texts.shape
-    heard = text_scores(ctc, memory.lengths, texts, sizes)  # (B, N)
-
-    tokens = texts.flatten(0, 1)  # (B * N, U)
-    state = network.start(memory, size + 1).reorder(sizes.new_zeros(batch, count))
-    given = pad(tokens, (1, 0), value=BOS)  # (B * N, U + 1)
-    log_probs = network.forward_cached(given, state, sizes.new_zeros(batch * count))  # (B * N, U + 1, V)
-    token_log_probs = log_probs.gather(2, pad(tokens, (0, 1), value=EOS).unsqueeze(2)).squeeze(2)
-    within = torch.arange(size + 1, device=tokens.device) <= sizes.view(-1, 1)  # EOS is the last
-    own = torch.where(within, token_log_probs, 0.0).sum(1).view(batch, count)
+    assert isinstance(network, HasCTC), "build_decoder refuses a model without a CTC head"
+    ctc = mask_untrained(network.ctc(memory), special)
+    tokens, sizes = prefix_beam_search(ctc, memory.lengths, special, options.beam_size)  # (B, N, U), (B, N)
+    ctc_scores = sequence_log_probs(ctc, memory.lengths, special, tokens, sizes)  # (B, N)
+    attention_scores = decoder_log_probs(network, memory, special, tokens, sizes)  # (B, N)
 
     weight = options.weight_of_ctc(True)
-    scores = (1 - weight) * own + (weight * heard if weight else 0)
+    scores = (1 - weight) * attention_scores
+    if weight:  # CTC's score of a missing hypothesis is infinite
+        scores = scores + weight * ctc_scores
+    lengths = sizes.clamp_min(0)
     for factory in factories:
-        lengths = sizes.clamp_min(0).flatten()
-        scores = scores + factory.weight * factory.score_texts(tokens, lengths).view(batch, count)
-    scores = scores / (sizes + 1.0).clamp_min(1) ** (options.length_normalization or 0.0)
-    return ranked(texts, sizes, own, scores.masked_fill(sizes < 0, -torch.inf), options.n_best or 1)
+        added = factory.score_texts(tokens.flatten(0, 1), lengths.flatten()).view_as(scores)
+        scores = scores + factory.weight * added
+    scores = scores / (lengths + 1.0) ** (options.length_normalization or 0.0)
+    scores = scores.masked_fill(sizes < 0, -torch.inf)
+    return n_best(tokens, sizes, attention_scores, scores, options.n_best or 1)
+
+
+def decoder_log_probs(
+    network: HasDecoder, memory: Memory, special: SpecialTokens, tokens: Tensor, sizes: Tensor
+) -> Tensor:
+    """The decoder's log-probabilities (B, N) of token sequences (B, N, U) of sizes (B, N), EOS included."""
+    batch, count, size = tokens.shape
+    sequences = tokens.flatten(0, 1)  # (B * N, U)
+    if isinstance(network, CachedForward):  # the N sequences of an utterance share what depends on the memory
+        inputs = with_prompt(sequences, special)  # (B * N, P + U)
+        state = network.start(memory, inputs.size(1)).reorder(sizes.new_zeros(batch, count))
+        log_probs = network.forward_cached(inputs, state, sizes.new_zeros(batch * count))
+        log_probs = log_probs[:, len(special.prompt) - 1 :]  # (B * N, U + 1, V)
+    else:
+        rows = torch.arange(batch, device=sizes.device).repeat_interleave(count)
+        log_probs = teacher_forced_log_probs(network, memory.select(rows), sequences, special)
+    targets = pad(sequences, (0, 1), value=special.eos).unsqueeze(2)  # (B * N, U + 1, 1)
+    token_log_probs = log_probs.gather(2, targets).squeeze(2)
+    until_eos = length_mask(sizes.flatten() + 1, size + 1)
+    return torch.where(until_eos, token_log_probs, 0.0).sum(1).view(batch, count)

@@ -1,230 +1,178 @@
-"""Greedy decoding by draft and check: as step by step, with a decoder pass for each correction.
+"""Greedy decoding with a draft: the same result as step by step, with one decoder pass for each correction.
 
-What CTC hears is a draft. The decoder is given many of its characters at once and says what it would have
-chosen after each. Up to the first choice that differs from the draft the choices are those of decoding step
-by step, because all that was decoded before is the same; that choice is the correction. Then the rest of the
-draft, changed where the decoder chose otherwise, is checked again after it (Stern et al. 2018, "Blockwise
-Parallel Decoding", with a draft of CTC's).
+CTC's output is the draft. One decoder pass reads many of its tokens at once and gives the decoder's choice
+after each of them. Up to the first choice that differs from the draft, the choices are those of decoding step
+by step, because the tokens before them are the same. The first different choice is a correction. The rest of
+the draft, revised by what the decoder chose there, is checked in the next pass (Stern et al. 2018, "Blockwise
+Parallel Decoding", here with a draft by CTC).
 
-CTC's prefix scores take part in the choice. One sweep over time finds those of all positions, whose
-candidates are then scored together.
+CTC's prefix scores take part in the choice. `CTCDraftScorer` computes those of all positions together.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from asr.decoding.ctc import collapse
+from asr.decoding.ctc_draft_scores import CTCDraftScorer
 from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.hypotheses import Hypotheses, choose
-from asr.decoding.repetition import LOOK_EVERY, going_round
-from asr.model.interfaces import Memory, Network
-from asr.tokenizers import BOS, EOS, PAD
+from asr.decoding.draft import MAX_LENGTH, Draft, DraftLength
+from asr.decoding.hypotheses import COMPACT_BELOW, GreedyRules, Hypotheses, choose
+from asr.decoding.repetition import CHECK_INTERVAL, is_repeating
+from asr.model.interfaces import CachedForward, HasDecoder, Memory
 
-COMPACT_BELOW = 0.75  # share of unfinished rows under which the finished ones leave the batch
-# A decoder pass takes as long as checking so many positions more in it, on a CPU and elsewhere.
-PASS_ON_CPU, PASS = 128, 2**14
-LIKELY = 0.5  # a choice after a text that is wrong already changes the draft if it is as probable as this
-SURE = 0.7  # of its own token CTC is, where it is as probable as this
-WIDEST = 512  # positions of a row in one pass
-CHECK = 1.4  # what a pass with a check costs, of one step by step
+# A decoder pass takes as long as checking this many additional positions in it.
+PASS_COST_CPU, PASS_COST_GPU = 128, 2**14
+MIN_GAIN = 1.4  # a pass that checks a draft takes this many times as long as one of decoding step by step
 
 
 def decode_speculatively(
-    network: Network, memory: Memory, ctc: Tensor, max_lengths: Tensor, weight: float, candidates: int
+    network: HasDecoder, memory: Memory, ctc: Tensor, rules: GreedyRules
 ) -> Hypotheses | None:
-    """The texts that step by step gives; None where a choice is so near that rounding decides it, and where
-    the draft is so bad that step by step is faster.
+    """The hypotheses of decoding step by step, or None if that must be done instead.
 
-    `ctc` (B, S, V) are CTC's log-probabilities, max_lengths (B,) the most tokens each row may have.
+    None is returned when a choice is so close that rounding could decide it, and when the draft is so bad
+    that step by step is faster. `ctc` (B, S, V) are CTC's log-probabilities. The network must also offer
+    `CachedForward`.
     """
-    device, batch = max_lengths.device, len(max_lengths)
-    draft = _Draft(ctc, memory.lengths)
-    trust = _Trust(PASS_ON_CPU if device.type == "cpu" else PASS, draft.confidence)
-    if trust.width(batch)[1] < CHECK:
+    draft = Draft(ctc, memory.lengths, rules.special)
+    pass_cost = PASS_COST_CPU if ctc.device.type == "cpu" else PASS_COST_GPU
+    draft_length = DraftLength(pass_cost, draft.confidence)
+    if draft_length.best(len(memory.lengths))[1] < MIN_GAIN:
         return None
-    scorer, texts = CTCPrefixScorer(ctc, memory.lengths), Hypotheses(max_lengths)
-    room = min(WIDEST, draft.tokens.size(1)) + 1  # positions in a pass; an amended draft may be longer
-    state = network.start(memory, texts.capacity + room - 1)
-
-    rows = torch.arange(batch, device=device)  # the utterance of each row held, (R,)
-    live = torch.ones_like(rows, dtype=torch.bool)  # (R,)
-    tokens = torch.full_like(rows, BOS)  # (R,) the last one decided
-    starts = torch.zeros_like(rows)  # (R,) how many have been decided
-    heard = torch.zeros_like(rows)  # (R,) how much of the draft is used up
+    search = _Search(network, memory, ctc, rules, draft)
     while True:
-        left = int((draft.lengths[rows] - heard)[live].max()) + 1  # EOS is one more
-        width, gain = trust.width(int(live.sum()))
-        if gain < CHECK:
+        length, gain = draft_length.best(int(search.live.sum()))
+        if gain < MIN_GAIN:
             return None
-        width = min(width, left, room)
-        proposed = draft.ahead(rows, heard, width)  # (R, U)
-        fed = torch.cat([tokens.unsqueeze(1), proposed[:, :-1]], 1)
-        log_probs = network.forward_cached(fed, state, starts)  # (R, U, V)
-        prefix_scores = scorer.along(proposed[:, :-1])  # of R * U rows
-        choice = choose(log_probs.flatten(0, 1), prefix_scores if weight else None, weight, candidates)
-        chosen, token_log_probs, near_tie = (
-            each.view_as(proposed) for each in (choice.tokens, choice.log_probs, choice.near_tie)
-        )
-        if weight:
-            near_tie = near_tie | prefix_scores.underflow
-
-        agreed = ((chosen == proposed) & (chosen != EOS)).cumprod(1).sum(1)  # (R,)
-        counts = (agreed + 1).clamp_max(width)
-        last = (counts - 1).unsqueeze(1)  # (R, 1) place of the last decision
-        if (near_tie.cumsum(1).gather(1, last).squeeze(1)[live] > 0).any():
+        checked = search.check(length)
+        if checked.near_tie:
             return None
-        wrong = (chosen != proposed).gather(1, last).squeeze(1)
-        trust.learn(int(counts[live].sum()), int(wrong[live].sum()))
-        live &= texts.add(rows, starts, chosen, token_log_probs, counts * live)
-        before, starts = starts, torch.where(live, starts + counts, starts)
-        live &= ~_went_round(texts, rows, before, starts)
-        if not live.any():
-            return texts
-
-        tokens = chosen.gather(1, last).squeeze(1)
-        scorer = prefix_scores.at(last.squeeze(1))
-        scorer.advance(tokens)
-        draft.amend(rows, heard, last, proposed, chosen, token_log_probs)
-        heard = torch.where(agreed == width, heard + width, draft.place(rows, scorer.spoken(), tokens))
-        if int(live.sum()) < COMPACT_BELOW * len(rows):
-            keep = live.nonzero().squeeze(1)
-            state, scorer = state.select(keep), scorer.select(keep)
-            rows, live, tokens, starts, heard = (each[keep] for each in (rows, live, tokens, starts, heard))
+        draft_length.learn(checked.decided, checked.wrong)
+        if not search.accept(checked):
+            return search.hypotheses
 
 
-class _Draft:
-    """What CTC's best path says, and where the rest of it begins when something else has been decoded."""
+@dataclass(frozen=True)
+class _Checked:
+    """The result of one pass over U positions of each row."""
 
-    def __init__(self, ctc: Tensor, lengths: Tensor) -> None:
-        states = torch.arange(ctc.size(1), device=ctc.device)
-        valid = states < lengths.unsqueeze(1)
-        best, paths = ctc.max(2)  # (B, S) each
-        paths = torch.where(valid, paths, PAD)
-        self.tokens, begun = collapse(paths, lengths)  # (B, L), EOS after the last, and (B, S + 1)
-        self.lengths = begun[:, -1]
-        begins = begun.diff(dim=1) > 0
-        row, state = begins.nonzero(as_tuple=True)
-        # The state in which each token begins, and how sure CTC is of it there: (B, L).
-        self._begins = torch.full_like(self.tokens, ctc.size(1))
-        self._begins[row, begun[row, state]] = state
-        self._sure = torch.zeros_like(self.tokens, dtype=best.dtype)
-        self._sure[row, begun[row, state]] = best[row, state].exp()
-        self.confidence = float(self._sure.sum() / self.lengths.sum()) if len(row) else 1.0
-        # Where the path is in the midst of a token at a time, the state in which that began; else -1.
-        inside = (paths[:, 1:] == paths[:, :-1]) & (paths[:, 1:] != PAD)
-        since = torch.where(begins, states, -1).cummax(1).values
-        self._within = pad(torch.where(inside, since[:, :-1], -1), (1, 1), value=-1)  # (B, S + 1)
-        passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
-        self._ahead = passed[:, -1:] - passed  # (B, S + 1): log-probability of the path from there on
+    proposed: Tensor  # (R, U) the draft
+    chosen: Tensor  # (R, U) the decoder's choice at each position
+    log_probs: Tensor  # (R, U) the decoder's log-probabilities of the choices
+    counts: Tensor  # (R,) how many choices are valid: those that agree with the draft, and a correction
+    agrees: Tensor  # (R,) whether all U choices agree with the draft
+    scorer: CTCDraftScorer  # CTC's scores along the draft
+    near_tie: bool  # rounding could have changed a valid choice
+    decided: int  # number of valid choices of the live rows
+    wrong: int  # number of corrections among them
 
-    def ahead(self, rows: Tensor, heard: Tensor, width: int) -> Tensor:
-        """The next tokens of the given rows, EOS after the last: (R, width)."""
-        places = heard.unsqueeze(1) + torch.arange(width, device=rows.device)
-        return pad(self.tokens, (0, 1), value=EOS)[rows.unsqueeze(1), places.clamp_max(self.tokens.size(1))]
+    @property
+    def last(self) -> Tensor:
+        """The position of the last valid choice: (R, 1)."""
+        return (self.counts - 1).unsqueeze(1)
 
-    def place(self, rows: Tensor, spoken: Tensor, tokens: Tensor) -> Tensor:
-        """How much of the draft a text stands for: spoken (R, S + 1), its last tokens (R,) -> (R,).
 
-        The text ends, and the best path goes on, where the two together are likeliest.
-        """
-        if not self.tokens.size(1):
-            return torch.zeros_like(rows)
-        time = (spoken + self._ahead[rows]).argmax(1, keepdim=True)  # (R, 1) states used up
-        begins = self._begins[rows]
-        heard = (begins < time).sum(1, keepdim=True)
-        # A token in whose midst the path goes on there begins anew after another one.
-        last = (heard - 1).clamp_min(0)
-        again = (begins.gather(1, last) == self._within[rows].gather(1, time)) & (heard > 0)
-        again &= self.tokens[rows].gather(1, last) != tokens.unsqueeze(1)
-        return (heard - again.long()).squeeze(1)
+class _Search:
+    """The rows that are being decoded. Finished rows leave the batch, as in decoding step by step."""
 
-    def amend(
-        self,
-        rows: Tensor,
-        heard: Tensor,
-        after: Tensor,
-        proposed: Tensor,
-        chosen: Tensor,
-        token_log_probs: Tensor,
+    def __init__(
+        self, network: HasDecoder, memory: Memory, ctc: Tensor, rules: GreedyRules, draft: Draft
     ) -> None:
-        """Change what was proposed where the decoder chose otherwise, `after` (R, 1) the first such place.
+        assert isinstance(network, CachedForward), "drafts need a decoder that scores many positions at once"
+        self._forward_cached, self._rules, self._draft = network.forward_cached, rules, draft
+        self._scorer = CTCPrefixScorer(ctc, memory.lengths, rules.special)
+        self.hypotheses = Hypotheses(rules)
+        # A revised draft can be longer than CTC's output, but a pass never checks more than this.
+        self._max_length = min(MAX_LENGTH, draft.tokens.size(1)) + 1
+        prompt = memory.lengths.new_tensor(rules.special.prompt).expand(len(memory.lengths), -1)  # (B, P)
+        self._prompt_size = prompt.size(1)
+        capacity = self._prompt_size - 1 + self.hypotheses.capacity + self._max_length - 1
+        self._state = network.start(memory, capacity)
 
-        proposed, chosen, token_log_probs (R, U) are the draft from `heard` on, the choices and their log-probabilities.
-        They follow a text that is wrong already, so they are guesses, which the next pass checks: one token
-        less where what was chosen is the token that comes next, one more where CTC is sure of its own, and
-        otherwise another one.
-        """
-        order = torch.arange(proposed.size(1), device=rows.device)
-        other = (order > after) & (chosen != proposed) & (chosen != EOS) & (proposed != EOS)
-        other &= token_log_probs > math.log(LIKELY)
-        if not other.any():
-            return
-        size = self.tokens.size(1)
-        places = heard.unsqueeze(1) + order  # (R, U) in the draft, those beyond its end included
+        self._rows = torch.arange(len(memory.lengths), device=ctc.device)  # (R,) the utterance of each row
+        self.live = torch.ones_like(self._rows, dtype=torch.bool)  # (R,) unfinished rows
+        self._last_tokens = prompt[:, -1]  # (R,)
+        self._sizes = torch.zeros_like(self._rows)  # (R,) number of tokens decided so far
+        self._draft_positions = torch.zeros_like(self._rows)  # (R,) position reached in the draft
+        if self._prompt_size > 1:
+            self._forward_cached(prompt[:, :-1], self._state, self._sizes)
 
-        def there(values: Tensor) -> Tensor:
-            spread = values.new_zeros(len(rows), size + len(order))
-            return spread.scatter(1, places, values)[:, :size]  # (R, size)
+    def check(self, length: int) -> _Checked:
+        """One decoder pass over at most `length` tokens of the draft of every row."""
+        left = self._draft.lengths[self._rows] - self._draft_positions
+        length = min(length, int(left[self.live].max()) + 1, self._max_length)  # EOS follows the draft
+        proposed = self._draft.next_tokens(self._rows, self._draft_positions, length)  # (R, U)
+        inputs = torch.cat([self._last_tokens.unsqueeze(1), proposed[:, :-1]], 1)
+        log_probs = self._forward_cached(inputs, self._state, self._prompt_size - 1 + self._sizes)
+        prefixes = self.hypotheses.continued(self._rows, self._sizes, proposed)
+        log_probs = self._rules.processors.at_positions(
+            prefixes, self._prompt_size + self._sizes, log_probs
+        )  # (R, U, V)
+        scorer = CTCDraftScorer(self._scorer, proposed[:, :-1])
+        choice = choose(log_probs.flatten(0, 1), scorer if self._rules.ctc_weight else None, self._rules)
+        chosen, near_tie = choice.tokens.view_as(proposed), choice.near_tie.view_as(proposed)
+        if self._rules.ctc_weight:
+            near_tie = near_tie | scorer.underflow
 
-        less = there(other & (chosen == pad(proposed[:, 1:], (0, 1), value=PAD)))
-        other, tokens, sure = there(other) & ~less, self.tokens[rows], self._sure[rows]
-        more = other & (sure > SURE)
-        chosen, other = there(chosen), other & ~more
-        tokens, sure = torch.where(other, chosen, tokens), sure.masked_fill(other, 0.0)
-        kept = ~less & (torch.arange(size, device=rows.device) < self.lengths[rows].unsqueeze(1))
-        ends = (kept.long() + more).cumsum(1)  # (R, size) where what becomes of each token ends
-        longest = max(int(ends[:, -1].max()), size)
-
-        def moved(values: Tensor, added: Tensor, empty: float) -> Tensor:
-            new = values.new_full((len(rows), longest + 1), empty)  # what goes nowhere goes to the last place
-            new.scatter_(1, torch.where(kept, ends - 1, longest), values)
-            new.scatter_(1, torch.where(more, ends - 2, longest), added)
-            return new[:, :-1]
-
-        begins = self._begins[rows]
-        beyond = self._ahead.size(1) - 1
-        wider = (0, longest - size)
-        self.tokens = pad(self.tokens, wider, value=EOS).index_copy(0, rows, moved(tokens, chosen, EOS))
-        self._begins = pad(self._begins, wider, value=beyond).index_copy(
-            0, rows, moved(begins, begins, beyond)
+        agreed = ((chosen == proposed) & (chosen != self._rules.special.eos)).cumprod(1).sum(1)  # (R,)
+        counts = (agreed + 1).clamp_max(length)
+        last = (counts - 1).unsqueeze(1)
+        corrected = (chosen != proposed).gather(1, last).squeeze(1)
+        near_ties = near_tie.cumsum(1).gather(1, last).squeeze(1)  # among the valid choices
+        return _Checked(
+            proposed,
+            chosen,
+            choice.log_probs.view_as(proposed),
+            counts,
+            agreed == length,
+            scorer,
+            near_tie=bool((near_ties[self.live] > 0).any()),
+            decided=int(counts[self.live].sum()),
+            wrong=int(corrected[self.live].sum()),
         )
-        self._sure = pad(self._sure, wider).index_copy(0, rows, moved(sure, torch.zeros_like(sure), 0.0))
-        self.lengths = self.lengths.index_copy(0, rows, ends[:, -1])
+
+    def accept(self, checked: _Checked) -> bool:
+        """Append the valid choices and move on in the draft. Returns whether unfinished rows are left."""
+        rows, before = self._rows, self._sizes
+        self.live &= self.hypotheses.add(
+            rows, before, checked.chosen, checked.log_probs, checked.counts * self.live
+        )
+        self._sizes = torch.where(self.live, before + checked.counts, before)
+        self.live &= ~_began_repeating(self.hypotheses, rows, before, self._sizes)
+        if not self.live.any():
+            return False
+
+        self._last_tokens = checked.chosen.gather(1, checked.last).squeeze(1)
+        self._scorer = checked.scorer.advanced(checked.last.squeeze(1))
+        self._scorer.advance(self._last_tokens)
+        self._draft.revise(
+            rows, self._draft_positions, checked.last, checked.proposed, checked.chosen, checked.log_probs
+        )
+        aligned = self._draft.align(rows, self._scorer.exact_paths(), self._last_tokens)
+        self._draft_positions = torch.where(
+            checked.agrees, self._draft_positions + checked.proposed.size(1), aligned
+        )
+        if int(self.live.sum()) < COMPACT_BELOW * len(rows):
+            self._compact()
+        return True
+
+    def _compact(self) -> None:
+        """Keep the unfinished rows."""
+        keep = self.live.nonzero().squeeze(1)
+        self._state, self._scorer = self._state.select(keep), self._scorer.select(keep)
+        self._rows, self.live = self._rows[keep], self.live[keep]
+        self._last_tokens, self._sizes = self._last_tokens[keep], self._sizes[keep]
+        self._draft_positions = self._draft_positions[keep]
 
 
-class _Trust:
-    """How much of the draft to check in one pass: what is beyond the next correction is in vain."""
-
-    def __init__(self, cost: int, confidence: float) -> None:
-        self._cost = cost  # of a pass, in positions
-        self._decided, self._wrong = 10.0, 10.0 * (1 - confidence)  # tokens, those expected first
-
-    def width(self, rows: int) -> tuple[int, float]:
-        """How many positions of so many rows cost least for each token decided, and how much that gains."""
-        share = 1 - self._wrong / self._decided
-        width, tokens, gain = 1, 1.0, 1.0  # tokens decided in a pass: 1 + share + share ** 2 ...
-        while width < WIDEST:
-            more = tokens + share**width
-            more_gain = more * (self._cost + rows) / (self._cost + rows * (width + 1))
-            if more_gain <= gain:
-                break
-            width, tokens, gain = width + 1, more, more_gain
-        return width, gain
-
-    def learn(self, decided: int, wrong: int) -> None:
-        """Count tokens that were decided, and how many of them were not those of the draft."""
-        self._decided, self._wrong = self._decided + decided, self._wrong + wrong
-
-
-def _went_round(texts: Hypotheses, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Whether a text did so at any of the lengths that it has had since: rows, before, after (R,) -> (R,)."""
+def _began_repeating(hypotheses: Hypotheses, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether each hypothesis repeated itself at a length between before (exclusive) and after, all (R,)."""
     found = torch.zeros_like(rows, dtype=torch.bool)
-    for size in range(int(before.min()) // LOOK_EVERY * LOOK_EVERY, int(after.max()) + 1, LOOK_EVERY):
+    first = int(before.min()) // CHECK_INTERVAL * CHECK_INTERVAL
+    for size in range(first, int(after.max()) + 1, CHECK_INTERVAL):
         passed = (before < size) & (size <= after)
-        found |= passed & going_round(texts.tokens[rows, :size])
+        found |= passed & is_repeating(hypotheses.tokens[rows, :size])
     return found

@@ -144,7 +144,7 @@ def _same(first: Path, second: Path) -> bool:
     try:
         return first.samefile(second)
     except OSError:  # one of them does not exist
-        return first.resolve() == second.resolve()
+        return False
 
 
 def _is_stdout(path: Path) -> bool:

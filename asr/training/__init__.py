@@ -1,1 +1,1 @@
-"""Training: the loop, its losses, schedules, checkpoints and what it shows."""
+"""Training: the loop, the tasks, losses, schedules, checkpoints and messages."""

@@ -1,26 +1,30 @@
-"""Several processes that train one model: `torchrun` starts them, torch.distributed joins them.
+"""Several processes that train one model: `torchrun` starts them, torch.distributed connects them.
 
-    torchrun --nproc-per-node 4 cli.py train recipe.yaml --run runs/x
+    torchrun --nproc-per-node 4 cli.py train recipe.yaml --run-dir runs/x
 
-One process alone is the same code with nothing to exchange. Every process computes the same plan and takes
-every n-th batch of it; what they must agree on (sums, scores, when to stop) they tell each other, so that no
-process ever waits for one that has gone another way.
+One process alone runs the same code and exchanges nothing. Every process computes the same plan and takes
+every n-th batch of it. The processes share sums, scores and the decision to stop, so all of them take the
+same path and none waits for another forever.
 """
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from asr.errors import AsrError
 from asr.model_folder import pick_device
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,15 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes files and talks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module, unused: bool) -> nn.Module:
-        """The module with gradients averaged over all processes; `unused`: some weights may get none."""
-        if self.count == 1:
-            return module
-        return DistributedDataParallel(module, find_unused_parameters=unused, broadcast_buffers=False)
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes."""
+        return module if self.count == 1 else DistributedDataParallel(module, broadcast_buffers=False)
 
     def without_exchange(self, module: nn.Module) -> AbstractContextManager[None]:
-        """While a wrapped module's gradients only pile up, because more batches of the step follow."""
+        """A wrapped module's gradients are only added up, because more batches of the step follow."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def total(self, *values: float) -> list[float]:
@@ -58,15 +60,30 @@ class Ranks:
         return sums.tolist()
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process gives, in the order of their ranks; the value must be picklable."""
+        """The values of all processes in the order of their ranks. They must be picklable."""
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, value)
         return found
 
+    def decide(self, function: Callable[[], T]) -> T:
+        """The result of the function in the main process. Its AsrError ends the other processes silently."""
+        if self.count == 1:
+            return function()
+        result: list[Any] = [None, None]
+        if self.main:
+            try:
+                result[0] = function()
+            except AsrError as error:
+                result[1] = str(error)
+        dist.broadcast_object_list(result, 0)
+        if result[1] is not None:
+            raise AsrError(result[1]) if self.main else SystemExit(1)
+        return result[0]
+
     def copy_from_main(self, module: nn.Module) -> None:
-        """Every process gets the main one's weights and buffers."""
+        """Copy weights and buffers of the main process to all others."""
         if self.count > 1:
             for tensor in module.state_dict().values():
                 dist.broadcast(tensor, 0)
@@ -74,15 +91,15 @@ class Ranks:
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, one per GPU; without torchrun this process is alone.
+    """Join the processes that torchrun started, one per GPU. Without torchrun this process is alone.
 
-    Raises AsrError for a device that is not here.
+    Raises AsrError for a device that cannot be used, and when another process ends too early.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Ranks(0, 1, pick_device(device))
-        return
     target = pick_device(device)
+    if count == 1:
+        yield Ranks(0, 1, target)
+        return
     if target.type == "cuda" and target.index is None:
         target = pick_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     if target.type == "cuda":
@@ -90,5 +107,21 @@ def join(device: str) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if target.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), count, target)
+        dist.barrier()  # a process that leaves early would cut the connections of the others
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise AsrError(
+            "another process of this training has ended; its own message says why. Start all of them again "
+            "with --resume-if-possible"
+        ) from None
     finally:
+        gc.collect()  # DistributedDataParallel must be gone before its process group
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process is gone. gloo has no exception class of its own."""
+    message = str(error).lower()
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
+    return isinstance(error, dist.DistError) or any(sign in message for sign in signs)

@@ -1,4 +1,4 @@
-"""What a training will cost, before it starts: weights, operations, steps, time and memory."""
+"""The cost of a training before it starts: weights, operations, steps, time and memory."""
 
 from __future__ import annotations
 
@@ -7,98 +7,110 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import Size, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from asr.config import Config
-from asr.datasets.batching import EpochPlan
 from asr.datasets.loading import Batch
+from asr.model import kernels
 from asr.training.distributed import Ranks, join
 from asr.training.memory_check import check_memory
-from asr.training.objective import Objective, count_tokens
 from asr.training.optimizer import build_optimizer
-from asr.training.setup import Setup, set_up
+from asr.training.recognition import RecognitionTask
 from asr.training.weights import freeze, start_from
 
-_aten = torch.ops.aten
-TYPICAL = 5  # batches that are timed
+TIMED = 5  # batches whose steps are timed
 
 
 def dry_run(config: Config, device: str = "auto") -> None:
-    """Print what a training would cost; nothing is written. Raises AsrError as training does."""
+    """Print the cost of a training, and write nothing. Raises AsrError as training does."""
     with join(device) as ranks:
-        setup = set_up(config, print if ranks.main else lambda line: None)
+        task = RecognitionTask(config, print if ranks.main else lambda line: None)
         if config.train.init is not None:
-            start_from(config.train.init, setup.bundle)
-        freeze(setup.bundle.network, config.train.freeze)
-        setup.bundle.to(ranks.device)
-        for line in estimate(setup, ranks):
+            start_from(config.train.init, task.bundle)
+        freeze(task.bundle.network, config.train.freeze)
+        task.bundle.to(ranks.device)
+        for line in estimate(task, config, ranks):
             if ranks.main:
                 print(line)
 
 
-def estimate(setup: Setup, ranks: Ranks) -> Iterator[str]:
-    """Lines about the training that `setup` is for: a few batches are measured, the rest is arithmetic.
+def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[str]:
+    """Lines about a training. A few batches are measured, the rest is computed from the plan.
 
-    The weights stay as they are. Time is that of the steps alone: neither validation, nor the exchange
-    between processes, nor waiting for data is in it.
+    The weights do not change. The time is that of the steps alone. Validation, exchange between processes and
+    waiting for data are not included.
     """
-    bundle, config = setup.bundle, setup.bundle.config
-    parts = {"encoder": bundle.network.encoder, "decoder": bundle.network.decoder}
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    sizes["CTC head"] = bundle.parameters() - sum(sizes.values())
-    said = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
-    yield f"weights: {bundle.parameters():,} ({said})"
+    bundle = task.bundle
+    sizes = {
+        name: sum(p.numel() for p in part.parameters()) for name, part in bundle.network.named_children()
+    }
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    yield f"weights: {bundle.parameters():,} ({parts})"
 
-    plan = EpochPlan(setup.train.corpus, config.data, config.augment, config.train.seed, epoch=0)
+    plan = task.plan(epoch=0)
     padded, audio = plan.padded_seconds, float(plan.seconds.sum(dtype=np.float64))
-    per_step = config.optim.accumulate * ranks.count
-    steps = -(-len(plan) // per_step)
+    steps = -(-len(plan) // (config.optim.accumulate * ranks.count))
     yield (
         f"an epoch: {len(plan.seconds):,} examples, {audio / 3600:.2f} h at most, in {len(plan):,} batches "
         f"with {1 - audio / padded.sum(dtype=np.float64):.1%} padding: {steps:,} steps"
     )
     yield f"{config.train.steps:,} steps: {config.train.steps / steps:.1f} epochs"
 
-    yield check_memory(setup, epoch=0)
-    order = padded.argsort()  # batches at even distances from the lightest to the heaviest
-    places = order[((np.arange(TYPICAL) + 0.5) / TYPICAL * len(order)).astype(int)].tolist()
-    objective = Objective(bundle).train()
+    objective = task.objective().train()
+    yield check_memory(task, objective, epoch=0)
+    order = padded.argsort()  # batches at equal distances from the lightest to the heaviest
+    places = order[((np.arange(TIMED) + 0.5) / TIMED * len(order)).astype(int)].tolist()
     optimizer = build_optimizer(bundle.network, config.optim)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    batches = [batch for batch in (setup.train.load(plan[place], place) for place in places) if batch.ids]
+    batches = [batch for batch in task.pool(0, 0).batches(places) if batch.ids]
     if not batches:
-        yield "none of the batches that were to be timed could be read"
+        yield "no batch to be timed could be read"
         return
-    middle = batches[len(batches) // 2]  # it goes first: operations are counted, memory is allocated
-    flops = count_flops(lambda: _step(objective, optimizer, middle)) / middle.seconds
+
+    def step(batch: Batch) -> float:
+        """Do a whole step. Returns its seconds."""
+        began = time.monotonic()
+        (objective(batch)[0][0] / batch.n_targets).backward()
+        trained = [p for p in objective.parameters() if p.requires_grad]
+        nn.utils.clip_grad_norm_(trained, config.optim.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if bundle.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - began
+
+    middle = batches[len(batches) // 2]
+    step(middle)  # allocates memory
+    flops = count_flops(lambda: step(middle)) / middle.amount
     yield f"operations: {flops / 1e9:.2f} GFLOP per second of audio, forward and backward"
-    seconds = sum(_step(objective, optimizer, batch) for batch in batches)
+    seconds = sum(step(batch) for batch in batches)
     measured = sum(batch.waveforms.numel() for batch in batches) / config.features.sample_rate
-    rate = measured / seconds  # of padded audio; what a batch takes follows its padded size
-    of_step = float(padded.mean()) / rate * config.optim.accumulate
+    speed = sum(batch.amount for batch in batches) / seconds
+    per_step = float(padded.mean()) * seconds / measured * config.optim.accumulate  # time follows padded size
+    yield f"speed: {speed:.1f} s of audio/s on {ranks}, {flops * speed / 1e9:.1f} GFLOP/s, in each process"
     yield (
-        f"speed: {sum(batch.seconds for batch in batches) / seconds:.1f} s of audio/s on {ranks}, "
-        f"{flops * sum(batch.seconds for batch in batches) / seconds / 1e9:.1f} GFLOP/s, in each process"
-    )
-    yield (
-        f"time: {_clock(steps * of_step)} an epoch, {_clock(config.train.steps * of_step)} in all, "
-        "validation not counted"
+        f"time: {_clock(steps * per_step)} an epoch, {_clock(config.train.steps * per_step)} in all, "
+        "without validation"
     )
 
 
-def _step(objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
-    """Do a whole step; the seconds it took."""
-    began = time.monotonic()
-    (objective(batch)[0] / count_tokens(batch)).backward()
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    nn.utils.clip_grad_norm_(trained, objective.config.optim.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if next(objective.parameters()).is_cuda:
-        torch.cuda.synchronize()
-    return time.monotonic() - began
+def count_flops(work: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products, convolutions and attention that `work` does.
+
+    A multiplication with its addition counts as two. Element-wise operations do not count. While counting,
+    attention is computed from its matrix products, and linear layers by torch's own operator, because torch
+    knows no formula for the fused kernels of a CPU.
+    """
+    onednn, kernels.ONEDNN = kernels.ONEDNN, False
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            work()
+    finally:
+        kernels.ONEDNN = onednn
+    return counter.get_total_flops()
 
 
 def _clock(seconds: float) -> str:
@@ -106,38 +118,3 @@ def _clock(seconds: float) -> str:
     whole, less, names = (3600, 60, "h min") if seconds >= 3600 else (60, 1, "min s")
     first, second = names.split()
     return f"{int(seconds // whole)} {first} {int(seconds % whole // less)} {second}"
-
-
-def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention that `work` does.
-
-    A multiplication with its addition counts as two; what is done element by element does not count. The
-    backward pass of attention counts as twice its forward pass: that kernels compute scores anew is their
-    own choice, and no work that the model asks for.
-    """
-    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        work()
-    return counter.get_total_flops()
-
-
-def _attention(query: Size, key: Size, value: Size, *_: object, **__: object) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward(_: Size, query: Size, key: Size, value: Size, *__: object, **___: object) -> int:
-    return 2 * sdpa_flop_count(query, key, value)
-
-
-def _linear(x: Size, weight: Size, *_: object, **__: object) -> int:
-    return 2 * x.numel() * weight[0]
-
-
-# torch counts the kernels of other devices, but not these of the CPU.
-_FORMULAS = {
-    torch.ops.mkldnn._linear_pointwise: _linear,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    _aten._scaled_dot_product_flash_attention_backward: _attention_backward,
-    _aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
-    _aten._scaled_dot_product_cudnn_attention_backward: _attention_backward,
-}

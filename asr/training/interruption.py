@@ -1,20 +1,26 @@
-"""Leaving in order when asked to."""
+"""Signals that ask a run to save and stop."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import Any
 
 
 class Interruption:
-    """Catches Ctrl-C and SIGTERM while the block runs; the second one has its usual effect."""
+    """Catches Ctrl-C, SIGTERM and SIGHUP (a lost terminal) while the block runs.
+
+    A second signal of the same kind has its usual effect. SIGHUP stays ignored where it is (`nohup`).
+    """
 
     signal = 0
 
     def __enter__(self) -> Interruption:
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+            if number is None or (number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN):
+                continue
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __call__(self) -> bool:
@@ -23,12 +29,12 @@ class Interruption:
 
     @property
     def status(self) -> int:
-        """The exit status of a process that was stopped, by the signal of another one if not its own."""
+        """The exit status of a process that was stopped by its own signal or by that of another process."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        signal.signal(number, self._before[signal.Signals(number)])
+        signal.signal(number, self._before[number])
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -1,192 +1,283 @@
-"""The training loop."""
+"""A training run, from its configuration to the finished model."""
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
-from asr.config import Config
+import torch
+from torch import nn
+
+from asr.config import Config, LanguageConfig
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model_folder import CONFIG
-from asr.training.attention_plot import choose_utterance
+from asr.run_folder import CONFIG
 from asr.training.checkpoints import (
-    Progress,
     average_weights,
-    best_validations,
     check_room,
-    checkpoint_to_resume,
     has_weights,
     load_checkpoint,
     model_step,
+    newest,
     prune_checkpoints,
     save_checkpoint,
 )
 from asr.training.distributed import Ranks, join
+from asr.training.guard import WeightGuard
 from asr.training.interruption import Interruption
+from asr.training.language_modeling import LanguageTask
+from asr.training.log import Log
 from asr.training.memory_check import check_memory
 from asr.training.monitor import Monitor
 from asr.training.optimizer import build_optimizer
-from asr.training.setup import set_up
+from asr.training.recognition import RecognitionTask
+from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, steps
-from asr.training.validate import validate
+from asr.training.tasks import Task, Validation
+from asr.training.train_state import TrainState, best_validations, criterion, describe, stop_reason
 from asr.training.weights import MovingAverage, freeze, start_from
 
 MAX_UNWRITTEN = 5  # checkpoints in a row that could not be written before training stops
+MAX_RESTORED = 3  # times in a row that the last good weights are restored before training stops
+RunConfig = Config | LanguageConfig
+NAMED = 3  # texts that are too long for CTC and are named in an epoch
 
 
-def train(config: Config, run: Path, resume: bool = False, device: str = "auto") -> int:
-    """Train to the end or to a signal; the run folder is then a model folder that can be used.
+def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = "auto") -> int:
+    """Train to the end or to a signal. Then the run folder is a model folder with the best model so far.
 
-    Returns 0, or 128 + the number of the signal that stopped it (all is saved then). Everything random in a
-    step follows from (seed, step), so a run that was stopped and resumed equals one left alone. Under
-    `torchrun` every process calls this; the first one writes and talks.
-    Raises AsrError for what can be known before the first step, and for what goes beyond its limit later.
+    `config` is a `Config` for a recognizer or a `LanguageConfig` for a language model. Returns 0, or 128 +
+    the number of the signal that stopped the run after everything was saved. Everything random in a step is a
+    function of (seed, step), so a run that was stopped and resumed equals one that was not. Under `torchrun`
+    every process calls this function, and the first one writes files and messages.
+
+    Raises AsrError for mistakes that can be known before the first step, when a limit of the configuration is
+    exceeded, and when nothing was learnt.
     """
     with join(device) as ranks, claimed(run) if ranks.main else nullcontext():
-        training = Training(config, run, checkpoint_to_resume(config, run, resume), ranks)
-        with Interruption() as interruption:
-            return training.run_to_the_end(interruption)
+        log = Log(silent=not ranks.main)
+
+        # 1. Where to start: the newest intact checkpoint, if the run is to be resumed.
+        start = ranks.decide(lambda: choose_start(config, run, resume))
+        for message in start.messages:
+            log.say(message)
+
+        # 2. The data and a model with new weights, or those of another model.
+        task = build_task(config, run, log.say)
+        if config.train.init is not None and start.checkpoint is None:
+            for message in start_from(config.train.init, task.bundle):
+                log.say(message)
+        frozen = freeze(task.bundle.network, config.train.freeze)
+        if frozen:
+            log.say(f"not trained: {', '.join(frozen)}")
+        task.bundle.to(ranks.device)
+        log.say(f"{task.bundle.parameters():,} parameters, {len(task.bundle.tokenizer)} tokens, on {ranks}")
+
+        # 3. The optimizer, and the state of the checkpoint.
+        optimizer = build_optimizer(task.bundle.network, config.optim)
+        ema = config.optim.ema
+        average = MovingAverage(task.bundle.network, ema) if ema is not None else None
+        state = TrainState(data=task.data)
+        if start.checkpoint is not None:
+            state = load_checkpoint(start.checkpoint, task.bundle, optimizer, average)
+            check_data(state, task.data, start.checkpoint)
+            state.data = task.data
+        ranks.gather(None)  # all processes have read the checkpoint before the first one deletes any
+
+        # 4. The run folder, and a check of memory and disk.
+        if ranks.main:
+            prune_checkpoints(run, state, config.train.average)
+            check_room(run, task.bundle.parameters(), config.train.average, average is not None)
+            config.save(run / CONFIG)
+        if config.train.compile:
+            task.bundle.network.compile(dynamic=True)
+        objective = task.objective()
+        log.say(check_memory(task, objective, state.position.epoch))
+
+        # 5. The loop.
+        with Interruption() as interruption, Monitor(run, state.step, config.train, task, log) as monitor:
+            training = Training(
+                config, run, task, objective, optimizer, average, state, ranks, monitor, interruption
+            )
+            return training.run_to_the_end()
+
+
+def build_task(config: RunConfig, run: Path, say: Callable[[str], None]) -> Task[Any]:
+    """The task of a configuration. Raises AsrError for data that cannot be used."""
+    if isinstance(config, LanguageConfig):
+        return LanguageTask(config, run, say)
+    return RecognitionTask(config, say)
 
 
 class Training:
-    """A run from its first step, or from a checkpoint, to its end."""
+    """The loop of a run: steps, checkpoints, validations, and the end."""
 
-    def __init__(self, config: Config, run: Path, checkpoint: Path | None, ranks: Ranks) -> None:
-        self.config, self.run, self.ranks = config, run, ranks
-        self.setup = set_up(config, _say if ranks.main else lambda line: None)
-        self.bundle = self.setup.bundle
-        begun = [] if config.train.init is None else start_from(config.train.init, self.bundle)
-        frozen = freeze(self.bundle.network, config.train.freeze)
-        self.bundle.to(ranks.device)
-        self.optimizer = build_optimizer(self.bundle.network, config.optim)
-        ema = config.optim.ema
-        self.average = MovingAverage(self.bundle.network, ema) if ema is not None else None
-        self.progress = Progress()
-        if checkpoint is not None:
-            self.progress = load_checkpoint(checkpoint, self.bundle, self.optimizer, self.average)
-            begun = [f"resumed from {checkpoint}"]
-            if ranks.main:
-                prune_checkpoints(run, self.progress, config.train.average)
-        self.unwritten = 0
-        if ranks.main:
-            for line in [*begun, *([f"not trained: {', '.join(frozen)}"] if frozen else [])]:
-                _say(line)
-            check_room(run, self.bundle.parameters(), config)
-            config.save(run / CONFIG)
-            _say(f"{self.bundle.parameters():,} parameters, {len(self.bundle.tokenizer)} tokens, on {ranks}")
-        heaviest = check_memory(self.setup, self.progress.epoch)
-        if ranks.main:
-            _say(heaviest)
+    def __init__(
+        self,
+        config: RunConfig,
+        run: Path,
+        task: Task[Any],
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: MovingAverage | None,
+        state: TrainState,
+        ranks: Ranks,
+        monitor: Monitor,
+        interruption: Interruption,
+    ) -> None:
+        self.config, self.optim, self.run, self.task = config.train, config.optim, run, task
+        self.objective, self.optimizer, self.average = objective, optimizer, average
+        self.state, self.ranks, self.monitor, self.interruption = state, ranks, monitor, interruption
+        self.say, self.bundle = monitor.log.say, task.bundle
+        self.max_bad = getattr(config.data, "max_bad", 0)
+        self.attempted = self.saved = state.step  # the steps of the last checkpoint, tried and written
+        self.unwritten = self.restored = 0  # how often in a row
+        self.restored_at = -1  # the step at which weights were restored
+        self.guard = WeightGuard(objective, task.bundle.special.vocabulary_size, state, ranks)
 
-    def run_to_the_end(self, interruption: Interruption) -> int:
-        """The loop. Returns the exit status."""
-        progress, wanted, self.interruption = self.progress, self.config.train, interruption
-        with self._monitor() if self.ranks.main else nullcontext() as monitor:
-            self.say = monitor.say if monitor else lambda line: None
-            training = steps(self.setup, self.optimizer, progress, self.ranks, self.average, interruption)
+    def run_to_the_end(self) -> int:
+        """Do steps until a stop rule or a signal. Returns the exit status."""
+        state, stop = self.state, self.interruption
+        stepping = steps(
+            self.task, self.ranks.wrap(self.objective), self.optimizer, self.config, self.optim, state,
+            self.ranks, self.average, stop,
+        )  # fmt: skip
+        with closing(stepping):  # also ends the threads that read audio
             while True:
-                if self._validation_is_due() and not self._validate(monitor):
-                    return self._stopped()  # in the middle of a validation, which --resume does anew
-                if self._has_come_to_an_end():
+                if self._checkpoint_is_due() and self._weights_are_good():
+                    self._save_checkpoint()  # before the validation, which may fail
+                if self._validation_is_due() and not self._validate():
+                    return self._stopped()  # during the validation; --resume repeats it
+                if reason := self._stop_reason():
+                    self.say(f"training ends at step {state.step}: {reason}")
                     break
-                step = next(training)
-                if monitor:
-                    monitor.step(step)
-                try:
-                    self._count_bad(step.bad)
-                    self._count_skipped(step)
-                except AsrError:  # with higher limits, --resume goes on from here
-                    self._write(self._save_checkpoint)
-                    raise
-                if step.stop or (self.ranks.count == 1 and interruption()):  # several only stop together
+                step, batch = next(stepping)
+                self.monitor.step(step)
+                self._report(step)
+                if self.guard.suspects(step, batch):
+                    self._weights_are_good()
+                # Several processes stop together, after they told each other.
+                if step.stop or (self.ranks.count == 1 and stop()):
                     return self._stopped()
-                if progress.step % wanted.checkpoint_every == 0 and not self._validation_is_due():
-                    self._write(self._save_checkpoint)
-            return self._finish()
+        return self._finish()
 
-    def _monitor(self) -> Monitor:
-        example = choose_utterance(self.setup.dev)
-        return Monitor(self.run, self.progress.step, self.config.train, example)
+    def _checkpoint_is_due(self) -> bool:
+        at_interval = self.state.step % self.config.checkpoint_every == 0
+        return (
+            self.state.step > 0
+            and self.attempted != self.state.step
+            and (at_interval or self._validation_is_due())
+        )
 
     def _validation_is_due(self) -> bool:
-        step, history = self.progress.step, self.progress.history
-        due = step % self.config.train.validate_every == 0 or step == self.config.train.steps
+        step, history = self.state.step, self.state.history
+        due = step % self.config.validate_every == 0 or step >= self.config.steps
         return due and step > 0 and not (history and history[-1]["step"] == step)
 
-    def _has_come_to_an_end(self) -> bool:
-        wanted, progress = self.config.train, self.progress
-        if progress.step >= wanted.steps:
-            return True
-        if not progress.history or progress.history[-1]["step"] != progress.step:
-            return False
-        if wanted.stop_wer is not None and progress.history[-1]["wer"] <= wanted.stop_wer:
-            return True
-        rates = [entry["cer"] for entry in progress.history]
-        if wanted.patience is not None and len(rates) - 1 - rates.index(min(rates)) >= wanted.patience:
-            self.say(f"no better CER for {wanted.patience} validations: training ends")
-            return True
-        return False
+    def _stop_reason(self) -> str | None:
+        stop_wer = getattr(self.config, "stop_wer", None)
+        return stop_reason(
+            self.state.step, self.state.history, self.config.steps, self.config.patience, stop_wer
+        )
 
-    def _validate(self, monitor: Monitor | None) -> bool:
-        """Score the dev set, and save; the run folder holds the best model so far. False when interrupted."""
-        progress = self.progress
+    def _validate(self) -> bool:
+        """Score the validation data. The run folder gets the model if it is the best. False: interrupted."""
+        state = self.state
         with self.average.in_place() if self.average else nullcontext():
-            found = validate(self.setup, self.ranks, self.interruption)
+            found = self.task.validate(self.ranks, self.interruption)
             if found is None:
                 return False
             self._count_bad(found.bad)
-            if monitor:
-                monitor.validation(progress.step, found, self.bundle)
-            progress.history.append(
-                {"step": progress.step, "loss": found.loss, "cer": found.cer, "wer": found.wer}
-            )
-            if best_validations(progress.history, 1)[0] is progress.history[-1]:
-                self._write(
-                    lambda: self.bundle.save(
-                        self.run, step=progress.step, dev_cer=found.cer, dev_wer=found.wer
-                    )
+            if not math.isfinite(found.scores["loss"]):
+                raise AsrError(
+                    f"the validation loss of step {state.step} is {found.scores['loss']}: nothing was "
+                    "learnt; lower optim.lr"
                 )
-        self._write(self._save_checkpoint)
+            if self.ranks.main:
+                self.monitor.validation(state.step, found, self.task.figure())
+            state.history.append({"step": state.step, **found.scores})
+            if best_validations(state.history, 1)[0] is state.history[-1]:
+                self._write(lambda: self.bundle.save(self.run, step=state.step, **_metadata(found)))
+        self._save_checkpoint()
         return True
 
+    def _report(self, step: Step) -> None:
+        """Name recordings that cannot be read and texts that are too long; raise AsrError at a limit."""
+        state = self.state
+        for id in step.unalignable[: max(0, NAMED - state.unalignable)]:
+            self.say(f"{id}: the text has more tokens than CTC can align with its audio; CTC skips it")
+        state.unalignable += len(step.unalignable)
+        if step.ends_epoch and state.unalignable:
+            self.say(f"epoch {step.epoch}: {state.unalignable} texts were too long for CTC")
+            state.unalignable = 0
+        try:
+            self._count_bad(step.bad)
+            if step.skipped:
+                self.say(f"step {step.number} skipped: {step.skipped}")
+            if state.skipped > self.config.max_skipped:
+                raise AsrError(
+                    f"{state.skipped} steps in a row were skipped, more than train.max_skipped "
+                    f"{self.config.max_skipped}; lower optim.lr, or check the data; the last: {step.skipped}"
+                )
+        except AsrError:  # --resume continues from here, with a higher limit
+            if self.guard.approves():
+                self._save_checkpoint()
+            raise
+
     def _count_bad(self, messages: Sequence[str]) -> None:
-        """Say what cannot be read, and stop where it is more than the limit allows."""
-        bad, limit = self.progress.bad, self.config.data.max_bad
+        """Report recordings that cannot be read. Raises AsrError when there are more than the limit."""
+        bad, limit = self.state.bad, self.max_bad
         new = [message for message in messages if message not in bad]
         bad += new
         for message in new:
             self.say(f"left out: {message}")
-        if len(bad) > limit:
+        if new and len(bad) > limit:
             raise AsrError(
                 f"{len(bad)} recordings cannot be read, more than data.max_bad {limit}; the last: {bad[-1]}"
             )
 
-    def _count_skipped(self, step: Step) -> None:
-        progress, limit = self.progress, self.config.train.max_skipped
-        if step.skipped:
-            progress.skipped += 1
-            self.say(f"step {step.number} skipped, its gradient is not finite: {'; '.join(step.skipped)}")
-        if progress.skipped > limit:
-            raise AsrError(
-                f"{progress.skipped} steps had a gradient that is not finite, more than train.max_skipped "
-                f"{limit}; lower optim.lr, or look at {'; '.join(step.skipped)}"
-            )
+    def _weights_are_good(self) -> bool:
+        """Check the weights; if they are ruined, restore those of the last checkpoint, and return False.
 
-    def _save_checkpoint(self) -> None:
-        save_checkpoint(self.run, self.bundle, self.optimizer, self.progress, self.average)
+        Training then continues with the data that follow. Raises AsrError without a checkpoint, and when the
+        weights are ruined again and again.
+        """
+        step, checkpoint = self.state.step, newest(self.run)
+        if self.guard.approves():
+            if step > self.restored_at:
+                self.restored = 0
+            return True
+        self.restored, self.restored_at = self.restored + 1, step
+        if checkpoint is None or self.restored > MAX_RESTORED:
+            last = f"; {checkpoint} has the last good ones" if checkpoint else ""
+            raise AsrError(f"step {step}: the weights are ruined, and are not saved{last}; lower optim.lr")
+        load_checkpoint(checkpoint, self.bundle, self.optimizer, self.average)
+        self.say(f"step {step}: the weights are ruined; restored those of {checkpoint.name}")
+        return False
+
+    def _save_checkpoint(self) -> bool:
+        """Write a checkpoint of this step, or its new state. Returns whether it is written."""
+        run, state, keep = self.run, self.state, self.config.average
+        self.attempted = self.state.step
+        written = self._write(
+            lambda: save_checkpoint(run, self.bundle, self.optimizer, state, self.average, keep)
+        )
+        if written:
+            self.saved = self.state.step
+        return written
 
     def _write(self, write: Callable[[], None]) -> bool:
-        """Write something that training can go on without for a while, when the disk is full."""
+        """Write files. When the disk is full, training can continue without them for a while."""
         if not self.ranks.main:
             return True
         try:
             write()
         except AsrError as error:
             self.unwritten += 1
-            self.say(f"{error} (training goes on, {self.unwritten} of {MAX_UNWRITTEN})")
+            self.say(f"{error} (training continues; {self.unwritten} of {MAX_UNWRITTEN} failures)")
             if self.unwritten >= MAX_UNWRITTEN:
                 raise
             return False
@@ -194,35 +285,51 @@ class Training:
         return True
 
     def _stopped(self) -> int:
-        if self._write(self._save_checkpoint):
-            self.say(f"stopped at step {self.progress.step}; the same command with --resume goes on")
+        """Save after a signal. Returns the exit status."""
+        step = self.state.step
+        good = self.attempted == step or self.guard.approves()
+        if good and (self.saved == step or self._save_checkpoint()):
+            self.say(f"stopped at step {step}; the same command with --resume continues")
+        else:
+            self.say(
+                f"stopped at step {step}, which is not saved; --resume continues from the last checkpoint"
+            )
         return self.interruption.status
 
     def _finish(self) -> int:
-        """Average the best checkpoints; the run folder keeps whichever is better, the average or the best."""
-        progress, bundle = self.progress, self.bundle
-        written = [entry for entry in progress.history if has_weights(self.run, entry["step"])]
-        best = self.ranks.gather(best_validations(written, self.config.train.average))[0]  # files are main's
+        """Average the best checkpoints. The run folder gets the average if it is better than the best one."""
+        state, bundle = self.state, self.bundle
+        if not state.updates:
+            raise AsrError("nothing was learnt: every step was skipped; check the data, and lower optim.lr")
+        written = [entry for entry in state.history if has_weights(self.run, entry["step"])]
+        best = self.ranks.gather(best_validations(written, self.config.average))[0]  # the main one's files
         if not best:
             raise AsrError(f"{self.run}: no validated checkpoint could be written; make room, then --resume")
         chosen = sorted(entry["step"] for entry in best)
-        if self.ranks.main:
-            bundle.module.load_state_dict(average_weights(self.run, chosen))
-        self.ranks.copy_from_main(bundle.module)
-        found = validate(self.setup, self.ranks, self.interruption)
-        if found is None:
-            self.say("stopped while the average was scored; the same command with --resume does it anew")
-            return self.interruption.status
-        scores = f"CER {found.cer:.2%}  WER {found.wer:.2%}; best: CER {best[0]['cer']:.2%}"
-        self.say(f"average of steps {chosen}: {scores}")
-        if self.ranks.main and found.cer <= best[0]["cer"]:
-            bundle.save(self.run, step=progress.step, averaged=chosen, dev_cer=found.cer, dev_wer=found.wer)
-        elif self.ranks.main and model_step(self.run) != best[0]["step"]:  # there was no room for it then
+        if len(chosen) > 1:
+            if self.ranks.main:
+                bundle.module.load_state_dict(average_weights(self.run, chosen))
+            self.ranks.copy_from_main(bundle.module)
+            found = self.task.validate(self.ranks, self.interruption)
+            if found is None:
+                self.say("stopped during the validation of the average; --resume repeats it")
+                return self.interruption.status
+            self.say(f"average of steps {chosen}: {found.summary}; the best alone has {describe(best[0])}")
+            if criterion(found.scores) <= criterion(best[0]):
+                if self.ranks.main:
+                    bundle.save(self.run, step=state.step, averaged=chosen, **_metadata(found))
+                return self._done()
+        if self.ranks.main and model_step(self.run) != best[0]["step"]:  # the disk was full then
             bundle.module.load_state_dict(average_weights(self.run, [best[0]["step"]]))
-            bundle.save(self.run, step=best[0]["step"], dev_cer=best[0]["cer"], dev_wer=best[0]["wer"])
-        self.say(f"{progress.seconds / 60:.1f} minutes of training steps; the model is in {self.run}")
+            scores = Validation({k: v for k, v in best[0].items() if k != "step"}, "")
+            bundle.save(self.run, step=best[0]["step"], **_metadata(scores))
+        return self._done()
+
+    def _done(self) -> int:
+        self.say(f"{self.state.seconds / 60:.1f} minutes of training steps; the model is in {self.run}")
         return 0
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _metadata(found: Validation) -> dict[str, Any]:
+    """The scores that are stored with a model: dev_cer, dev_wer or dev_perplexity."""
+    return {f"dev_{name}": value for name, value in found.scores.items() if name != "loss"}

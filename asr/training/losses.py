@@ -6,55 +6,68 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, ctc_loss, pad
+from torch.nn.functional import cross_entropy, ctc_loss
 
-from asr.config import TrainConfig
+from asr.masks import length_mask
 from asr.model.interfaces import HasCTC, HasDecoder, Memory, Network
-from asr.tokenizers import BOS, EOS, PAD
+from asr.tokenizers import SpecialTokens
+
+_IGNORED = -100  # as a target; no token has this id
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over a batch, scalars, to be added up and divided by the tokens of many batches."""
+    """Sums over a batch, scalars, to be divided by the number of tokens of all batches of a step."""
 
     total: Tensor  # (1 - ctc_weight) * attention + ctc_weight * ctc
     attention: Tensor
     ctc: Tensor
+    unalignable: Tensor  # (B,) bool: the text has more tokens than CTC can place in the encoder states
 
 
 def joint_loss(
     network: Network,
-    features: Tensor,
-    lengths: Tensor,
+    memory: Memory,
     tokens: Tensor,
     token_lengths: Tensor,
-    config: TrainConfig,
+    special: SpecialTokens,
+    ctc_weight: float,
+    label_smoothing: float = 0.0,
     token_noise: float = 0.0,
 ) -> Losses:
-    """Joint CTC/attention loss (Watanabe et al. 2017) of features (B, T, n_mels) and tokens (B, U).
+    """Joint CTC/attention loss (Watanabe et al. 2017) of a memory and its texts: tokens (B, U), lengths (B,).
 
-    `tokens` are padded with PAD and have neither BOS nor EOS. Where a text has more tokens than CTC can
-    place in its encoder states, its CTC loss is infinite and counts as zero; the attention loss remains.
-    `token_noise` is the share of the tokens given to the decoder that are replaced by others.
+    `tokens` have neither prompt nor EOS. An unalignable text has an infinite CTC loss, which counts as zero.
+    Its attention loss remains. `token_noise` is the share of the decoder's input tokens that are replaced.
     """
-    memory = network.encode(features, lengths)
-    attention = memory.states.new_zeros((), dtype=torch.float32)
-    if isinstance(network, HasDecoder):
-        attention = _attention_loss(network, memory, tokens, token_lengths, config, token_noise)
-    ctc = attention.new_zeros(())
-    if config.ctc_weight > 0:
-        assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
-        ctc = ctc_loss(
-            network.ctc(memory).transpose(0, 1),
-            tokens,
-            memory.lengths,
-            token_lengths,
-            PAD,
-            reduction="sum",
-            zero_infinity=True,
+    attention = ctc = memory.states.new_zeros((), dtype=torch.float32)
+    unalignable = torch.zeros_like(token_lengths, dtype=torch.bool)
+    if ctc_weight < 1:
+        assert isinstance(network, HasDecoder), "the configuration refuses this weight without a decoder"
+        attention = _attention_loss(
+            network, memory, tokens, token_lengths, special, label_smoothing, token_noise
         )
-    total = torch.lerp(attention, ctc, config.ctc_weight) if config.ctc_weight else attention
-    return Losses(total, attention.detach(), ctc.detach())
+    if ctc_weight > 0:
+        assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
+        unalignable = _states_needed(tokens, token_lengths) > memory.lengths
+        log_probs = network.ctc(memory).transpose(0, 1)  # (S, B, V)
+        ctc = ctc_loss(
+            log_probs, tokens, memory.lengths, token_lengths, special.blank, "sum", zero_infinity=True
+        )
+    total = (1 - ctc_weight) * attention + ctc_weight * ctc
+    return Losses(total, attention.detach(), ctc.detach(), unalignable)
+
+
+def sequence_loss(logits: Tensor, targets: Tensor, lengths: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of logits (B, U, V) and targets (B, U), summed over the first lengths (B,) positions."""
+    targets = targets.masked_fill(~length_mask(lengths, targets.size(1)), _IGNORED)
+    return cross_entropy(
+        logits.float().flatten(0, 1),
+        targets.flatten(),
+        ignore_index=_IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
 
 
 def _attention_loss(
@@ -62,31 +75,36 @@ def _attention_loss(
     memory: Memory,
     tokens: Tensor,
     token_lengths: Tensor,
-    config: TrainConfig,
+    special: SpecialTokens,
+    label_smoothing: float,
     token_noise: float,
 ) -> Tensor:
-    """Label-smoothed cross-entropy of the decoder, summed over the batch."""
-    given = pad(_disturbed(tokens, token_lengths, token_noise), (1, 0), value=BOS)  # (B, U + 1)
-    wanted = pad(tokens, (0, 1), value=PAD).scatter(1, token_lengths.unsqueeze(1), EOS)  # (B, U + 1)
-    logits = network.decode(given, memory).float()  # (B, U + 1, V)
-    return cross_entropy(
-        logits.flatten(0, 1),
-        wanted.flatten(),
-        ignore_index=PAD,
-        label_smoothing=config.label_smoothing,
-        reduction="sum",
-    )
+    """Label-smoothed cross-entropy of the decoder's predictions after the prompt: the tokens and EOS."""
+    prompt = tokens.new_tensor(special.prompt).expand(len(tokens), -1)  # (B, P)
+    decoder_input = torch.cat([prompt, _with_noise(tokens, token_lengths, token_noise)], 1)  # (B, P + U)
+    last = tokens.new_full((len(tokens), 1), special.eos)
+    targets = torch.cat([tokens, last], 1).scatter(1, token_lengths.unsqueeze(1), special.eos)  # (B, U + 1)
+    logits = network.decode(decoder_input, memory)[:, prompt.size(1) - 1 :]  # (B, U + 1, V)
+    return sequence_loss(logits, targets, token_lengths + 1, label_smoothing)
 
 
-def _disturbed(tokens: Tensor, lengths: Tensor, share: float) -> Tensor:
-    """Tokens (B, U), some of them replaced by others of the same utterance.
+def _states_needed(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """The least number of encoder states (B,) for CTC: the tokens, and a blank between two equal ones."""
+    inside = length_mask(lengths, tokens.size(1))
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & inside[:, 1:]
+    return lengths + repeats.sum(1)
 
-    Most characters of a word follow from those before; with some of these wrong the decoder has to listen,
-    so that its attention finds the place in the audio sooner, and its own errors matter less (the word
-    dropout of Bowman et al. 2016, with other characters in place of UNK).
+
+def _with_noise(tokens: Tensor, lengths: Tensor, share: float) -> Tensor:
+    """Tokens (B, U), of which a share is replaced by other tokens of the same text.
+
+    Most characters of a word can be guessed from the ones before. If some of these are wrong, the decoder
+    must use the audio: its attention finds the right place earlier in training, and its own errors in
+    decoding do less harm (word dropout of Bowman et al. 2016, with other tokens in place of the unknown
+    token).
     """
     if not share or not tokens.size(1):
         return tokens
-    place = (torch.rand(tokens.shape, device=tokens.device) * lengths.unsqueeze(1)).long()  # (B, U), not PAD
+    place = (torch.rand(tokens.shape, device=tokens.device) * lengths.unsqueeze(1)).long()  # (B, U)
     others = tokens.gather(1, place)
     return torch.where(torch.rand(tokens.shape, device=tokens.device) < share, others, tokens)

@@ -1,40 +1,37 @@
-"""Worst case first: whether memory suffices is known before the first step, and not hours into an epoch."""
+"""A check before the first step whether memory suffices for the heaviest batch."""
 
 from __future__ import annotations
 
 import resource
 import sys
+from typing import Any
 
 import torch
+from torch import nn
 
-from asr.datasets.batching import EpochPlan
 from asr.errors import AsrError
-from asr.training.objective import Objective
-from asr.training.setup import Setup
+from asr.training.tasks import Task
 
 
-def check_memory(setup: Setup, epoch: int) -> str:
-    """Loss and gradients of the heaviest batch of an epoch, beside room for the optimizer; a line about it.
+def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
+    """Compute loss and gradients of an epoch's heaviest batch, with room for the optimizer. Returns a line.
 
-    Nothing is left behind. Raises AsrError when memory does not suffice.
+    Weights and gradients are as before. Raises AsrError when memory does not suffice.
     """
-    config, device = setup.bundle.config, setup.bundle.device
-    plan = EpochPlan(setup.train.corpus, config.data, config.augment, config.train.seed, epoch)
-    batch = setup.train.load(plan[0], 0)
-    seconds = batch.waveforms.numel() / config.features.sample_rate
-    what = f"heaviest batch: {len(batch.ids)} utterances, {seconds:.0f} s padded"
-    objective = Objective(setup.bundle).train()
-    trained = [p for p in objective.parameters() if p.requires_grad]
+    device = task.bundle.device
+    batch, description = task.heaviest_batch(epoch)
+    trained = [p for p in objective.train().parameters() if p.requires_grad]
     try:
         moments = [torch.zeros_like(p) for p in trained for _ in range(2)]
-        objective(batch)[0].backward()
+        objective(batch)[0][0].backward()
         del moments
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
             raise
         reason = str(error).splitlines()[0]
+        setting = "data.batch_characters" if task.unit == "characters" else "data.batch_seconds"
         raise AsrError(
-            f"not enough memory on {device} for the {what} ({reason}); lower data.batch_seconds"
+            f"not enough memory on {device} for the heaviest batch, {description} ({reason}); lower {setting}"
         ) from None
     finally:
         for parameter in trained:
@@ -45,4 +42,4 @@ def check_memory(setup: Setup, epoch: int) -> str:
     else:
         unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux kilobytes
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return f"{what}: fits, {peak:.1f} GB at the most so far"
+    return f"heaviest batch: {description}: fits, peak memory so far {peak:.1f} GB"

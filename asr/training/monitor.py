@@ -1,174 +1,159 @@
-"""What a run shows while it runs: a progress bar or lines, and TensorBoard curves."""
+"""The progress of a run: a bar in a terminal, otherwise lines, and TensorBoard curves."""
 
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from asr.config import TrainConfig
-from asr.datasets.loading import Batch
-from asr.model_folder import Bundle
-from asr.training.attention_plot import draw_attention
+from asr.run_folder import CURVES
+from asr.training.log import Log
+from asr.training.settings import LoopConfig
 from asr.training.steps import Step
-from asr.training.validate import Validation
+from asr.training.tasks import Task, Validation
 
-LINE_EVERY = 20.0  # seconds between lines where there is no terminal to draw a bar on
-RECENT = 100  # steps over which speed, data wait, loss and the time left are taken
-STEP = TypeVar("STEP")  # what is known of an optimizer step
-SCALARS = ("loss", "attention_loss", "ctc_loss", "gradient_norm", "learning_rate")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LINE_EVERY = 20.0  # seconds between lines when there is no terminal for a bar
+RECENT = 100  # steps for the mean speed, data wait and loss, and for the time left
 
 
-class RunMonitor(ABC, Generic[STEP]):
-    """Counts what steps do, and says so, on standard error and for TensorBoard.
+class _Recent(NamedTuple):
+    """Properties of a recent step."""
 
-    Speed, loss and the time left follow from the last steps alone. The time of a validation does not count as
-    theirs; what the validations to come will take is added to the time left.
+    seconds: float
+    loss: float
+    amount: float
+    wait: float
+
+
+class Monitor:
+    """Counts steps and shows speed, loss and time left, which follow from the last steps alone.
+
+    The time of a validation does not count as that of steps. The time left includes the validations to come.
     """
 
-    def __init__(self, run: Path, step: int, steps: int, validate_every: int) -> None:
-        """A run that stands at `step` of `steps`."""
-        self._steps, self._validate_every = steps, validate_every
-        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self.folder = run / "tensorboard"
+    def __init__(self, run: Path, step: int, config: LoopConfig, task: Task[Any], log: Log) -> None:
+        """A run that has done `step` of its steps. With a silent log, nothing is shown and no file
+        written.
+        """
+        self.log, self.task, self._validate_every, self._steps = (
+            log,
+            task,
+            config.validate_every,
+            config.steps,
+        )
+        self.folder = run / CURVES
         self.board: SummaryWriter | None = None
+        self._silent = log.console.quiet
         self._open_board(step)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
+            console=log.console,
+            disable=not log.console.is_terminal or self._silent,
         )
-        self.task = self.bar.add_task("training", total=steps, completed=step, left="")
-        self._recent: deque[tuple[float, STEP]] = deque(maxlen=RECENT)  # with the seconds it took
+        self.line = self.bar.add_task("training", total=config.steps, completed=step, left="")
+        self._recent: deque[_Recent] = deque(maxlen=RECENT)
         self._validation_seconds = 0.0  # of the last one
-        self._said = self._last = time.monotonic()
+        self._last_line = self._last_step = time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar.start()
-        self._before, threading.excepthook = threading.excepthook, self._of_thread
+        self._excepthook, threading.excepthook = threading.excepthook, self._on_thread_error
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
         self._draw("close")
-        threading.excepthook = self._before
+        threading.excepthook = self._excepthook
 
-    @abstractmethod
-    def describe(self, recent: Sequence[STEP], seconds: float) -> tuple[str, Mapping[str, float]]:
-        """A line about the last steps, which took so many seconds; and their speeds, each with its name."""
-
-    def say(self, line: str) -> None:
-        """One line, above the bar."""
-        with suppress(OSError):  # the log may be a file on a disk that is full
-            self.console.print(line, markup=False)
-
-    def count(self, number: int, step: STEP, curves: Mapping[str, float]) -> None:
+    def step(self, step: Step) -> None:
         """Count one optimizer step."""
+        if self._silent:
+            return
         now = time.monotonic()
-        self._recent.append((now - self._last, step))
-        self._last = now
-        self._curves("train", curves, number)
-        seconds = sum(taken for taken, _ in self._recent)
-        line, speeds = self.describe([each for _, each in self._recent], seconds)
-        left = f"{_duration(self._seconds_left(number))} left"
-        self.bar.update(self.task, completed=number, description=line, left=left)
-        if now - self._said >= LINE_EVERY:
-            self._curves("speed", speeds, number)
-            if not self.console.is_terminal:
-                self.say(f"step {number}/{self._steps}  {line}  {left}")
-            self._said = now
+        loss = next(iter(step.losses.values()))
+        self._recent.append(_Recent(now - self._last_step, loss, step.amount, step.wait))
+        self._last_step = now
+        rates = {"gradient_norm": step.gradient_norm, "learning_rate": step.learning_rate}
+        self._curves("train", step.losses | rates, step.number)
 
-    def validated(self, number: int, curves: Mapping[str, float]) -> None:
-        """What a validation found."""
-        if self.board is None:  # there may be room on the disk again
-            self._open_board(number - 1)
-        self._curves("dev", curves, number)
+        seconds = sum(each.seconds for each in self._recent)
+        speed = sum(each.amount for each in self._recent) / seconds
+        wait = sum(each.wait for each in self._recent) / seconds
+        finite = [each.loss for each in self._recent if math.isfinite(each.loss)]
+        loss = sum(finite) / len(finite) if finite else math.nan
+        line = f"epoch {step.epoch}  loss {loss:.3f}  {speed:,.0f} {self.task.unit}/s  data wait {wait:.0%}"
+        left = f"{_duration(self._seconds_left(step.number))} left"
+        self.bar.update(self.line, completed=step.number, description=line, left=left)
+        if now - self._last_line >= LINE_EVERY:
+            unit = "audio_seconds" if self.task.unit == "s audio" else self.task.unit
+            self._curves("speed", {f"{unit}_per_second": speed, "data_wait_share": wait}, step.number)
+            if not self.log.console.is_terminal:
+                self.log.say(f"step {step.number}/{self._steps}  {line}  {left}")
+            self._last_line = now
+
+    def validation(self, step: int, found: Validation, figure: Figure | None = None) -> None:
+        """Show the result of a validation."""
+        self.log.say(f"step {step}  {found.summary}")
+        for example in found.examples:
+            self.log.say(f"    {example}")
+        if self.board is None:  # the disk may have room again
+            self._open_board(step - 1)
+        self._curves("dev", found.scores, step)
+        if found.examples:
+            self._draw("add_text", "dev/transcripts", "\n\n".join(found.examples), step)
+        if figure is not None:
+            self._draw("add_figure", "dev/attention", figure, step)
         now = time.monotonic()
-        self._validation_seconds, self._last = now - self._last, now
+        self._validation_seconds, self._last_step = now - self._last_step, now
 
     def _curves(self, group: str, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self._draw("add_scalar", f"{group}/{name}", value, step)
 
     def _open_board(self, step: int) -> None:
-        """Begin a file of curves that takes back what an earlier one has after the step."""
-        try:
-            self.board = SummaryWriter(str(self.folder), purge_step=step + 1)
-        except OSError as error:
-            self._without_board(error)
+        """Begin a file of curves. It removes what an earlier file has after the step."""
+        if not self._silent:
+            try:
+                self.board = SummaryWriter(str(self.folder), purge_step=step + 1)
+            except OSError as error:
+                self._close_board(error)
 
-    def _draw(self, what: str, *values: object, **named: object) -> None:
-        """Hand something to TensorBoard's writer, whose thread writes it sooner or later."""
+    def _draw(self, method: str, *values: object) -> None:
+        """Call a method of TensorBoard's writer. Its thread writes later."""
         if self.board is not None:
             try:
-                getattr(self.board, what)(*values, **named)
+                getattr(self.board, method)(*values)
             except OSError as error:
-                self._without_board(error)
+                self._close_board(error)
 
-    def _without_board(self, error: OSError) -> None:
-        """Without room on the disk there are no curves; training goes on."""
+    def _close_board(self, error: OSError) -> None:
+        """Continue without curves when the disk is full."""
         self.board = None
-        self.say(f"{self.folder}: no curves until the next validation ({error.strerror or error})")
+        self.log.say(f"{self.folder}: no curves until the next validation ({error.strerror or error})")
 
-    def _of_thread(self, raised: threading.ExceptHookArgs) -> None:
-        """An exception in a thread: that of TensorBoard's writer comes to `_draw` as well, which says it."""
+    def _on_thread_error(self, raised: threading.ExceptHookArgs) -> None:
+        """Ignore errors in the thread of TensorBoard's writer: `_draw` gets them too and reports them."""
         if not (isinstance(raised.exc_value, OSError) and "tensorboard" in type(raised.thread).__module__):
-            self._before(raised)
+            self._excepthook(raised)
 
     def _seconds_left(self, step: int) -> float:
-        """Of the steps to come, each as long as the recent ones, and of the validations among them."""
-        each = sum(taken for taken, _ in self._recent) / len(self._recent)
+        """The time of the remaining steps, as long as recent ones, and of the validations among them."""
+        each = sum(recent.seconds for recent in self._recent) / len(self._recent)
         validations = math.ceil(self._steps / self._validate_every) - (step - 1) // self._validate_every
         return (self._steps - step) * each + validations * self._validation_seconds
-
-
-class Monitor(RunMonitor[Step]):
-    """That of a recognizer."""
-
-    def __init__(self, run: Path, step: int, config: TrainConfig, example: Batch | None = None) -> None:
-        """A run that stands at `step`; `example` is the dev utterance whose attention is drawn."""
-        super().__init__(run, step, config.steps, config.validate_every)
-        self.config, self.example = config, example
-
-    def step(self, step: Step) -> None:
-        """Count one optimizer step."""
-        self.count(step.number, step, {name: getattr(step, name) for name in SCALARS})
-
-    def describe(self, recent: Sequence[Step], seconds: float) -> tuple[str, Mapping[str, float]]:
-        """Loss, seconds of audio per second, share of the time spent waiting for data."""
-        speed = sum(each.audio for each in recent) / seconds
-        wait = sum(each.wait for each in recent) / seconds
-        finite = [each.loss for each in recent if math.isfinite(each.loss)]
-        loss = sum(finite) / len(finite) if finite else math.nan
-        line = f"epoch {recent[-1].epoch}  loss {loss:.3f}  {speed:.0f} s audio/s  data wait {wait:.0%}"
-        return line, {"audio_seconds_per_second": speed, "data_wait_share": wait}
-
-    def validation(self, step: int, found: Validation, bundle: Bundle) -> None:
-        """The scores of a validation and its first few transcripts; where the model listens."""
-        self.say(f"step {step}  dev loss {found.loss:.3f}  CER {found.cer:.2%}  WER {found.wer:.2%}")
-        shown = found.score.utterances[: self.config.show]
-        for utterance in shown:
-            self.say(f"    {utterance.ref!r} -> {utterance.hyp!r}")
-        self.validated(step, {name: getattr(found, name) for name in ("loss", "cer", "wer")})
-        text = "\n\n".join(f"{u.ref} → {u.hyp}" for u in shown)
-        self._draw("add_text", "dev/transcripts", text, step)
-        image = draw_attention(bundle, self.example) if self.example is not None else None
-        if image is not None:
-            self._draw("add_image", "dev/attention", image, step, dataformats="HWC")
 
 
 def _duration(seconds: float) -> str:

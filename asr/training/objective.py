@@ -1,4 +1,4 @@
-"""What training lowers: from a batch of audio and text to its loss, as one module."""
+"""The training objective of a recognizer: from a batch of audio and text to its losses, as one module."""
 
 from __future__ import annotations
 
@@ -6,55 +6,67 @@ import torch
 from torch import Tensor, nn
 
 from asr.datasets.loading import Batch
+from asr.features.settings import SpecAugmentConfig
 from asr.features.spec_augment import spec_augment
+from asr.model.interfaces import Memory
 from asr.model_folder import Bundle
-from asr.training.losses import joint_loss
+from asr.training.losses import Losses, joint_loss
 from asr.training.optimizer import use_bf16
+from asr.training.settings import TrainConfig
 
 # With bfloat16 instructions, a CPU does a step of the digits recipe 1.32 times as fast in bfloat16 with the
-# preset `tiny` (d_model 144) and 2.08 times with `small` (docs/performance.md); below, casts take the time.
+# preset `tiny` (d_model 144) and 2.08 times with `small` (docs/performance.md). Smaller models lose by casts.
 WIDE = 144
 
 
-class Objective(nn.Module):
-    """Features, SpecAugment, network and losses, on the device; its weights are those of the bundle.
+class RecognitionObjective(nn.Module):
+    """Features, SpecAugment, network and losses on the device. The weights are those of the bundle.
 
-    One module with one `forward`, which is what DistributedDataParallel and torch.compile take.
+    It is one module with one `forward`, as DistributedDataParallel and torch.compile need it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, config: TrainConfig, specaugment: SpecAugmentConfig | None) -> None:
         super().__init__()
-        self.features, self.network, self.config = bundle.features, bundle.network, bundle.config
-        wide = self.config.model.width >= WIDE
-        self.bf16 = use_bf16(self.config.train.precision, bundle.device, wide)
-        if bundle.config.train.compile:
-            self.network.compile(dynamic=True)
+        self.features, self.network, self.special = bundle.features, bundle.network, bundle.special
+        self.config, self.specaugment, self.device = config, specaugment, bundle.device
+        self.bf16 = use_bf16(config.precision, bundle.device, bundle.config.model.width >= WIDE)
 
-    def forward(self, batch: Batch | None) -> Tensor:
-        """Sums over the batch (3,): total, attention and CTC loss; zeros for no batch or an empty one.
+    def forward(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
+        """Sums over the batch (3,): total, attention and CTC loss; and (B,) bool: texts too long for CTC.
 
-        Every weight takes part in the zeros, so that processes with and without data do the same exchange.
+        The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
+        processes with and without data exchange the same gradients.
         """
         if batch is None or not batch.ids:
-            return torch.stack([p.sum() for p in self.network.parameters()]).sum() * torch.zeros(
-                3, device=self.features.mean.device
-            )
-        device = self.features.mean.device
+            return zero_loss(self.network, 3), torch.zeros(0, dtype=torch.bool)
         with torch.no_grad():
-            features, lengths = self.features(
-                batch.waveforms.to(device, non_blocking=True), batch.lengths.to(device, non_blocking=True)
-            )
-            if self.training and self.config.augment.specaugment is not None:
-                features = spec_augment(features, lengths, self.config.augment.specaugment)
-        tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
-        noise = self.config.train.token_noise if self.training else 0.0
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            losses = joint_loss(
-                self.network, features, lengths, tokens, token_lengths, self.config.train, noise
-            )
-        return torch.stack([losses.total, losses.attention, losses.ctc])
+            features, lengths = self.extract(batch)
+            if self.training and self.specaugment is not None:
+                features = spec_augment(features, lengths, self.specaugment)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            losses = self.losses(batch, self.network.encode(features, lengths))
+        return torch.stack([losses.total, losses.attention, losses.ctc]), losses.unalignable
+
+    def extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Features (B, T, F) and lengths (B,) of a batch."""
+        waveforms = batch.waveforms.to(self.device, non_blocking=True)
+        return self.features(waveforms, batch.lengths.to(self.device, non_blocking=True))
+
+    def losses(self, batch: Batch, memory: Memory) -> Losses:
+        """The losses of a batch, of which the memory is known. Token noise is added in training alone."""
+        return joint_loss(
+            self.network,
+            memory,
+            batch.tokens.to(self.device),
+            batch.token_lengths.to(self.device),
+            self.special,
+            self.config.ctc_weight,
+            self.config.label_smoothing,
+            self.config.token_noise if self.training else 0.0,
+        )
 
 
-def count_tokens(batch: Batch) -> int:
-    """What the decoder has to say for a batch: its tokens, and EOS for every utterance."""
-    return int(batch.token_lengths.sum()) + len(batch.ids)
+def zero_loss(network: nn.Module, count: int) -> Tensor:
+    """Zeros (count,) that depend on all weights of a network."""
+    some = [p.sum() for p in network.parameters()]
+    return torch.stack(some).sum() * torch.zeros(count, device=some[0].device)

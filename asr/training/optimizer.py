@@ -1,15 +1,18 @@
-"""What every trainer here shares: AdamW, its state in files, and the precision of products."""
+"""AdamW, its state in files, and the precision of matrix products."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from asr.config import OptimConfig
+from asr.errors import AsrError
+from asr.training.settings import OptimConfig
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and other vectors are not decayed, frozen weights not touched."""
+    """AdamW (Loshchilov and Hutter 2019). Biases, norms and other vectors have no weight decay."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
@@ -19,7 +22,7 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Adam
 
 
 def moments_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of every weight, as `NAME/exp_avg` and so on, to be stored."""
+    """The optimizer's state of every weight, named NAME/exp_avg and so on."""
     return {
         f"{name}/{key}": value
         for name, parameter in network.named_parameters()
@@ -28,26 +31,32 @@ def moments_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `moments_of` gave. Fused AdamW has its count of steps, too, beside the weight."""
+    """Put back the tensors of `moments_of`, and forget the present state.
+
+    Raises AsrError when some weights have moments and others have none.
+    """
+    optimizer.state.clear()
+    missing = []
     for name, parameter in network.named_parameters():
-        state = {
-            key: tensors[f"{name}/{key}"].to(parameter.device)
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{name}/{key}" in tensors
-        }
-        if state:
-            optimizer.state[parameter] = state
+        state = {key: tensors[f"{name}/{key}"] for key in _MOMENTS if f"{name}/{key}" in tensors}
+        if state:  # fused AdamW keeps its step count on the device of the weight
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+        elif parameter.requires_grad:
+            missing.append(name)
+    if missing and optimizer.state:
+        raise AsrError(f"no moments of {missing[0]} are stored; start again with train.init")
 
 
 def use_bf16(precision: str, device: torch.device, wide: bool) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or "auto" and faster here.
+    """Whether autocast to bfloat16 is on: asked for, or "auto" on a device that is faster with it.
 
-    On a CPU that is one with bfloat16 instructions, and a model `wide` enough to make up for the casts.
+    A GPU is faster if it has bfloat16 instructions; torch can emulate them. A CPU is faster if it has them
+    and the model is `wide` enough to make up for the casts.
     """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
     fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return device.type == "cpu" and bool(fast) and wide

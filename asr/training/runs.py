@@ -1,7 +1,6 @@
-"""Runs side by side: what the files of run folders say about their settings and results.
+"""A table of runs: their settings and results, from the files of the run folders.
 
-Reads JSON and the header of the weights and nothing else, so that a hundred runs take no time: torch, and
-with it what wrote these files (asr.model_folder, asr.training.checkpoints), is not imported.
+It reads JSON and the headers of the weights, and does not import torch, so a hundred runs take no time.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,26 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from asr.config import Config
+from asr.config import EXPERIMENTS
 from asr.errors import AsrError
-
-# As in asr.model_folder and asr.training.checkpoints.
-CONFIG, WEIGHTS, CHECKPOINTS, TRAINER = "config.json", "model.safetensors", "checkpoints", "trainer.json"
+from asr.run_folder import CHECKPOINTS, CONFIG, TRAINER, WEIGHTS, checkpoint_folders
+from asr.section import Section
+from asr.training.train_state import best_validations, flatten, stop_reason
 
 
 @dataclass
 class Run:
-    """A run as its files tell it; what they do not tell is None."""
+    """A run, as far as its files describe it. Anything else is None."""
 
     run: str  # its folder
     status: str = ""
     cer: float | None = None  # of the model in the run folder, on the dev set
     wer: float | None = None
-    model: str | None = None  # which one that is: the best step, or an average
+    perplexity: float | None = None  # of a language model
+    model: str | None = None  # the best step, or an average
     loss: float | None = None  # on the dev set, of the best step
     step: int | None = None  # of the newest checkpoint
-    steps: int | None = None  # asked for
+    steps: int | None = None  # in the configuration
     minutes: float | None = None  # of training steps, up to the newest checkpoint
     parameters: int | None = None
     saved: str | None = None  # when the newest checkpoint was written, local time
@@ -66,11 +67,11 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """What a run folder holds. One that is broken gives a run whose status says so."""
+    """The run of a folder. If a file is broken, the status says so."""
     run = Run(str(folder))
     try:
         _read_settings(folder, run)
-        checkpoint = _read_progress(folder, run)
+        checkpoint = _read_state(folder, run)
         _read_model(folder, run, checkpoint)
         run.status = _status(run)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,14 +82,17 @@ def read_run(folder: Path) -> Run:
 
 
 def report(runs: Sequence[Run], width: int | None) -> str:
-    """A table of results, and of the settings that are not the same in all runs.
+    """A table of results, and of the settings that differ between the runs.
 
-    With tabs when `width` is None; otherwise drawn for a terminal so many columns wide, and turned on its
-    side, a column for each run, when it is too wide and that is narrower.
+    Values are separated by tabs when `width` is None. Otherwise the table is drawn for a terminal with
+    `width` columns. If it does not fit and is narrower that way, it has a column for each run.
     """
-    table = [[*RESULTS, *(names := _differing(runs))]]
+    results = dict(RESULTS)
+    if not any(run.perplexity for run in runs):
+        del results["perplexity"]
+    table = [[*results, *(names := _differing(runs))]]
     for run in runs:
-        shown = [show(run) for show in RESULTS.values()]
+        shown = [show(run) for show in results.values()]
         table.append(shown + [_shown(run.settings[n]) if n in run.settings else "" for n in names])
     if width is None:
         return "\n".join("\t".join(" ".join(cell.split()) for cell in row) for row in table)
@@ -101,7 +105,7 @@ def report(runs: Sequence[Run], width: int | None) -> str:
 
 
 def as_json(runs: Sequence[Run]) -> str:
-    """All there is to know, settings and validations too: a list with an object for each run."""
+    """A list with an object for each run, with all settings and validations."""
     return json.dumps([asdict(run) for run in runs], indent=1, ensure_ascii=False)
 
 
@@ -110,6 +114,7 @@ RESULTS = {
     "status": lambda run: run.status,
     "CER": lambda run: "" if run.cer is None else f"{run.cer:.2%}",
     "WER": lambda run: "" if run.wer is None else f"{run.wer:.2%}",
+    "perplexity": lambda run: "" if run.perplexity is None else f"{run.perplexity:.3f}",
     "model": lambda run: run.model or "",
     "dev loss": lambda run: "" if run.loss is None else f"{run.loss:.3f}",
     "minutes": lambda run: "" if run.minutes is None else f"{run.minutes:.1f}",
@@ -124,68 +129,69 @@ def _below(folder: Path) -> list[Path]:
     try:
         inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:
-        return [folder]  # what it is cannot be seen: reading it will say why
+        return [folder]  # reading it will report the error
     found = [(path, _below(path)) for path in inner if not path.is_symlink() or (path / CONFIG).exists()]
     return [run for _, runs in found for run in runs]
 
 
 def _read_settings(folder: Path, run: Run) -> None:
     values = _read_json(folder / CONFIG)
-    try:  # settings that are newer than the run have their default values
-        values = Config.model_validate(values).model_dump(mode="json")
-    except ValidationError:
-        if not values.keys() & Config.model_fields.keys():
-            raise ValueError(f"{CONFIG}: not the configuration of a run") from None
-    run.settings = dict(_flat(values))
+    experiment = EXPERIMENTS.get(values.get("kind", "recognizer"))
+    if experiment is None or not values.keys() & experiment.model_fields.keys():
+        raise ValueError(f"{CONFIG}: not the configuration of a run")
+    for name, field_info in experiment.model_fields.items():
+        section = field_info.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            with suppress(ValidationError):  # settings that are newer than the run get their default values
+                values[name] = section.model_validate(values.get(name, {})).model_dump(mode="json")
+    run.settings = flatten(values)
     run.steps = run.settings.get("train.steps")
 
 
-def _read_progress(folder: Path, run: Run) -> Path | None:
-    """The newest checkpoint with its progress."""
-    checkpoints = sorted((folder / CHECKPOINTS).glob("step-*"))
+def _read_state(folder: Path, run: Run) -> Path | None:
+    """The newest checkpoint. Its state becomes that of the run."""
+    checkpoints = checkpoint_folders(folder)
     if not checkpoints:
         return None
     path = checkpoints[-1] / TRAINER
-    progress = _read_json(path)
-    run.step, run.minutes, run.history = progress["step"], progress["seconds"] / 60, progress["history"]
+    state = _read_json(path)
+    run.step, run.minutes, run.history = state["step"], state["seconds"] / 60, state["history"]
     run.saved = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
     return checkpoints[-1]
 
 
 def _read_model(folder: Path, run: Run, checkpoint: Path | None) -> None:
-    """Parameters and scores, from the model of the run folder where there is one already."""
-    best = min(run.history, key=lambda entry: (entry["cer"], -entry["step"]), default=None)
-    if best is not None:
-        run.cer, run.wer, run.loss, run.model = best["cer"], best["wer"], best["loss"], f"step {best['step']}"
+    """Parameters and scores, from the model of the run folder if there is one already."""
+    for best in best_validations(run.history, 1):
+        run.cer, run.wer, run.perplexity = (best.get(name) for name in ("cer", "wer", "perplexity"))
+        run.loss, run.model = best["loss"], f"step {best['step']}"
     path = folder / WEIGHTS
     if not path.exists():
         if checkpoint is None:
             return
         path = checkpoint / WEIGHTS
     header = _read_header(path)
-    said = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {})
     shapes = [entry["shape"] for name, entry in header.items() if name.startswith("network.")]
     run.parameters = sum(map(math.prod, shapes))
-    if "dev_cer" in said:
-        run.cer, run.wer = float(said["dev_cer"]), float(said["dev_wer"])
-        steps = json.loads(said.get("averaged", "[]"))
-        run.model = f"average of {len(steps)}" if steps else f"step {said['step']}"
+    scores = [metadata.get(f"dev_{name}") for name in ("cer", "wer", "perplexity")]
+    if any(scores):
+        run.cer, run.wer, run.perplexity = (None if text is None else float(text) for text in scores)
+        steps = json.loads(metadata.get("averaged", "[]"))
+        run.model = f"average of {len(steps)}" if steps else f"step {metadata['step']}"
 
 
 def _status(run: Run) -> str:
-    """What the files prove: whether a process is still at work on the run, they do not."""
+    """The progress that the files prove. They do not show whether a process still works on the run."""
     if run.step is None:
         return "nothing saved yet" if run.parameters is None else "a model alone"
-    if run.steps is not None and run.step >= run.steps:
-        return "finished"
-    if run.history and run.history[-1]["step"] == run.step:
-        wanted, patience = run.settings.get("train.stop_wer"), run.settings.get("train.patience")
-        if wanted is not None and run.history[-1]["wer"] <= wanted:
-            return f"finished at {run.step}, WER reached"
-        cers = [entry["cer"] for entry in run.history]
-        if patience is not None and len(cers) - 1 - cers.index(min(cers)) >= patience:
-            return f"finished at {run.step}, no better"
-    return f"at {run.step} of {run.steps}"
+    if run.steps is None:
+        return f"at {run.step}"
+    rules = (run.settings.get(f"train.{name}") for name in ("patience", "stop_wer"))
+    reason = stop_reason(run.step, run.history, run.steps, *rules)
+    if reason is None:
+        return f"at {run.step} of {run.steps}"
+    return "finished" if run.step >= run.steps else f"finished at {run.step}: {reason}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -207,16 +213,8 @@ def _read_header(path: Path) -> dict[str, Any]:
         return json.loads(file.read(length))
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """Settings that are not the same in all runs whose settings are known."""
+    """The settings that differ between the runs whose settings are known."""
     known = [run.settings for run in runs if run.settings]
     names = dict.fromkeys(name for settings in known for name in settings)
     absent = object()

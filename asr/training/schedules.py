@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asr.config import OptimConfig
+from asr.training.settings import OptimConfig
 
 
 def learning_rate(step: int, total: int, config: OptimConfig) -> float:

@@ -28,8 +28,8 @@ class OptimConfig(Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
-class TrainConfig(Section):
-    """The training loop."""
+class LoopConfig(Section):
+    """The training loop of every kind of model."""
 
     seed: int = Field(0, ge=0, description="of weights, batches, augmentation and dropout")
     init: Path | None = Field(
@@ -39,11 +39,6 @@ class TrainConfig(Section):
         (), description="patterns of the names of weights that are not trained, such as encoder.*"
     )
     steps: Positive = Field(10000, description="optimizer steps in total")
-    ctc_weight: Fraction = Field(0.3, description="share of CTC in the loss; 0: no CTC head, 1: no decoder")
-    label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
-    token_noise: Fraction = Field(
-        0.0, description="share of the decoder's input tokens that are replaced by random ones"
-    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="auto: bf16 if it is faster on the device"
     )
@@ -53,33 +48,39 @@ class TrainConfig(Section):
     max_skipped: int = Field(
         20,
         ge=0,
-        description="training stops after more consecutive steps than this with a loss that is not finite",
+        description="training stops after more consecutive steps than this without a finite gradient",
     )
     validate_every: Positive = Field(500, description="steps between validations")
     patience: Positive | None = Field(
         None, description="training stops after this many validations without a better score"
     )
     checkpoint_every: Positive = Field(
-        500, description="steps between checkpoints; another is written at every stop"
+        500, description="steps between checkpoints; others are written before validations and at every stop"
     )
     average: Positive = Field(
         5, description="number of best checkpoints whose weights are averaged at the end"
     )
-    stop_wer: float | None = Field(
-        None, ge=0, description="training stops when the WER of the dev set is at most this"
-    )
     show: int = Field(3, ge=0, description="number of transcripts shown at each validation")
 
 
-class LanguageTrainConfig(Section):
-    """The training loop."""
+class TrainConfig(LoopConfig):
+    """The training of a recognizer: the loop and the losses."""
 
-    seed: int = Field(0, ge=0, description="of weights, batches, augmentation and dropout")
-    steps: Positive = Field(10000, description="optimizer steps in total")
-    precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="auto: bf16 if it is faster on the device"
+    ctc_weight: Fraction = Field(0.3, description="share of CTC in the loss; 0: no CTC head, 1: no decoder")
+    label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
+    token_noise: Fraction = Field(
+        0.0, description="share of the decoder's input tokens that are replaced by random ones"
     )
-    validate_every: Positive = Field(500, description="steps between validations")
-    checkpoint_every: Positive = Field(
-        500, description="steps between checkpoints; another is written at every stop"
+    stop_wer: float | None = Field(
+        None,
+        ge=0,
+        description="training stops when the WER (in scripts without spaces the CER) is at most this",
+    )
+
+
+class LanguageTrainConfig(LoopConfig):
+    """The training of a language model: the loop."""
+
+    average: Positive = Field(
+        1, description="number of best checkpoints whose weights are averaged at the end"
     )

@@ -4,148 +4,180 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asr.datasets.batching import EpochPlan
-from asr.datasets.loading import Batch
-from asr.training.checkpoints import Progress
 from asr.training.distributed import Ranks
-from asr.training.objective import Objective, count_tokens
 from asr.training.schedules import learning_rate
-from asr.training.setup import Setup
+from asr.training.settings import LoopConfig, OptimConfig
+from asr.training.tasks import B, Batch, Task
+from asr.training.train_state import StreamPosition, TrainState
 from asr.training.weights import MovingAverage
+
+EXPLODED = 10.0  # times the usual loss
+SMOOTHING = 0.98  # of the moving average that is the usual loss
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step was, over all processes."""
+    """One optimizer step, over all processes."""
 
     number: int  # counted from 1
     epoch: int
-    loss: float  # per token
-    attention_loss: float  # its two parts, per token, not weighted
-    ctc_loss: float
+    losses: dict[str, float]  # by name, per token
     gradient_norm: float  # before clipping
     learning_rate: float
-    utterances: int
-    audio: float  # seconds, without padding
+    amount: float  # of data, in the task's unit
     wait: float  # seconds that this process waited for data
-    skipped: tuple[str, ...]  # the batches to blame when the gradient was not finite and nothing was done
-    bad: tuple[str, ...]  # recordings left out because they could not be read, one message each
+    skipped: str  # why the weights did not change; empty if they did
+    exploded: bool  # the loss is far above its usual value
+    bad: tuple[str, ...]  # recordings that could not be read, one message each
+    unalignable: tuple[str, ...]  # ids of texts that are too long for CTC
+    ends_epoch: bool
     stop: bool  # whether a process was asked to stop
 
 
 def steps(
-    setup: Setup,
+    task: Task[B],
+    objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    config: LoopConfig,
+    optim: OptimConfig,
+    state: TrainState,
     ranks: Ranks,
     average: MovingAverage | None = None,
     stop: Callable[[], object] = bool,
-) -> Iterator[Step]:
-    """Do optimizer steps without end, yielding after each; `progress` moves along.
+) -> Generator[tuple[Step, B | None], None, None]:
+    """Do optimizer steps without end, yielding each with one of its batches. `state` is updated.
 
-    A step takes the next `accumulate` batches of every process from one plan. Everything random in it follows
-    from (seed, step, place in the step), so nothing else is stored to resume, and n processes do what one
-    does that accumulates n times as many. `stop` is asked at every step.
+    A step takes the next `accumulate` batches of every process, or what is left of a pool. Everything random
+    in it follows from (seed, step, place in the step), so nothing else must be stored to resume, and n
+    processes do the same as one that accumulates n times as many batches. `stop` is asked at every step.
     """
-    config = setup.bundle.config
-    objective = ranks.wrap(Objective(setup.bundle), unused=config.train.ctc_weight == 0)
     parameters = [p for p in objective.parameters() if p.requires_grad]
     while True:
-        epoch = progress.epoch
-        plan = EpochPlan(setup.train.corpus, config.data, config.augment, config.train.seed, epoch)
-        places = range(progress.position + ranks.rank, len(plan), ranks.count)
-        batches = setup.train.batches(plan, places)
-        while progress.epoch == epoch:
-            began = time.monotonic()
-            whole = min(config.optim.accumulate * ranks.count, len(plan) - progress.position)
-            group = [next(batches) for _ in range(ranks.rank, whole, ranks.count)]
-            wait = time.monotonic() - began
-            tokens, utterances, audio, bad, stopping = ranks.total(
-                sum(map(count_tokens, group)),
-                sum(len(batch.ids) for batch in group),
-                sum(batch.seconds for batch in group),
-                sum(len(batch.bad) for batch in group),
-                bool(stop()),
-            )
+        epoch, number, done = state.position
+        pool = task.pool(epoch, number)
+        with closing(pool.batches(range(done + ranks.rank, len(pool), ranks.count))) as batches:
+            while done < len(pool):
+                began = time.monotonic()
+                whole = min(optim.accumulate * ranks.count, len(pool) - done)
+                group = list(islice(batches, len(range(ranks.rank, whole, ranks.count))))
+                wait = time.monotonic() - began
+                n_targets, amount, bad, stopping = ranks.total(
+                    sum(batch.n_targets for batch in group),
+                    sum(batch.amount for batch in group),
+                    sum(len(batch.bad) for batch in group),
+                    bool(stop()),
+                )
 
-            # Divided by the tokens of the whole step: accumulating equals the larger batch.
-            tokens = max(1.0, tokens)
-            losses = _backward(objective, group, ranks, (config.train.seed, progress.step), tokens)
-            rate = learning_rate(progress.step, config.train.steps, config.optim)
-            for parameter_group in optimizer.param_groups:
-                parameter_group["lr"] = rate
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm))
-            skipped: tuple[str, ...] = ()
-            if math.isfinite(norm):  # the same in all processes, as their gradients are
-                optimizer.step()
-                if average is not None:
-                    average.update(progress.step + 1)
-            else:
-                skipped = _to_blame(losses, group, epoch, ranks)
-            optimizer.zero_grad(set_to_none=True)
+                # Divided by the tokens of the whole step, accumulated batches equal one larger batch.
+                key = (config.seed, state.step)
+                losses, unalignable = backward(objective, group, ranks, key, max(1.0, n_targets))
+                *sums, n_unalignable = ranks.total(*losses.sum(0).tolist(), len(unalignable))
+                means = [each / max(1.0, n_targets) for each in sums]
+                rate = learning_rate(state.step, config.steps, optim)
+                for parameter_group in optimizer.param_groups:
+                    parameter_group["lr"] = rate
+                norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
+                skipped = ""
+                if not n_targets:
+                    skipped = "none of its recordings can be read"
+                elif math.isfinite(norm) and math.isfinite(means[0]):  # equal in all processes
+                    optimizer.step()
+                    if average is not None:
+                        average.update(state.step + 1)
+                else:
+                    skipped = f"its gradient is not finite ({_causes(losses, group, epoch, ranks)})"
+                optimizer.zero_grad(set_to_none=True)
 
-            progress.step += 1
-            progress.position += whole
-            if progress.position == len(plan):
-                progress.epoch, progress.position = epoch + 1, 0
-            messages = [m for batch in group for m in batch.bad]
-            total, attention, ctc = ranks.total(*losses.sum(0).tolist())
-            found = Step(
-                number=progress.step,
-                epoch=epoch,
-                loss=total / tokens,
-                attention_loss=attention / tokens,
-                ctc_loss=ctc / tokens,
-                gradient_norm=norm,
-                learning_rate=rate,
-                utterances=int(utterances),
-                audio=audio,
-                wait=wait,
-                skipped=skipped,
-                bad=tuple(m for each in ranks.gather(messages) for m in each) if bad else (),
-                stop=bool(stopping),
-            )
-            progress.seconds += time.monotonic() - began
-            yield found
-        batches.close()
+                done += whole
+                limit = explosion_limit(state.typical_loss, task.bundle.special.vocabulary_size)
+                exploded = bool(n_targets) and not means[0] <= limit
+                _advance(state, task.pools, done if done < len(pool) else None, bool(skipped))
+                if not skipped and not exploded:
+                    state.typical_loss = means[0] + SMOOTHING * ((state.typical_loss or means[0]) - means[0])
+                messages = [message for batch in group for message in batch.bad]
+                found = Step(
+                    number=state.step,
+                    epoch=epoch,
+                    losses=dict(zip(task.loss_names, means, strict=True)),
+                    gradient_norm=norm,
+                    learning_rate=rate,
+                    amount=amount,
+                    wait=wait,
+                    skipped=skipped,
+                    exploded=exploded,
+                    bad=_concatenated(ranks, messages) if bad else (),
+                    unalignable=_concatenated(ranks, unalignable) if n_unalignable else (),
+                    ends_epoch=state.position.epoch > epoch,
+                    stop=bool(stopping),
+                )
+                state.seconds += time.monotonic() - began
+                yield found, next((batch for batch in group if batch.ids), None)
 
 
-def _backward(
-    objective: nn.Module, group: list[Batch], ranks: Ranks, key: tuple[int, int], tokens: float
-) -> Tensor:
-    """Add up the gradients of this process's batches of a step; their losses (batches, 3).
+def explosion_limit(typical_loss: float | None, vocabulary_size: int) -> float:
+    """The loss per token from which on a model is ruined. Guessing costs log V."""
+    return math.inf if typical_loss is None else EXPLODED * max(typical_loss, math.log(vocabulary_size))
 
-    A process without a batch takes part with none, because the others wait for its gradients. Every batch
-    draws from its own seed, by its place in the step: which process has it makes no difference.
+
+def backward(
+    objective: nn.Module, group: list[B], ranks: Ranks, key: tuple[int, int], n_targets: float
+) -> tuple[Tensor, list[str]]:
+    """Add up the gradients of this process's batches of a step.
+
+    Returns their losses (batches, n_losses) and the ids of texts that are too long for CTC. A process without
+    a batch takes part with none, because the others wait for its gradients. Every batch has its own seed,
+    from its place in the step, so the process that it belongs to makes no difference.
     """
     objective.train()
-    losses = []
+    losses, unalignable = [], []
     for turn, batch in enumerate(group or [None]):
         place = ranks.rank + turn * ranks.count
         torch.manual_seed(int(np.random.SeedSequence((*key, place)).generate_state(1, np.uint64)[0]))
         with ranks.without_exchange(objective) if turn + 1 < len(group) else nullcontext():
-            loss = objective(batch)
-            (loss[0] * (ranks.count / tokens)).backward()  # the exchange takes the mean over the processes
-        losses.append(loss.detach())
-    return torch.stack(losses)
+            sums, too_long = objective(batch)
+            (sums[0] * (ranks.count / n_targets)).backward()  # the exchange takes the mean of the processes
+        losses.append(sums.detach())
+        if batch is not None and too_long.any():
+            unalignable += [id for id, flag in zip(batch.ids, too_long.tolist(), strict=True) if flag]
+    return torch.stack(losses), unalignable
 
 
-def _to_blame(losses: Tensor, group: list[Batch], epoch: int, ranks: Ranks) -> tuple[str, ...]:
-    """The batches of a step whose loss is not finite; all of them when only their gradients are not."""
+def _advance(state: TrainState, pools: int, done: int | None, skipped: bool) -> None:
+    """Count a step. `done` batches of the present pool are done; None: all of them."""
+    epoch, pool, _ = state.position
+    state.step += 1
+    state.updates += not skipped
+    state.skipped = state.skipped + 1 if skipped else 0
+    if done is not None:
+        state.position = StreamPosition(epoch, pool, done)
+    elif pool + 1 < pools:
+        state.position = StreamPosition(epoch, pool + 1)
+    else:
+        state.position = StreamPosition(epoch + 1)
+
+
+def _concatenated(ranks: Ranks, values: list[str]) -> tuple[str, ...]:
+    """The values of all processes."""
+    return tuple(value for each in ranks.gather(values) for value in each)
+
+
+def _causes(losses: Tensor, group: list[B], epoch: int, ranks: Ranks) -> str:
+    """Names of the batches whose loss is not finite; of all of them if only their gradients are not."""
     finite = losses.isfinite().all(1).tolist()
-    names = [
-        f"epoch {epoch}, batch {batch.place}: {', '.join(batch.ids[:5])}"
-        + (" ..." if len(batch.ids) > 5 else "")
-        for batch in group
-    ]
-    found = [([n for n, fine in zip(names, finite, strict=False) if not fine], names)]
-    everyone = [pair for each in ranks.gather(found) for pair in each]
-    return tuple(n for bad, _ in everyone for n in bad) or tuple(n for _, names in everyone for n in names)
+    names = [_name(batch, epoch) for batch in group]
+    infinite = [name for name, fine in zip(names, finite, strict=False) if not fine]
+    return "; ".join(_concatenated(ranks, infinite) or _concatenated(ranks, names))
+
+
+def _name(batch: Batch, epoch: int) -> str:
+    more = " ..." if len(batch.ids) > 5 else ""
+    return f"epoch {epoch}, batch {batch.place}: {', '.join(batch.ids[:5])}{more}"

@@ -1,4 +1,4 @@
-"""The weights before and beside the optimizer: where they start, which stay, and their moving average."""
+"""Weights: where they start, which ones are not trained, and their moving average."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asr.errors import AsrError
-from asr.model_folder import Bundle, load_model
+from asr.model_folder import Bundle, load_bundle
 
 
 class MovingAverage:
-    """Exponential moving average of weights (Polyak and Juditsky 1992; the decay grows at first, so that the
-    average forgets where it started). Validation and checkpoints use it in place of the weights.
+    """Exponential moving average of weights (Polyak and Juditsky 1992).
+
+    The decay grows at first, so that the average forgets the initial weights. Validation and checkpoints use
+    the average in place of the weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -25,18 +28,18 @@ class MovingAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Begin at the weights the network has now."""
+        """Set the average to the weights that the network has now."""
         self.average = [p.detach().clone() for p in self._live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the weights after a step, counted from 1."""
+        """Move the average towards the weights after a step, counted from 1."""
         decay = min(self.decay, step / (step + 9))
         torch._foreach_lerp_(self.average, self._live, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the average while the block runs."""
+        """The network has the average as its weights inside the block."""
         self._exchange()
         try:
             yield
@@ -46,51 +49,54 @@ class MovingAverage:
     @torch.no_grad()
     def _exchange(self) -> None:
         for weights, average in zip(self._live, self.average, strict=True):
-            kept = weights.clone()
+            before = weights.clone()
             weights.copy_(average)
-            average.copy_(kept)
+            average.copy_(before)
 
 
-def start_from(folder: Path, bundle: Bundle) -> list[str]:
-    """Copy a trained model's weights where they fit; lines that say what was kept and what begins anew.
+def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
+    """Copy the weights of a trained model where they fit. Returns lines that say which were copied.
 
-    What belongs to a character goes with the character: its embedding, its output and its CTC output, so that
-    a model can be trained on with another vocabulary. The features keep the old model's statistics when they
-    are the same features, because the weights know no others.
-    Raises AsrError when the folder is no model, or nothing fits.
+    A row that belongs to a token (of the embedding, the output and the CTC output) goes to the same token of
+    the new vocabulary. If the features are the same, they keep the statistics of the old model, because its
+    weights are adapted to them. Raises AsrError when the folder is no model, or no weight fits.
     """
-    old = load_model(folder, "cpu")
+    old = load_bundle(folder, "cpu")
     source, target = old.network.state_dict(), bundle.network.state_dict()
-    place = {symbol: i for i, symbol in enumerate(old.tokenizer.symbols)}
-    rows = [i for i, symbol in enumerate(bundle.tokenizer.symbols) if symbol in place]
-    olds = [place[bundle.tokenizer.symbols[i]] for i in rows]
+    id_of = {symbol: i for i, symbol in enumerate(old.tokenizer.symbols)}
+    rows = [i for i, symbol in enumerate(bundle.tokenizer.symbols) if symbol in id_of]
+    old_rows = [id_of[bundle.tokenizer.symbols[i]] for i in rows]
     fresh = []
     for name, tensor in target.items():
-        given = source.get(name)
-        if name in bundle.network.BY_TOKEN and given is not None and given.shape[1:] == tensor.shape[1:]:
-            tensor[rows] = given[olds].to(tensor)
-        elif given is not None and given.shape == tensor.shape:
-            tensor.copy_(given)
+        stored = source.get(name)
+        if name in bundle.network.BY_TOKEN and stored is not None and stored.shape[1:] == tensor.shape[1:]:
+            tensor[rows] = stored[old_rows].to(tensor)
+        elif stored is not None and stored.shape == tensor.shape:
+            tensor.copy_(stored)
         else:
             fresh.append(name)
     if all(name in fresh for name, tensor in target.items() if tensor.dim() > 1):
-        raise AsrError(
-            f"{folder}: not one weight fits this model; train.init needs a model of the same sizes"
-        )
-    lines = [f"started from {folder}: {len(target) - len(fresh)} of {len(target)} tensors kept"]
+        raise AsrError(f"{folder}: no weight fits this model; train.init needs a model of the same sizes")
+    lines = [f"started from {folder}: {len(target) - len(fresh)} of {len(target)} tensors copied"]
     if fresh:
-        lines.append(f"begin anew: {', '.join(fresh)}")
-    if unseen := [c for c in bundle.tokenizer.symbols if c not in place]:
-        lines.append(f"new characters: {' '.join(map(repr, unseen))}")
-    if old.config.features == bundle.config.features:
-        bundle.features.load_state_dict(old.features.state_dict())
-    else:
-        lines.append("the features are others than that model's: their statistics are those of the new data")
+        lines.append(f"start at random: {', '.join(fresh)}")
+    if unseen := [c for c in bundle.tokenizer.symbols if c not in id_of]:
+        lines.append(f"new tokens: {' '.join(map(repr, unseen))}")
+    if bundle.features is not None and old.features is not None:
+        if old.config.features == bundle.config.features:
+            bundle.features.load_state_dict(old.features.state_dict())
+        else:
+            lines.append(
+                "the features differ from that model's, so their statistics are those of the new data"
+            )
     return lines
 
 
 def freeze(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
-    """Leave the weights whose names match as they are; their names. Raises AsrError for an idle pattern."""
+    """Exclude the weights whose names match a pattern from training. Returns their names.
+
+    Raises AsrError for a pattern that matches nothing, and when nothing is left to train.
+    """
     names = [name for name, _ in network.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):

@@ -9,30 +9,53 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from asr.audio import EXTENSIONS, Source
 from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
 from asr.files import printable
 
+_EMPTY = "an empty argument is not a path; give a file, a folder, a pattern or a manifest"
+
 
 @dataclass(frozen=True)
 class Input:
     """One recording, or a part of one. `Input.of("a.wav")` is the usual way to make one."""
 
-    id: str  # shown in the terminal: the path as it was given, or the id in a manifest
-    audio: Source  # a path, the bytes of a file, or an open binary file
+    id: str  # identifies it in results and messages: its path, or its id in a manifest
+    audio: Source | np.ndarray  # a path, the bytes of a file, an open binary file, or samples
     name: Path  # the output file below the output folder, without its suffix
     start: float = 0.0  # seconds from the start of the file
     duration: float | None = None  # seconds; None: to the end
+    sample_rate: int | None = None  # of samples, in Hz; a file has its own
 
     @classmethod
-    def of(cls, source: Source | str, id: str | None = None) -> Input:
-        """The whole recording of a path, of the bytes of a file, or of an open binary file."""
+    def of(cls, source: Any, id: str | None = None, sample_rate: int | None = None) -> Input:
+        """A whole recording.
+
+        `source` is a path, the bytes of a file, an open binary file, a numpy array or a torch tensor. Arrays
+        and tensors are (samples,) or (samples, channels) and need their `sample_rate` in Hz. Raises
+        AsrError for an array without one and for an empty path.
+        """
         if isinstance(source, str | os.PathLike):
+            if not os.fspath(source):
+                raise AsrError(_EMPTY)
             path = Path(source)
             return cls(os.fspath(source) if id is None else id, path, Path(path.stem))
-        name = id or str(getattr(source, "name", "audio"))
+        if isinstance(source, torch.Tensor):
+            source = source.detach().cpu().numpy()
+        if isinstance(source, np.ndarray):
+            if sample_rate is None:
+                raise AsrError(
+                    "an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)"
+                )
+            return cls(id or "array", source, Path(id or "array"), sample_rate=sample_rate)
+        label = getattr(source, "name", None)  # an open file has a name or a number
+        name = id or (label if isinstance(label, str) else "audio data")
         return cls(name, source, Path(Path(name).stem))
 
     @property
@@ -42,29 +65,45 @@ class Input:
 
 
 def find_inputs(arguments: Iterable[str]) -> tuple[list[Input], list[AsrError]]:
-    """The recordings that the arguments name, in the order given, and what is wrong with arguments.
+    """The recordings that the arguments name, in this order, and an error for each argument that names none.
 
     The files of a folder are sorted by path. `-` is standard input. A missing file is an input too: it is
-    reported when its turn comes. An argument without any recording, such as an empty folder, a pattern that
-    matches nothing or a broken manifest, is reported and does not stop the others.
+    reported when its turn comes. An empty folder, a pattern that matches nothing or a broken manifest is
+    reported and does not stop the others.
     """
     inputs: list[Input] = []
     problems: list[AsrError] = []
     for argument in arguments:
         try:
-            inputs += _inputs_of(argument)
+            for each in _matches(argument):
+                try:
+                    if each == "-" and any(input.id == "-" for input in inputs):
+                        raise AsrError("-: standard input can be read only once; give it once")
+                    inputs += _inputs_of(each)
+                except AsrError as error:
+                    problems.append(error)
         except AsrError as error:
             problems.append(error)
     return inputs, problems
 
 
+def _matches(argument: str) -> list[str]:
+    """The paths that a pattern matches, sorted; other arguments as they are."""
+    if not glob.has_magic(argument) or os.path.exists(argument):  # noqa: PTH110
+        return [argument]
+    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  absolute patterns too
+    if not matches:
+        raise AsrError(f"{printable(argument)}: no file matches this pattern; check it, and the folder")
+    return matches
+
+
 def _inputs_of(argument: str) -> list[Input]:
-    """The recordings that one argument names. Raises AsrError when it names none."""
-    path = Path(argument)
+    """The recordings of a path, or standard input. Raises AsrError when there are none."""
     if not argument.strip():
-        raise AsrError("an empty argument is not a path; give a file, a folder, a pattern or a manifest")
+        raise AsrError(_EMPTY)
     if argument == "-":
         return [Input("-", sys.stdin.buffer, Path("stdin"))]
+    path = Path(argument)
     if _is_folder(path):
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and not _is_folder(p))
         if not found:
@@ -75,11 +114,6 @@ def _inputs_of(argument: str) -> list[Input]:
             Input(u.id, u.audio, Path(u.id.replace("/", "_")), u.start, u.duration)
             for u in read_manifest(path)
         ]
-    if glob.has_magic(argument) and not os.path.exists(path):  # noqa: PTH110
-        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  absolute patterns too
-        if not matches:
-            raise AsrError(f"{printable(argument)}: no file matches this pattern; check it, and the folder")
-        return [input for match in matches for input in _inputs_of(match)]
     return [Input.of(argument)]
 
 

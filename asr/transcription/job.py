@@ -1,15 +1,10 @@
-"""The job of `asr transcribe`: many inputs, results written as they are ready, progress, and resuming."""
+"""The job of `asr transcribe`: many inputs, results written as they are ready, progress."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -20,40 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asr.decoding import DecodingOptions
 from asr.errors import AsrError
 from asr.files import atomic_write, printable
-from asr.transcription.inputs import Input, find_inputs, output_paths
+from asr.transcription.inputs import find_inputs
+from asr.transcription.output import Output, write_result
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import FORMATS, Transcript
-
-
-@dataclass(frozen=True)
-class Output:
-    """The place of the transcripts: the terminal, unless a file or a folder is named."""
-
-    file: Path | None = None  # one JSON line for each input; "-" is standard output
-    folder: Path | None = None  # one file for each input
-    format: str | None = None  # of the files in the folder
-    resume: bool = False  # leave out inputs whose result is there
-    overwrite: bool = False  # replace a file that has results
-
-    def check(self) -> None:
-        """Refuse options without an effect, and places where nothing can be written."""
-        if self.file and self.folder:
-            raise AsrError("--output and --output-dir: give one of them")
-        if self.format and not self.folder:
-            raise AsrError("--format is for files in a folder; add --output-dir DIR")
-        if self.resume and not (self.folder or (self.file and str(self.file) != "-")):
-            raise AsrError("--resume needs results to continue; add --output FILE or --output-dir DIR")
-        if self.overwrite and (self.resume or not self.file):
-            raise AsrError("--overwrite replaces the file of --output, and excludes --resume; leave it out")
-        # Path's methods fail without permission to look; os.path's do not.
-        if self.file and os.path.isdir(self.file):  # noqa: PTH112
-            raise AsrError(f"{printable(self.file)}: a folder; give --output the name of a file")
-        if self.folder and os.path.exists(self.folder) and not os.path.isdir(self.folder):  # noqa: PTH110, PTH112
-            raise AsrError(f"{printable(self.folder)}: a file; give --output-dir the name of a folder")
-        if self.file and not (self.resume or self.overwrite) and _has_content(self.file):
-            raise AsrError(
-                f"{printable(self.file)}: has content already; add --resume to continue it, or --overwrite"
-            )
 
 
 def read_hot_words(path: Path) -> tuple[str, ...]:
@@ -61,15 +26,16 @@ def read_hot_words(path: Path) -> tuple[str, ...]:
 
     Raises AsrError when it cannot be read or has none.
     """
+    name = printable(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise AsrError(f"{path}: cannot read hot words ({error.strerror}); give a text file") from None
+        raise AsrError(f"{name}: cannot read hot words ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
-        raise AsrError(f"{path}: hot words that are not UTF-8; save the file as UTF-8") from None
+        raise AsrError(f"{name}: hot words that are not UTF-8; save the file as UTF-8") from None
     found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not found:
-        raise AsrError(f"{path}: no hot words in this file; write one on each line")
+        raise AsrError(f"{name}: no hot words in this file; write one on each line")
     return found
 
 
@@ -85,7 +51,8 @@ def transcribe_inputs(
 ) -> int:
     """Transcribe everything the arguments name. Returns the number of inputs and arguments that failed.
 
-    Results are written as they are ready. What failed is reported on stderr, one line each.
+    Results are written as they are ready. Failures are reported on stderr, one line each. Raises AsrError
+    when the model cannot be loaded or a result cannot be written.
     """
     output.check()
     options = options or DecodingOptions()
@@ -97,127 +64,31 @@ def transcribe_inputs(
     if threads is not None:
         torch.set_num_threads(threads)
     inputs, problems = find_inputs(arguments)
-    targets = _targets(inputs, output)
-    if output.resume:
-        inputs, targets = _left(inputs, targets, output)
-    recognizer = Recognizer(model, device, batch_seconds, options, precision)
-    for problem in problems:
-        _report(problem)
+    planned = output.plan(inputs)
+    # Loading takes seconds. With nothing to transcribe, it is left out.
+    recognizer = Recognizer(model, device, batch_seconds, options, precision) if planned else None
     failed = len(problems)
-    with _open(output) as lines, _Progress(len(inputs)) as progress:
-        results = recognizer.transcribe_all(inputs)
-        for input, target, result in zip(inputs, targets, results, strict=True):
+    with output.open() as file, _Progress(len(planned)) as progress:
+        for problem in problems:
+            progress.report(problem)
+        results = recognizer.transcribe_all(input for input, _ in planned) if recognizer else iter(())
+        for (input, target), result in zip(planned, results, strict=True):
             if isinstance(result, AsrError):
                 failed += 1
-                _report(result)
+                progress.report(result)
             elif target:
                 with atomic_write(target) as out:
                     out.write(FORMATS[output.format or "txt"](result))
-            elif lines:
-                _write_line(lines, result.to_json(), output)
+            elif file:
+                write_result(file, result)
             else:
-                progress.print(f"{printable(input.id)}\t{result.text}")
+                text = f"{printable(input.id)}\t{result.text}"
+                progress.print(result.to_json() if output.file else text)
             progress.advance(result.duration if isinstance(result, Transcript) else 0.0)
     if failed:
         total = len(inputs) + len(problems)
         print(f"asr: {failed} of {total} inputs could not be transcribed", file=sys.stderr)
     return failed
-
-
-def _targets(inputs: list[Input], output: Output) -> list[Path | None]:
-    """The output file of each input, for --output-dir."""
-    if not output.folder:
-        return [None] * len(inputs)
-    return list(output_paths(inputs, output.folder, output.format or "txt"))
-
-
-def _left(
-    inputs: list[Input], targets: list[Path | None], output: Output
-) -> tuple[list[Input], list[Path | None]]:
-    """The inputs, with their targets, that have no result yet."""
-    if output.folder:
-        pairs = [(i, t) for i, t in zip(inputs, targets, strict=True) if t and not os.path.exists(t)]  # noqa: PTH110
-        return [i for i, _ in pairs], [t for _, t in pairs]
-    assert output.file is not None
-    done = Counter(_repair(output.file))
-    left = []
-    for input in inputs:
-        if done[input.id]:
-            done[input.id] -= 1
-        else:
-            left.append(input)
-    return left, [None] * len(left)
-
-
-def _repair(path: Path) -> list[str]:
-    """The ids of the results in a file. An incomplete last line, left by an interrupted run, is cut off.
-
-    Raises AsrError for a file that is not made of transcripts.
-    """
-    ids, complete = [], 0
-    try:
-        with path.open("rb+") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    file.truncate(complete)
-                    break
-                complete += len(line)
-                try:
-                    ids.append(str(json.loads(line)["id"]))
-                except (ValueError, KeyError, TypeError):
-                    raise AsrError(
-                        f"{printable(path)}, line {number}: not a transcript; give --output another name"
-                    ) from None
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise AsrError(f"{printable(path)}: cannot be continued ({error.strerror}); check it") from None
-    return ids
-
-
-@contextmanager
-def _open(output: Output) -> Iterator[TextIO | None]:
-    """The open file of --output, which is written through links and to devices; None for other outputs."""
-    if output.file is None:
-        yield None
-    elif str(output.file) == "-":
-        yield sys.stdout
-    else:
-        try:
-            output.file.parent.mkdir(parents=True, exist_ok=True)
-            mode = "w" if output.overwrite else "a"
-            file = output.file.open(mode, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise AsrError(
-                f"{printable(output.file)}: cannot be written ({error.strerror}); check the path"
-            ) from None
-        with file:
-            yield file
-
-
-def _write_line(lines: TextIO, line: str, output: Output) -> None:
-    """Write a whole line and hand it to the system, so that an interrupted run keeps it."""
-    try:
-        lines.write(line + "\n")
-        lines.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise AsrError(
-            f"{output.file}: cannot be written ({error.strerror}); make room, then add --resume"
-        ) from None
-
-
-def _has_content(path: Path) -> bool:
-    """Whether it is a regular file that is not empty."""
-    try:
-        return os.path.isfile(path) and os.path.getsize(path) > 0  # noqa: PTH113, PTH202
-    except OSError:
-        return False
-
-
-def _report(error: AsrError) -> None:
-    print(f"asr: error: {error}", file=sys.stderr)
 
 
 class _Progress:
@@ -235,6 +106,7 @@ class _Progress:
             disable=not console.is_terminal,
             transient=True,
             redirect_stdout=False,
+            redirect_stderr=False,  # it would move messages to stdout: `2> errors.txt` would stay empty
         )
         self._task = self._bar.add_task("transcribing", total=total)
         self._seconds, self._began = 0.0, time.monotonic()
@@ -247,11 +119,19 @@ class _Progress:
         self._bar.stop()
 
     def print(self, line: str) -> None:
-        """A line on standard output, never wrapped."""
-        if sys.stdout.isatty():
+        """A line on standard output."""
+        self._print(line, sys.stdout)
+
+    def report(self, error: AsrError) -> None:
+        """A message on standard error."""
+        self._print(f"asr: error: {error}", sys.stderr)
+
+    def _print(self, line: str, stream: TextIO) -> None:
+        """A whole line. In a terminal it is printed above the bar, without line breaks of our own."""
+        if stream.isatty() and self._bar.console.is_terminal:
             self._bar.console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
         else:
-            print(line, flush=True)
+            print(line, file=stream, flush=True)
 
     def advance(self, seconds: float) -> None:
         """One input with so many seconds of audio is done."""

@@ -1,4 +1,4 @@
-"""Recordings to pieces: threads read files ahead, and long recordings are cut at silence."""
+"""Recordings to pieces: threads read files ahead, and long recordings are cut in pauses."""
 
 from __future__ import annotations
 
@@ -63,8 +63,41 @@ class PieceReader:
                 for _, future in ahead:
                     future.cancel()
 
-    def pieces(self, job: Job, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
-        """The pieces of blocks of samples. The job's duration counts what was read."""
+    def _arrived(self, job: Job, future: Future[list[Piece] | None]) -> tuple[Job, Iterable[Piece]]:
+        try:
+            pieces = future.result()
+        except AsrError as error:
+            job.error, pieces = error, []
+        return job, self._read_long(job) if pieces is None else pieces
+
+    def _read_short(self, job: Job) -> list[Piece] | None:
+        """All pieces of a recording, or None when it is too long to be read ahead."""
+        input = job.input
+        length = input.duration or 0.0
+        # The length of a pipe is not known before it is read. Data in memory needs no second place there.
+        if input.duration is None and isinstance(input.audio, Path) and input.audio.is_file():
+            length = audio.duration(input.audio)
+        return None if length > LONG else list(self._pieces(job, [self._whole(input)]))
+
+    def _read_long(self, job: Job) -> Iterator[Piece]:
+        input = job.input
+        assert not isinstance(input.audio, np.ndarray)
+        yield from self._pieces(
+            job,
+            audio.blocks(
+                input.audio, self.sample_rate, start=input.start, duration=input.duration, name=input.id
+            ),
+        )
+
+    def _whole(self, input: Input) -> np.ndarray:
+        """The samples of a recording."""
+        if isinstance(input.audio, np.ndarray):
+            assert input.sample_rate is not None
+            return audio.from_array(input.audio, input.sample_rate, self.sample_rate)
+        return audio.read(input.audio, self.sample_rate, input.start, input.duration, name=input.id)
+
+    def _pieces(self, job: Job, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+        """The pieces of blocks of samples. The job's duration counts the samples that were read."""
 
         def counted() -> Iterator[np.ndarray]:
             for block in blocks:
@@ -74,29 +107,3 @@ class PieceReader:
         for start, samples in audio.segments(counted(), self.sample_rate, self.longest):
             leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
             yield Piece(job, job.input.start + start, leveled)
-
-    def _arrived(self, job: Job, future: Future[list[Piece] | None]) -> tuple[Job, Iterable[Piece]]:
-        try:
-            pieces = future.result()
-        except AsrError as error:
-            job.error, pieces = error, []
-        return job, self._read_long(job) if pieces is None else pieces
-
-    def _read_short(self, job: Job) -> list[Piece] | None:
-        """All pieces of a file, or None when it is too long to be held in memory."""
-        source = job.input
-        length = source.duration or 0.0
-        # The length of a pipe is not known before it is read, and data in memory is held already.
-        if source.duration is None and isinstance(source.audio, Path) and source.audio.is_file():
-            length = audio.duration(source.audio)
-        if length > LONG:
-            return None
-        samples = audio.read(source.audio, self.sample_rate, source.start, source.duration, name=source.id)
-        return list(self.pieces(job, [samples]))
-
-    def _read_long(self, job: Job) -> Iterator[Piece]:
-        source = job.input
-        if source.start or source.duration is not None:
-            whole = audio.read(source.audio, self.sample_rate, source.start, source.duration, name=source.id)
-            return self.pieces(job, [whole])
-        return self.pieces(job, audio.blocks(source.audio, self.sample_rate, name=source.id))

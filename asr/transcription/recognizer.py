@@ -8,11 +8,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
-import numpy as np
 import torch
 
-from asr import audio
-from asr.audio import segments
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.build import Decoder
 from asr.errors import AsrError
@@ -61,12 +58,12 @@ class Recognizer:
 
     @overload
     def transcribe(
-        self, source: Any, sample_rate: int | None = None, options: DecodingOptions | None = None
-    ) -> Transcript: ...
-    @overload
-    def transcribe(
         self, source: list[Any], sample_rate: int | None = None, options: DecodingOptions | None = None
     ) -> list[Transcript]: ...
+    @overload
+    def transcribe(
+        self, source: Any, sample_rate: int | None = None, options: DecodingOptions | None = None
+    ) -> Transcript: ...
     def transcribe(
         self, source: Any, sample_rate: int | None = None, options: DecodingOptions | None = None
     ) -> Transcript | list[Transcript]:
@@ -77,16 +74,20 @@ class Recognizer:
         `options` replace those of the recognizer for this call. Raises AsrError naming the first recording
         that cannot be read.
         """
-        if isinstance(source, list | tuple):
-            return [self.transcribe(each, sample_rate, options) for each in source]
-        decoder = self.decoder if options is None else build_decoder(self.bundle, options)
-        if isinstance(source, np.ndarray | torch.Tensor):
-            return self._transcribe_array(source, sample_rate, decoder)
-        input = source if isinstance(source, Input) else Input.of(source)
-        (result,) = self._transcribe_all([input], decoder)
-        if isinstance(result, AsrError):
-            raise result
-        return result
+        several = isinstance(source, list | tuple)
+        results = self.transcribe_all(
+            (
+                each if isinstance(each, Input) else Input.of(each, sample_rate=sample_rate)
+                for each in (source if several else [source])
+            ),
+            options,
+        )
+        transcripts = []
+        for result in results:
+            if isinstance(result, AsrError):
+                raise result
+            transcripts.append(result)
+        return transcripts if several else transcripts[0]
 
     def transcribe_all(
         self, inputs: Iterable[Input | str | os.PathLike[str]], options: DecodingOptions | None = None
@@ -94,29 +95,25 @@ class Recognizer:
         """A transcript for each input, in the order given, or its AsrError when it cannot be read.
 
         Results come as soon as they and those before them are ready. Memory holds a window of audio, for any
-        number of files of any length.
+        number of files of any length. Raises AsrError when the output of the model is not finite.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
-        made = (input if isinstance(input, Input) else Input.of(input) for input in inputs)
-        return self._transcribe_all(made, decoder)
-
-    def _transcribe_all(self, inputs: Iterable[Input], decoder: Decoder) -> Iterator[Transcript | AsrError]:
         waiting: list[Job] = []  # read to their end, in the order given
         window: list[Piece] = []
         batches = 1  # the first windows are small, so that the first results come soon
         room = self._samples(batches)
-        for job, pieces in self._reader.read_ahead(inputs):
-            try:
-                for piece in pieces:
-                    window.append(piece)
-                    room -= len(piece.samples)
-                    if room <= 0:
-                        self._recognize(window, decoder)
-                        batches = min(2 * batches, WINDOW)
-                        window, room = [], self._samples(batches)
-                        yield from self._results(waiting)
-            except AsrError as error:
-                job.error = error
+        for job, pieces in self._reader.read_ahead(
+            input if isinstance(input, Input) else Input.of(input) for input in inputs
+        ):
+            for piece in _until_error(job, pieces):
+                window.append(piece)
+                room -= len(piece.samples)
+                if room <= 0:
+                    self._recognize(window, decoder)
+                    batches = min(2 * batches, WINDOW)
+                    window, room = [], self._samples(batches)
+                    yield from self._results(waiting)
+            if job.error:
                 window = [piece for piece in window if piece.job is not job]
                 room = self._samples(batches) - sum(len(piece.samples) for piece in window)
             waiting.append(job)
@@ -124,17 +121,6 @@ class Recognizer:
                 yield from self._results(waiting)
         self._recognize(window, decoder)
         yield from self._results(waiting)
-
-    def _transcribe_array(
-        self, samples: np.ndarray | torch.Tensor, sample_rate: int | None, decoder: Decoder
-    ) -> Transcript:
-        if sample_rate is None:
-            raise AsrError("an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)")
-        array = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
-        job = Job(Input.of(b"", id="array"))
-        resampled = audio.from_array(array, sample_rate, self.sample_rate)
-        self._recognize(list(self._reader.pieces(job, [resampled])), decoder)
-        return self._transcript(job)
 
     def _samples(self, batches: int) -> int:
         return round(batches * self.batch_seconds * self.sample_rate)
@@ -191,6 +177,14 @@ class Recognizer:
         return Transcript(job.input.id, job.input.path, text, round(job.duration, 3), tuple(found))
 
 
+def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The pieces of a recording up to its end, or up to an error in it, which the job keeps."""
+    try:
+        yield from pieces
+    except AsrError as error:
+        job.error = error
+
+
 def _longest(bundle: Bundle[Any]) -> float:
     """Seconds above which a recording is cut: longer ones than in training are decoded badly.
 
@@ -201,9 +195,9 @@ def _longest(bundle: Bundle[Any]) -> float:
         longest = float(stored)
     except ValueError:
         longest = math.nan
-    if not longest > 0:
+    if not (math.isfinite(longest) and longest > 0):
         raise AsrError(
-            f"the model's metadata say longest_seconds {stored!r}, which is not a time; copy the model again"
+            f"the metadata of the model has longest_seconds {stored!r}; it must be a number above 0"
         )
     return longest
 

@@ -114,3 +114,21 @@ def test_pieces_do_not_keep_the_silence_around_them():
         tracemalloc.stop()
     assert 40 <= len(pieces) <= 41
     assert held < 3 * sum(piece.nbytes for _, piece in pieces)
+
+
+def test_a_pause_in_the_first_half_is_better_than_a_cut_in_a_word():
+    samples = recording([(0.3, 3 * 16000), (0.001, 8000), (0.3, 12 * 16000)])
+    (_, before), (begin, _), *_ = segments([samples], 16000, 9.0)
+    assert 3.0 <= len(before) / 16000 <= 3.5 and 3.0 <= begin <= 3.5
+
+
+def test_memory_does_not_grow_with_the_length():
+    peaks = []
+    for count in (5, 50):
+        blocks = (noise(5, 16000) for _ in range(count))
+        tracemalloc.start()
+        for _ in segments(blocks, 16000, 20.0):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

@@ -92,7 +92,7 @@ def test_every_verb_is_tested_here():
     assert [*found, *(group.typer_instance.info.name for group in commands.app.registered_groups)] == VERBS
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "data hear"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "data preview"])
 def test_help_imports_nothing_heavy(verb):
     status, out, err = run(*verb.split(), "--help", python=("-X", "importtime"))
     assert status == 0 and out.startswith(b"Usage: ")

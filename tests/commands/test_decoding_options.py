@@ -1,4 +1,4 @@
-"""Options of decoding on the command line: each does something, or is refused in one line before any work."""
+"""Options of decoding on the command line: each has an effect, or is refused in one line before any work."""
 
 import json
 import sys
@@ -42,12 +42,12 @@ REFUSED = [
     ("--decoder beam --n-best 4 --output-dir x", "--format json"),
     ("--length-normalization 1", "length_normalization"),
     ("--decoder beam --length-normalization -1", "below 0"),
-    ("--decoder beam --length-normalization nan", "not a number"),
+    ("--decoder beam --length-normalization nan", "not a finite number"),
     ("--hot-words WORDS", "hot_words: the decoder 'greedy'"),
     ("--decoder beam --hot-words missing.txt", "missing.txt: cannot read hot words"),
-    ("--decoder beam --hot-word-bonus 2", "nothing that it could weigh"),
+    ("--decoder beam --hot-word-bonus 2", "has no effect without"),
     ("--decoder beam --hot-words WORDS --hot-word-bonus -1", "below 0"),
-    ("--decoder beam --language-model-weight 2", "nothing that it could weigh"),
+    ("--decoder beam --language-model-weight 2", "has no effect without"),
     ("--decoder beam --language-model missing", "missing"),
     ("--language-model missing", "language_model: the decoder 'greedy'"),
     ("--decoder ctc --ctc-weight 0.5", "ctc_weight: the decoder 'ctc'"),
@@ -56,7 +56,7 @@ REFUSED = [
     ("--decoder beam --no-draft", "draft: the decoder 'beam'"),
     ("--candidates 3 --ctc-weight 0", "only the decoder"),
     ("--max-tokens 0", "max_tokens 0"),
-    ("--ctc-weight 1.5", "not a share"),
+    ("--ctc-weight 1.5", "not between 0"),
 ]
 
 
@@ -69,7 +69,7 @@ def test_refused(transcribe, arguments, complaint):
 
 
 @pytest.mark.parametrize("text, complaint", [("sevän\n", "'ä'"), ("\n \n", "no hot words"), ("x" * 99, "60")])
-def test_hot_words_that_cannot_be_are_refused(transcribe, tmp_path, text, complaint):
+def test_impossible_hot_words_are_refused(transcribe, tmp_path, text, complaint):
     (tmp_path / "odd.txt").write_text(text, encoding="utf-8")
     status, _, err = transcribe("--decoder", "beam", "--hot-words", tmp_path / "odd.txt")
     assert status == 1 and len(err.splitlines()) == 1 and complaint in err
@@ -90,23 +90,36 @@ def test_a_model_without_ctc_refuses_what_needs_it(transcribe, tmp_path):
         assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
 
 
+def test_a_model_without_decoder_decodes_with_ctc_and_refuses_the_others(transcribe, tmp_path):
+    small = sections(d_model=16, n_heads=2, d_ffn=16, encoder_layers=1, conv_channels=2)
+    config = Config.model_validate({"model": small | {"decoder": None}, "train": {"ctc_weight": 1.0}})
+    tokenizer = CharacterTokenizer.from_characters("seven ix")
+    Bundle.build(config, tokenizer).save(tmp_path / "model")
+    for right in ([], ["--decoder", "ctc"], ["--beam", "3"]):
+        assert transcribe(*right, model=tmp_path / "model")[::2] == (0, "")
+    for wrong in ("greedy", "beam", "rescoring"):
+        status, _, err = transcribe("--decoder", wrong, model=tmp_path / "model")
+        assert status == 1 and len(err.splitlines()) == 1
+        assert f"decoder {wrong}: this model has no decoder; use the decoder ctc" in err
+
+
 def test_the_n_best_texts_are_written_as_json(transcribe, tmp_path):
     out = tmp_path / "out.jsonl"
     assert transcribe("--decoder", "beam", "--beam", 4, "--n-best", 3, "--output", out) == (0, "", "")
     (record,) = map(json.loads, out.read_text().splitlines())
     (segment,) = record["segments"]
-    assert len(segment["alternatives"]) == 2 and segment["ending"] in ("end", "length", "repetition")
+    assert len(segment["alternatives"]) == 2 and segment["finish_reason"] in ("end", "length", "repetition")
     scores = [segment["score"], *(other["score"] for other in segment["alternatives"])]
     assert scores == sorted(scores, reverse=True)
     assert set(segment["alternatives"][0]) == {"text", "score", "confidence"}
 
 
 def test_each_option_changes_something(transcribe, tmp_path):
-    """Not only accepted: a text, or a score, is another one."""
+    """It is not only accepted: a text or a score changes."""
     out = tmp_path / "out.jsonl"
 
     def result(arguments):
-        assert transcribe(*arguments.split(), "--output", out) == (0, "", "")
+        assert transcribe(*arguments.split(), "--output", out, "--overwrite") == (0, "", "")
         (segment,) = json.loads(out.read_text())["segments"]
         return segment["text"], segment["score"], len(segment["alternatives"])
 

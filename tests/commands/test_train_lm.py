@@ -29,18 +29,18 @@ def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
     assert "data.text: 24 sentences" in found.stderr and "held-out text: 3 sentences" in found.stderr
     assert "held-out perplexity" in found.stderr
     shown = call("info", "--model", tmp_path / "run").stdout
-    assert "1 blocks, d_model 8" in shown and "5: ' ABCD'" in shown and "dev_perplexity" in shown
+    assert "d_model 8" in shown and "n_layers 1" in shown and "5: ' ABCD'" in shown and "dev_perplexity" in shown
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.label_smoothing=0.1", "train.label_smoothing: unknown key; this section knows seed, steps"),
+        ("train.label_smoothing=0.1", "train.label_smoothing: unknown key; this section has seed, init"),
         ("model.n_heads=3", "n_heads 3 does not divide d_model 8"),
         ("data.dev=[other.txt]", "two ways to hold text out"),
         ("data.max_characters=60", "do not fit into batch_characters 60"),
         ("data.case=title", "'as_is', 'upper' or 'lower'"),
-        ("kind=recognizer", "'language model'"),
+        ("kind=recognizer", "model.n_layers: unknown key"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_its_place(recipe, tmp_path, override, message):

@@ -24,6 +24,8 @@ from asr.tokenizers import CharacterTokenizer
 RATE = 16000
 KEY = (0, 0, 0)
 
+ONE = CharacterTokenizer.from_characters(["one"])
+
 
 def noise(count, seed=0, level=0.1):
     return (level * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
@@ -149,9 +151,9 @@ def test_excerpts_come_from_all_over_a_recording_and_short_ones_are_repeated(fol
 
 def test_what_is_not_held_in_memory_is_read_when_needed(folders, monkeypatch):
     held = Folder(folders["noise"], "key", RATE)
-    monkeypatch.setattr(augmentation, "HELD_MB", 0.07)  # of one second and two
+    monkeypatch.setattr(augmentation, "KEPT_MB", 0.07)  # of one second and two
     folder = Folder(folders["noise"], "key", RATE)
-    assert folder._held.keys() == {0}
+    assert folder._kept.keys() == {0}
     for place, count in itertools.product(range(3), (100, RATE, 5 * RATE)):
         assert np.array_equal(folder.excerpt(place, 0.0, count), held.excerpt(place, 0.0, count))
         assert len(folder.excerpt(place, 0.7, count)) == count
@@ -215,10 +217,10 @@ def test_batches_are_equal_however_many_workers_and_wherever_one_starts(folders,
     settings = Config.model_validate({"augment": full.model_dump(), "data": data})
     corpus = Corpus.of(found)
     plan = EpochPlan(corpus, settings.data, settings.augment, seed=1, epoch=2)
-    source = Loader(corpus, CharacterTokenizer.from_characters(["one"]), settings, train=True)
+    source = Loader(corpus, ONE, settings.features.sample_rate, settings.data, settings.augment)
     whole = [source.load(plan[i], i) for i in range(len(plan))]
     for places in (range(len(plan)), range(3, len(plan)), range(1, len(plan), 2)):
-        fresh = Loader(corpus, CharacterTokenizer.from_characters(["one"]), settings, train=True)
+        fresh = Loader(corpus, ONE, settings.features.sample_rate, settings.data, settings.augment)
         batches = list(fresh.batches(plan, places))
         assert [batch.place for batch in batches] == list(places)
         for batch in batches:
@@ -258,14 +260,14 @@ def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path, which, conten
 
 
 def test_a_recording_that_vanishes_costs_examples_not_the_run(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(augmentation, "HELD_MB", 0)
+    monkeypatch.setattr(augmentation, "KEPT_MB", 0)
     audio.write(tmp_path / "a.wav", noise(3000))
     noises = tmp_path / "noises"
     noises.mkdir()
     audio.write(noises / "hum.wav", noise(3000))
     settings = Config.model_validate({"augment": {"noise": {"folder": noises, "probability": 1.0}}})
     corpus = Corpus.of([Utterance("a", Path(tmp_path / "a.wav"), "one", 0.18)])
-    source = Loader(corpus, CharacterTokenizer.from_characters(["one"]), settings, train=True)
+    source = Loader(corpus, ONE, settings.features.sample_rate, settings.data, settings.augment)
     plan = EpochPlan(corpus, settings.data, settings.augment, 0, 0)
     assert source.load(plan[0]).ids == ["a"]
     (noises / "hum.wav").unlink()

@@ -193,7 +193,7 @@ def test_a_speaker_with_few_recordings_gives_short_strings_of_neighbours():
     assert strings == {(i,) for i in range(10)} | {(10, 11)}
 
 
-def test_speeds_are_drawn_anew_and_count_in_the_seconds():
+def test_speeds_are_drawn_in_each_epoch_and_count_in_the_seconds():
     spoken = utterances([2.0] * 300)
     augment = AugmentConfig(speeds=(0.8, 1.25))
     drawn = []

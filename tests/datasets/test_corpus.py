@@ -15,7 +15,7 @@ from asr.datasets import corpus as module
 from asr.datasets.corpus import Corpus, sort_by
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.tokenizers import CharacterTokenizer
+from asr.tokenizers import CharacterTokenizer, normalize_text
 
 
 def utterance(id, text="one", duration=1.0, **rest):
@@ -71,7 +71,7 @@ def test_it_is_what_read_manifest_gives(tmp_path, rows, cut):
         assert [codes[u.speaker] for u in expected] == one.speakers.tolist()
         assert codes.get(None, -1) == -1 and len(set(codes.values())) == len(codes)
         assert CharacterTokenizer.from_characters(one.counts) == CharacterTokenizer.from_characters(
-            u.text for u in expected
+            normalize_text(u.text) for u in expected
         )
     with pytest.raises(IndexError):
         corpus[len(corpus)]
@@ -94,11 +94,11 @@ def test_filters_count_and_name_what_they_leave_out(tmp_path):
         "shorter than 0.05 s": (5, ["s0", "s1", "s2"]),
         "longer than 30.0 s": (1, ["long"]),
         "of excluded speakers": (2, ["x", "y"]),
-        "beyond the first 4": (2, []),
+        "after the first 4": (2, []),
     }
     assert corpus.summary() == (
         f"4 utterances, 0.00 h from {tmp_path}/a.jsonl; left out: 5 shorter than 0.05 s (s0, s1, s2, ...), "
-        "1 longer than 30.0 s (long), 2 of excluded speakers (x, y), 2 beyond the first 4"
+        "1 longer than 30.0 s (long), 2 of excluded speakers (x, y), 2 after the first 4"
     )
 
 
@@ -152,7 +152,7 @@ def test_a_bad_line_is_named(tmp_path, line, says):
         assert str(caught.value).startswith(f"{path}, {says}") and "\n" not in str(caught.value)
 
 
-def test_an_id_that_stands_in_two_manifests_is_named_with_both(tmp_path):
+def test_an_id_that_is_in_two_manifests_is_named_with_both(tmp_path):
     rows = [utterance(str(i)) for i in range(50)]
     first, second = write(tmp_path / "a.jsonl", *rows), write(tmp_path / "b.jsonl", utterance("x"), rows[7])
     with pytest.raises(AsrError) as caught:
@@ -189,7 +189,7 @@ def test_a_manifest_that_is_replaced_can_be_read_on_and_one_changed_in_place_is_
     corpus = read(path)
     for changed in (b"", b"{}", b'{"id": "x", "audio": "x", "text": "", "duration": 9}'):
         path.write_bytes(changed)
-        with pytest.raises(AsrError, match=r"a\.jsonl: was changed"):
+        with pytest.raises(AsrError, match=r"a\.jsonl: has changed"):
             corpus[0]
 
 
@@ -238,3 +238,9 @@ def test_reading_holds_little_memory(tmp_path):
     assert len(corpus) == count
     assert held < 20 * count + 100_000
     assert peak < 40 * count + 300_000
+
+
+def test_a_byte_order_mark_moves_all_lines(tmp_path):
+    path = write(tmp_path / "a.jsonl", utterance("a"), utterance("b"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(read(path)) == read_manifest(path)

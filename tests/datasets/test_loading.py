@@ -49,7 +49,9 @@ def configuration(augment=None, **data):
 
 
 def loader(tones, config, train=True):
-    return Loader(Corpus.of(tones), CharacterTokenizer.from_characters(TEXTS), config, train)
+    augment = config.augment if train else None
+    tokenizer = CharacterTokenizer.from_characters(TEXTS)
+    return Loader(Corpus.of(tones), tokenizer, config.features.sample_rate, config.data, augment)
 
 
 def plan_of(tones, config, epoch=0):
@@ -59,7 +61,7 @@ def plan_of(tones, config, epoch=0):
 def equal(first, second):
     """Bit for bit."""
     tensors = ("waveforms", "lengths", "tokens", "token_lengths")
-    return (first.ids, first.texts, first.seconds) == (second.ids, second.texts, second.seconds) and all(
+    return (first.ids, first.texts, first.amount) == (second.ids, second.texts, second.amount) and all(
         torch.equal(getattr(first, name), getattr(second, name)) for name in tensors
     )
 
@@ -97,7 +99,7 @@ def test_rows_are_recordings_and_their_texts_padded(tones):
     for row, text in zip(batch.tokens.tolist(), batch.texts, strict=True):
         ids = tokenizer.encode(text)
         assert row == ids + [PAD] * (4 - len(ids))
-    assert batch.seconds == pytest.approx(sum(lengths) / RATE)
+    assert batch.amount == pytest.approx(sum(lengths) / RATE)
 
 
 def test_a_part_of_a_longer_recording(tones):
@@ -321,4 +323,4 @@ def test_a_batch_of_nothing_but_bad_ones_has_no_rows(tmp_path):
     batch = loader(spoken, configuration()).load([Example((0,), (0.0, 0.0), 1.0, KEY)])
     assert batch.waveforms.shape == (0, 0) == batch.tokens.shape and batch.tokens.dtype == torch.long
     assert batch.lengths.shape == (0,) == batch.token_lengths.shape
-    assert batch.seconds == 0 and len(batch.bad) == 1 and not batch.ids
+    assert batch.amount == 0 and len(batch.bad) == 1 and not batch.ids

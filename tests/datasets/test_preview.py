@@ -1,4 +1,4 @@
-"""`asr data hear`: what is written is what the loader makes, and the page shows it."""
+"""`asr data preview`: the files have what the loader makes, and the page shows it."""
 
 import re
 
@@ -45,17 +45,18 @@ def experiment(tmp_path):
     return config
 
 
-def hear(*arguments):
-    return CliRunner().invoke(app, ["data", "hear", *map(str, arguments)])
+def preview(*arguments):
+    return CliRunner().invoke(app, ["data", "preview", *map(str, arguments)])
 
 
 def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
-    result = hear(experiment, "--out", tmp_path / "out", "--examples", 100, "--epoch", 3)
+    result = preview(experiment, "--out", tmp_path / "out", "--examples", 100, "--epoch", 3)
     assert result.exit_code == 0 and result.output == f"10 examples are in {tmp_path}/out/index.html\n"
     config = load_config(experiment)
     corpus = Corpus.read(config.data, "train")
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, 3)
-    loader = Loader(corpus, CharacterTokenizer.from_characters(corpus.counts), config, train=True)
+    tokenizer = CharacterTokenizer.from_characters(corpus.counts)
+    loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
     wanted = {}
     for batch in loader.batches(plan, range(len(plan))):
         for row, length in enumerate(batch.lengths.tolist()):
@@ -74,7 +75,7 @@ def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
 
 
 def test_the_page_shows_each_and_escapes_texts(experiment, tmp_path):
-    hear(experiment, "--out", tmp_path / "out", "--examples", 4)
+    preview(experiment, "--out", tmp_path / "out", "--examples", 4)
     page = (tmp_path / "out" / "index.html").read_text()
     for name in re.findall(r'src="([^"]*)"', page):
         assert (tmp_path / "out" / name).is_file()
@@ -86,7 +87,7 @@ def test_masks_are_the_configurations(experiment, tmp_path):
     """A frequency mask that may be as high as the attention_plot, and one that is off."""
 
     def even(out, *settings):
-        assert hear(experiment, *settings, "--out", out, "--examples", 8).exit_code == 0
+        assert preview(experiment, *settings, "--out", out, "--examples", 8).exit_code == 0
         pictures = [np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))]
         return sum(int((attention_plot == 127).all(1).sum()) for attention_plot in pictures)
 
@@ -97,14 +98,14 @@ def test_masks_are_the_configurations(experiment, tmp_path):
 
 def test_recordings_that_cannot_be_read_are_listed(experiment, tmp_path):
     (tmp_path / "3.wav").unlink()
-    result = hear(experiment, "augment.join.per_epoch=0", "--out", tmp_path / "out", "--examples", 50)
+    result = preview(experiment, "augment.join.per_epoch=0", "--out", tmp_path / "out", "--examples", 50)
     assert result.exit_code == 1
     assert re.search(r"left out: .*3\.wav: no such file", result.output)
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 6
 
 
 def test_a_manifest_that_is_missing_is_one_line(experiment, tmp_path):
-    result = hear(experiment, "data.train=[no.jsonl]", "--out", tmp_path / "out")
+    result = preview(experiment, "data.train=[no.jsonl]", "--out", tmp_path / "out")
     assert isinstance(result.exception, AsrError) and "no.jsonl: cannot read the manifest" in str(
         result.exception
     )

@@ -1,4 +1,4 @@
-"""Text in blocks: every sentence once an epoch, in an order that a seed decides, from any place on."""
+"""Text in blocks: every sentence once in an epoch, in an order that is a function of the seed."""
 
 import gzip
 import io
@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr.config import TextConfig
 from asr.datasets import text as module
-from asr.datasets.text import START, Place, Source, Text, padded
+from asr.datasets.settings import TextConfig
+from asr.datasets.text import Text, TextFile, padded
 from asr.errors import AsrError
-from asr.tokenizers import BOS, EOS, PAD, CharacterTokenizer
+from asr.tokenizers import CharacterTokenizer, SpecialTokens
 
 LINES = [f"{word} number {i}" for i, word in enumerate(["one", "two", "three", "äöü", "机器", "six"] * 20)]
 
@@ -33,7 +33,7 @@ def config(**settings):
 
 def from_bytes(*contents, **settings):
     """A text of files with the given contents."""
-    sources = [Source(Path(f"{i}.txt"), io.BytesIO(data), 0, len(data)) for i, data in enumerate(contents)]
+    sources = [TextFile(Path(f"{i}.txt"), io.BytesIO(data), 0, len(data)) for i, data in enumerate(contents)]
     return Text(sources, config(**settings))
 
 
@@ -41,15 +41,23 @@ def from_lines(lines=LINES, **settings):
     return from_bytes("\n".join(lines).encode() + b"\n", **settings)
 
 
+def learn(text):
+    return CharacterTokenizer.from_characters(text.characters())
+
+
 def sentences(tokenizer, batches):
     """The texts in some batches."""
-    return [tokenizer.decode(row.tolist()) for batch in batches for row in batch]
+    return [tokenizer.decode(row.tolist()) for batch in batches for row in batch.tokens]
 
 
-def an_epoch(text, tokenizer, seed=0, place=START):
-    """Batches until the epoch of the place is over, with the places after them."""
-    stream = text.batches(tokenizer, seed, place)
-    return list(itertools.takewhile(lambda found: found[0].epoch == place.epoch, stream))
+def an_epoch(text, tokenizer, seed=0, epoch=0):
+    """All batches of an epoch."""
+    pools = [text.pool(tokenizer, seed, epoch, number) for number in range(text.pools)]
+    return [batch for pool in pools for batch in pool.batches(range(len(pool)))]
+
+
+def in_order(text, tokenizer):
+    return [batch for pool in text.in_order(tokenizer) for batch in pool.batches(range(len(pool)))]
 
 
 # ---------------------------------------------------------------------------------------- lines and blocks
@@ -76,7 +84,7 @@ def test_the_last_lines_are_held_out(lines, data):
     whole = ("\n".join(lines) + end).encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", data.draw(st.integers(1, 9)))
-        train, dev = Source(Path("a"), io.BytesIO(whole), 0, len(whole)).split(count)
+        train, dev = TextFile(Path("a"), io.BytesIO(whole), 0, len(whole)).split(count)
         assert (train.start, train.end, dev.end) == (0, dev.start, len(whole))
         assert whole[: train.end].decode() == "".join(line + "\n" for line in lines[:-count])
         together = [*Text([train], config()).sentences(), *Text([dev], config()).sentences()]
@@ -84,8 +92,8 @@ def test_the_last_lines_are_held_out(lines, data):
 
 
 def test_holding_out_everything_is_refused():
-    source = from_lines(["a", "b", "c"]).sources[0]
-    with pytest.raises(AsrError, match=r"0\.txt: 3 lines, of which hold_out 3 leaves none"):
+    source = from_lines(["a", "b", "c"]).files[0]
+    with pytest.raises(AsrError, match=r"0\.txt: 3 lines, so hold_out 3 leaves none"):
         source.split(3)
 
 
@@ -101,7 +109,7 @@ def test_an_endless_line_is_not_read_to_its_end(monkeypatch):
             read.append(len(line))
             return line
 
-    text = Text([Source(Path("a"), Counting(data), 0, len(data))], config())
+    text = Text([TextFile(Path("a"), Counting(data), 0, len(data))], config())
     found = list(text.sentences())
     assert found[0] == "first" and found[-1] == "last" and max(read) <= 200
     assert text.survey(CharacterTokenizer.from_characters(["firstla"])).too_long == 1
@@ -121,39 +129,43 @@ def test_case(case, found):
 
 def test_an_epoch_has_every_sentence_once_in_full_batches(small_blocks):
     text = from_lines()
-    tokenizer = text.learn()
+    tokenizer = learn(text)
     for epoch in range(2):
-        batches = [batch for _, batch in an_epoch(text, tokenizer, place=Place(epoch))]
+        batches = an_epoch(text, tokenizer, epoch=epoch)
         assert sorted(sentences(tokenizer, batches)) == sorted(LINES)
-        assert all(batch[:, 1:].numel() <= 100 for batch in batches)
-        assert sum((batch[:, 1:] != PAD).sum() for batch in batches) == sum(len(s) + 1 for s in LINES)
-    assert sum((b[:, 1:] == PAD).sum() for b in batches) < 0.25 * sum(b[:, 1:].numel() for b in batches)
+        assert all(batch.tokens[:, 1:].numel() <= 100 for batch in batches)
+        assert sum(batch.n_targets for batch in batches) == sum(len(s) + 1 for s in LINES)
+        assert all(batch.n_targets == (batch.lengths - 1).sum() for batch in batches)
+    padding = sum((b.tokens == tokenizer.special.pad).sum() for b in batches)
+    assert padding < 0.25 * sum(b.tokens[:, 1:].numel() for b in batches)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(small_blocks):
     text = from_lines()
-    tokenizer = text.learn()
+    tokenizer = learn(text)
 
     def order(seed, epoch):
-        return sentences(tokenizer, (batch for _, batch in an_epoch(text, tokenizer, seed, Place(epoch))))
+        return sentences(tokenizer, an_epoch(text, tokenizer, seed, epoch))
 
     orders = [order(0, 0), order(0, 1), order(1, 0), list(text.sentences())]
     assert all(a != b for a, b in itertools.combinations(orders, 2))
     assert order(0, 1) == orders[1]
 
 
-def test_batches_go_on_from_any_place(small_blocks):
+def test_a_pool_is_the_same_whenever_and_from_whichever_batch_it_is_read(small_blocks):
     text = from_lines()
-    tokenizer = text.learn()
-    whole = list(itertools.islice(text.batches(tokenizer, 7, START), 60))
-    assert {place.epoch for place, _ in whole} >= {0, 1} and max(place.pool for place, _ in whole) > 2
-    for number, (place, _) in enumerate(whole[:-1]):
-        after, batch = next(text.batches(tokenizer, 7, place))
-        assert after == whole[number + 1][0] and torch.equal(batch, whole[number + 1][1])
+    tokenizer = learn(text)
+    assert text.pools > 3
+    for number in range(text.pools):
+        whole = list(text.pool(tokenizer, 7, 1, number).batches(range(3)))
+        again = text.pool(tokenizer, 7, 1, number)
+        for place in range(3):
+            (batch,) = again.batches([place])
+            assert batch.place == place and torch.equal(batch.tokens, whole[place].tokens)
 
 
 def test_no_more_than_a_pool_is_read_at_a_time(small_blocks):
-    """The first batch needs a pool of the text: five blocks of 64 bytes, and what lines stick out."""
+    """A pool is five blocks of 64 bytes, and the ends of the lines that begin in them."""
     data = "\n".join(LINES).encode()
     read = []
 
@@ -163,16 +175,16 @@ def test_no_more_than_a_pool_is_read_at_a_time(small_blocks):
             read.append(len(line))
             return line
 
-    text = Text([Source(Path("a"), Counting(data), 0, len(data))], config())
-    next(text.batches(CharacterTokenizer.from_characters(LINES), 0, START))
+    text = Text([TextFile(Path("a"), Counting(data), 0, len(data))], config())
+    text.pool(CharacterTokenizer.from_characters(LINES), 0, 0, 0)
     assert sum(read) < 5 * (64 + 40) < len(data) / 2
 
 
 def test_in_order_is_the_same_every_time(small_blocks):
     text = from_lines()
-    tokenizer = text.learn()
-    first, second = (list(text.in_order(tokenizer)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    tokenizer = learn(text)
+    first, second = (in_order(text, tokenizer) for _ in range(2))
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(first, second, strict=True))
     assert sorted(sentences(tokenizer, first)) == sorted(LINES)
 
 
@@ -182,16 +194,13 @@ def test_what_is_left_out_is_counted():
     assert (found.sentences, found.characters, found.too_long, found.unknown) == (2, 9, 1, 1)
     assert "1 with unknown characters, such as 'é'" in str(found) and "1 longer than" in str(found)
     tokenizer = CharacterTokenizer.from_characters(["good ne"])
-    assert sorted(sentences(tokenizer, text.in_order(tokenizer))) == ["goo d", "good"]
-    assert text.learn().characters == (" ", "d", "e", "g", "n", "o", "é")  # no b, of the sentence left out
+    assert sorted(sentences(tokenizer, in_order(text, tokenizer))) == ["goo d", "good"]
+    assert text.characters() == set(" degnoé")  # no b, of the sentence left out
 
 
 def test_padding():
-    assert padded([[5, 6], [], [7]]).tolist() == [
-        [BOS, 5, 6, EOS],
-        [BOS, EOS, PAD, PAD],
-        [BOS, 7, EOS, PAD],
-    ]
+    special = SpecialTokens((1, 9), eos=2, pad=3, blank=0, suppressed=(), vocabulary_size=10)
+    assert padded([[5, 6], [], [7]], special).tolist() == [[1, 9, 5, 6, 2], [1, 9, 2, 3, 3], [1, 9, 7, 2, 3]]
 
 
 # --------------------------------------------------------------------------------------------------- files
@@ -202,7 +211,7 @@ def test_packed_files_are_read_as_plain_ones(tmp_path, suffix):
     path, data = tmp_path / f"some.{suffix}", "\n".join(LINES).encode()
     path.write_bytes({"txt": bytes, "txt.gz": gzip.compress, "txt.xz": lzma.compress}[suffix](data))
     before = sorted(tmp_path.iterdir())
-    source = Source.open(path, tmp_path / "run")
+    source = TextFile.open(path, tmp_path / "run")
     assert list(Text([source], config()).sentences()) == LINES
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == before  # unpacked, but into no named file
 
@@ -221,13 +230,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data, reason):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(AsrError, match=rf"{name}: cannot be read as text \(.*{reason}.*\)") as caught:
-        Source.open(tmp_path / name, tmp_path)
+        TextFile.open(tmp_path / name, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_is_no_text(tmp_path):
     with pytest.raises(AsrError, match="cannot be read as text"):
-        Source.open(tmp_path, tmp_path)
+        TextFile.open(tmp_path, tmp_path)
 
 
 def test_what_is_not_utf_8_is_named_with_its_place():

@@ -1,65 +1,57 @@
-"""Greedy decoding equals the naive kind, alone and in any company, and always ends."""
+"""Greedy decoding equals naive decoding, alone and in any batch, and always ends."""
 
 import functools
 import importlib
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
-from helpers import sections
+from decoding_networks import (
+    BOS,
+    ENDLESS,
+    EOS,
+    HALF,
+    LENGTHS,
+    LONG_PROMPT,
+    MELS,
+    PAD,
+    SPECIAL,
+    UNK,
+    VOCABULARY,
+    Scripted,
+    ScriptedWithCTC,
+    StepOnly,
+    StepOnlyWithCTC,
+    batch,
+    naive_greedy,
+    network,
+    network_config,
+    paths,
+    random_processor,
+    same,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.decoding import greedy as decode
-from asr.decoding.ctc_prefix import CTCPrefixScorer
-from asr.decoding.max_lengths import compute_max_lengths, ctc_lengths
-from asr.decoding.repetition import first_round
+from asr.decoding.max_lengths import compute_max_lengths
 from asr.errors import AsrError
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import Memory
-from asr.tokenizers import BOS, EOS, PAD, UNK
 
-MELS, VOCABULARY = 12, 9
-LENGTHS = [3, 130, 40, 17, 90, 64, 1, 110, 33, 77, 150, 8, 50, 125, 28, 99]  # frames of 16 utterances
 PLAIN = DecodingOptions(ctc_weight=0.0)  # attention alone
-JOINT = DecodingOptions(candidates=VOCABULARY)  # with CTC, and every character is a candidate
+JOINT = DecodingOptions(candidates=VOCABULARY)  # with CTC, and every token is a candidate
 
 
-def greedy(network, memory, options):
-    """Step by step, and with a draft where there can be one: they must be the same."""
-    found = decode(network, memory, replace(options, draft=False))
+def greedy(network, memory, options, special=SPECIAL, processors=()):
+    """Decode step by step, and with a draft if there can be one: the results must be the same."""
+    found = decode(network, memory, special, replace(options, draft=False), (), processors)
     if hasattr(network, "ctc"):
-        same(decode(network, memory, options), found)
+        same(decode(network, memory, special, options, (), processors), found)
     return found
-
-
-def batch(lengths=LENGTHS, padding=0):
-    """Features (B, T, MELS), zero beyond the lengths, with their lengths."""
-    features = torch.zeros(len(lengths), max(lengths) + padding, MELS)
-    for row, length in zip(features, lengths, strict=True):
-        row[:length] = torch.randn(length, MELS, generator=torch.Generator().manual_seed(length))
-    return features, torch.tensor(lengths)
-
-
-def network_config(**sizes):
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=2, conv_channels=3)
-    return EncoderDecoder.Config.model_validate(sections(**small | sizes))
-
-
-def network(seed, **sizes):
-    """A small network that has strong opinions, though no sense."""
-    torch.manual_seed(seed)
-    model = EncoderDecoder(network_config(**sizes), MELS, VOCABULARY)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data *= 1.5
-        else:
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    model.decoder.out.weight.data *= 3
-    return model.eval()
 
 
 def found_alone(model, options=PLAIN, lengths=LENGTHS):
@@ -67,81 +59,89 @@ def found_alone(model, options=PLAIN, lengths=LENGTHS):
 
 
 @functools.cache
-def talkative(norm):
-    """Networks that say texts of many lengths to the 16 utterances, and do not always come to an end."""
+def talkative(norm, special=SPECIAL):
+    """Networks whose hypotheses for the 16 utterances have many lengths, and do not always end with EOS."""
     chosen = []
     for seed in itertools.count():
         model = network(seed, norm=norm)
-        found = decode(model, model.encode(*batch()), replace(PLAIN, draft=False))
+        found = [h for (h,) in decode(model, model.encode(*batch()), special, replace(PLAIN, draft=False))]
         different = len({h.tokens for h in found}) >= 8
         if different and 3 <= sum(h.finished for h in found) <= 13:
             chosen.append(model)
         if len(chosen) == 2:
             return chosen
-        assert seed < 200, "no network says anything of interest: scale the weights in network() anew"
+        assert seed < 200, "no network has hypotheses of different lengths: change the weights in network()"
 
 
-def same(found, expected):
-    assert [h.tokens for h in found] == [h.tokens for h in expected]
-    assert [h.finish_reason for h in found] == [h.finish_reason for h in expected]
-    assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in expected], abs=1e-4)
-
-
-@torch.no_grad()
-def naive(model, features, lengths, max_lengths, ctc_weight=0.0):
-    """No cache and no batch: every prefix is decoded anew, and each token is scored by CTC."""
-    hypotheses = []
-    for row, bound in enumerate(max_lengths):
-        memory = model.encode(features[row : row + 1, : int(lengths[row])], lengths[row : row + 1])
-        scorer = CTCPrefixScorer(model.ctc(memory), memory.lengths) if ctc_weight else None
-        token_log_probs, steps, finished = [], [], False
-        while (kept := first_round(tuple(token_log_probs))) is None:
-            log_probs = (
-                model.decode(torch.tensor([[BOS, *token_log_probs]]), memory)[0, -1].float().log_softmax(-1)
-            )
-            joint = log_probs
-            if scorer is not None:
-                heard = scorer.score(torch.arange(VOCABULARY).unsqueeze(0))[0]
-                joint = (1 - ctc_weight) * log_probs + ctc_weight * heard
-            joint[[PAD, BOS]] = -math.inf
-            best = int(joint.argmax())
-            if best != EOS and len(token_log_probs) == bound:
-                break
-            steps.append(float(log_probs[best]))
-            if best == EOS:
-                finished = True
-                break
-            token_log_probs.append(best)
-            if scorer is not None:
-                scorer.advance(torch.tensor([best]))
-        finish_reason = (
-            FinishReason.end if finished else FinishReason.length if kept is None else FinishReason.repetition
-        )
-        hypotheses.append(Hypothesis(tuple(token_log_probs[:kept]), sum(steps[:kept]), finish_reason))
-    return hypotheses
-
-
-# ------------------------------------------------------------------------------- real networks in any company
+# ------------------------------------------------------------------------------ random networks, any batch
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_with_caches_equals_the_naive_kind(norm):
-    for model in talkative(norm):
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+def test_with_caches_equals_naive_decoding(norm, special):
+    for model in talkative(norm, special):
         features, lengths = batch()
         memory = model.encode(features, lengths)
-        max_lengths = compute_max_lengths(memory, model.ctc(memory), PLAIN).tolist()
-        same(greedy(model, memory, PLAIN), naive(model, features, lengths, max_lengths))
-        same(greedy(model, memory, JOINT), naive(model, features, lengths, max_lengths, ctc_weight=0.3))
+        for options, weight in ((PLAIN, 0.0), (JOINT, 0.3)):
+            ctc = model.ctc(memory) if weight else None
+            max_lengths = compute_max_lengths(memory, ctc, special, options).tolist()
+            expected = naive_greedy(model, features, lengths, max_lengths, special, weight)
+            same(greedy(model, memory, options, special), expected)
 
 
 @settings(max_examples=15)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=4), st.integers(0, 10**6), st.integers(1, 12))
-def test_with_caches_equals_the_naive_kind_whatever_the_network(lengths, seed, bound):
-    model = network(seed, ctc=False).double()  # so that no two tokens are equally probable by rounding
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.sampled_from([SPECIAL, LONG_PROMPT]),
+)
+def test_with_caches_equals_naive_decoding_for_any_network(lengths, seed, max_tokens, special):
+    model = network(seed, ctc=False).double()  # in float64 no two tokens are equally probable by rounding
     features, frames = batch(lengths)
     features = features.double()
-    found = greedy(model, model.encode(features, frames), DecodingOptions(max_tokens=bound))
-    same(found, naive(model, features, frames, [min(bound, -(-n // 4) + 8) for n in lengths]))
+    found = greedy(model, model.encode(features, frames), DecodingOptions(max_tokens=max_tokens), special)
+    max_lengths = [min(max_tokens, -(-n // 4) + 8) for n in lengths]
+    same(found, naive_greedy(model, features, frames, max_lengths, special))
+
+
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_logit_processors_see_each_prefix_and_decide(special, weight):
+    """One prefers other tokens after other histories, the other forbids a token after itself."""
+
+    def no_double(tokens, log_probs):
+        return log_probs.scatter(1, tokens[:, -1:], -math.inf)
+
+    options = DecodingOptions(ctc_weight=weight, candidates=VOCABULARY if weight else None)
+    without, different = 0, 0
+    for seed in range(4):
+        model = network(seed)
+        processors = (random_processor(seed), no_double)
+        features, lengths = batch(LENGTHS[:8])
+        memory = model.encode(features, lengths)
+        ctc = model.ctc(memory) if weight else None
+        max_lengths = compute_max_lengths(memory, ctc, special, options).tolist()
+        found = greedy(model, memory, options, special, processors)
+        same(found, naive_greedy(model, features, lengths, max_lengths, special, weight, processors))
+        for (h,), (plain,) in zip(found, decode(model, memory, special, options), strict=True):
+            assert all(a != b for a, b in itertools.pairwise(h.tokens))
+            without += len(h.tokens)
+            different += h.tokens != plain.tokens
+    assert without > 30 and different > 10  # the processors had something to decide
+
+
+def test_a_forbidden_token_is_not_decoded_even_by_ctc_alone():
+    rows = [[5, PAD, 6, PAD, 7]]
+    model = ScriptedWithCTC((5, 6, 7), ctc=3 * paths(*rows))
+
+    def no_six(tokens, log_probs):
+        log_probs[:, 6] = -math.inf
+        return log_probs
+
+    options = DecodingOptions(ctc_weight=1.0)
+    assert greedy(model, model.memory(5), options)[0][0].tokens == (5, 6, 7)
+    assert 6 not in greedy(model, model.memory(5), options, SPECIAL, [no_six])[0][0].tokens
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -163,7 +163,7 @@ def test_when_finished_rows_leave_makes_no_difference(monkeypatch, share):
         monkeypatch.undo()
 
 
-def test_decoding_changes_neither_the_memory_nor_what_is_decoded_next():
+def test_decoding_changes_neither_the_memory_nor_the_next_result():
     model = talkative("pre")[0]
     memory = model.encode(*batch())
     states = memory.states.clone()
@@ -172,75 +172,47 @@ def test_decoding_changes_neither_the_memory_nor_what_is_decoded_next():
     assert greedy(model, memory, PLAIN) == first
 
 
-# ------------------------------------------------------------------------ a network that says what is written
-
-HALF = math.log(0.5)
+# ----------------------------------------------------------------------------- models that lack operations
 
 
-@dataclass
-class ScriptedState:
-    rows: torch.Tensor
-    fed: torch.Tensor
-    position: int = 0
-
-    def select(self, rows):
-        return ScriptedState(self.rows[rows], self.fed[rows], self.position)
-
-
-class Scripted:
-    """Says each row's script with probability 1/2 a token, and then EOS for ever; `held` counts its rows.
-
-    It has the seams and nothing else, so decoders need nothing else. After what is not in the script it says
-    that it does not know.
-    """
-
-    def __init__(self, *scripts, ctc=None):
-        self.scripts, self.log_probs, self.held = scripts, ctc, []
-
-    def memory(self, *lengths):
-        states = torch.zeros(len(lengths), max(lengths), 1)
-        states[:, 0, 0] = torch.arange(len(lengths))
-        return Memory(states, torch.tensor(lengths))
-
-    def start(self, memory, capacity):
-        rows = memory.states[:, 0, 0].long()
-        return ScriptedState(rows, torch.zeros(len(rows), capacity, dtype=torch.long))
-
-    def step(self, tokens, state):
-        starts = torch.full_like(state.rows, state.position)
-        state.position += 1
-        return self.forward_cached(tokens.unsqueeze(1), state, starts).squeeze(1)
-
-    def forward_cached(self, tokens, state, starts):
-        self.held.append(len(state.rows))
-        log_probs = torch.full((*tokens.shape, VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
-        for row, (index, start) in enumerate(zip(state.rows.tolist(), starts.tolist(), strict=True)):
-            line = (BOS, *self.scripts[index], *[EOS] * 99)
-            for place, token in enumerate(tokens[row].tolist(), start):
-                state.fed[row, place] = token
-                known = tuple(state.fed[row, : place + 1].tolist()) == line[: place + 1]
-                log_probs[row, place - start, line[place + 1] if known else UNK] = HALF
-        return log_probs
-
-    def ctc(self, memory):
-        return self.log_probs
+def test_a_model_without_cached_scoring_decodes_step_by_step():
+    model = network(3)
+    memory = model.encode(*batch())
+    for special in (SPECIAL, LONG_PROMPT):
+        same(decode(StepOnlyWithCTC(model), memory, special, JOINT), decode(model, memory, special, JOINT))
+        same(decode(StepOnly(model), memory, special, PLAIN), decode(model, memory, special, PLAIN))
+    with pytest.raises(AsrError, match="no CTC head"):
+        decode(StepOnly(model), memory, SPECIAL, DecodingOptions(ctc_weight=0.3))
 
 
-ENDLESS = tuple(5 + i.bit_count() % 2 for i in range(1000))  # goes on and on, but not in circles
+def test_a_weight_for_ctc_is_refused_without_ctc():
+    model = network(0, ctc=False)
+    with pytest.raises(AsrError, match="no CTC head"):
+        greedy(model, model.encode(*batch([30])), DecodingOptions(ctc_weight=0.3))
+    with pytest.raises(AsrError, match="ctc_weight"):
+        DecodingOptions(ctc_weight=1.5)
+
+
+def test_other_scorers_are_refused():
+    with pytest.raises(AsrError, match="decoder beam"):
+        decode(None, None, SPECIAL, PLAIN, factories=[object()])
+
+
+# -------------------------------------------------------------------------------------- a scripted network
 
 
 def test_tokens_scores_and_ends():
     model = Scripted((5, 6, 7), (), ENDLESS, (8,) * 12)
-    found = greedy(model, model.memory(20, 9, 4, 4), PLAIN)
+    found = [h for (h,) in greedy(model, model.memory(20, 9, 4, 4), PLAIN)]
     assert [h.tokens for h in found] == [(5, 6, 7), (), ENDLESS[:12], (8,) * 12]
-    assert [h.finished for h in found] == [True, True, False, True]  # EOS right at the bound of 4 + 8 counts
+    assert [h.finished for h in found] == [True, True, False, True]  # EOS right after 4 + 8 tokens counts
     assert [h.log_prob for h in found] == pytest.approx([4 * HALF, HALF, 12 * HALF, 13 * HALF])
     assert [h.confidence for h in found] == pytest.approx([0.5] * 4)
 
 
-def test_an_option_bounds_the_tokens():
+def test_an_option_limits_the_tokens():
     model = Scripted((5, 6, 7), ENDLESS, (5,) * 4)
-    found = greedy(model, model.memory(90, 90, 90), DecodingOptions(max_tokens=3))
+    found = [h for (h,) in greedy(model, model.memory(90, 90, 90), DecodingOptions(max_tokens=3))]
     assert [len(h.tokens) for h in found] == [3, 3, 3]
     assert [h.finished for h in found] == [True, False, False]
     assert [h.log_prob for h in found] == pytest.approx([4 * HALF, 3 * HALF, 3 * HALF])
@@ -250,87 +222,74 @@ def test_an_option_bounds_the_tokens():
             DecodingOptions(max_tokens=wrong)
 
 
-def paths(*rows):
-    """CTC log-probabilities (B, S, V) with these best paths."""
-    size = max(map(len, rows))
-    best = torch.tensor([[*row, *[5] * (size - len(row))] for row in rows])  # padding that is not blank
-    return torch.nn.functional.one_hot(best, VOCABULARY).float().log_softmax(-1)
-
-
-def test_the_ctc_path_bounds_the_tokens_too():
+def test_ctc_limits_the_tokens_only_if_it_takes_part():
     blank, a, b = PAD, 5, 6
     rows = [[blank] * 50, [a] * 50, [a, b] * 10 + [blank] * 30, [a, blank, a] + [blank] * 47]
-    model = Scripted(*[ENDLESS] * 4, ctc=paths(*rows))
-    found = greedy(model, model.memory(50, 50, 50, 50), PLAIN)
-    assert [len(h.tokens) for h in found] == [8, 2 + 8, 40 + 8, 4 + 8]
-    assert not any(h.finished for h in found)
-    found = greedy(model, model.memory(50, 50, 50, 50), DecodingOptions(max_tokens=11))
-    assert [len(h.tokens) for h in found] == [8, 10, 11, 11]
+    model = ScriptedWithCTC(*[ENDLESS] * 4, ctc=paths(*rows))
+    memory = model.memory(50, 50, 50, 50)
+
+    def lengths(**options):
+        found = greedy(model, memory, DecodingOptions(**options))
+        assert not any(h.finished for (h,) in found)
+        return [len(h.tokens) for (h,) in found]
+
+    assert lengths(ctc_weight=1e-6) == [8, 2 + 8, 40 + 8, 4 + 8]
+    assert lengths(ctc_weight=1e-6, max_tokens=11) == [8, 10, 11, 11]
+    assert lengths(ctc_weight=0.0) == [58] * 4  # attention alone: only the duration limits it
+    assert lengths(ctc_weight=0.0, max_tokens=57) == [57] * 4
 
 
-@given(st.lists(st.lists(st.sampled_from([PAD, 5, 6]), min_size=1, max_size=12), min_size=1, max_size=4))
-def test_the_length_of_a_ctc_path(rows):
-    expected = [sum(token != PAD for token, _ in itertools.groupby(row)) for row in rows]
-    assert ctc_lengths(paths(*rows), torch.tensor([len(row) for row in rows])).tolist() == expected
-
-
-def test_pad_and_begin_are_never_said_but_unk_may_be():
+def test_suppressed_tokens_are_never_decoded_but_unk_can_be():
     model = Scripted((8,), (8,), (UNK,))
     original = model.forward_cached
 
     def forward_cached(tokens, state, starts):
         log_probs = original(tokens, state, starts)
-        log_probs[0, :, PAD] = log_probs[1, :, BOS] = math.log(0.9)
+        log_probs[state.rows == 0, :, PAD] = log_probs[state.rows == 1, :, BOS] = math.log(0.9)
         return log_probs
 
     model.forward_cached = forward_cached
-    found = greedy(model, model.memory(9, 9, 9), PLAIN)
+    found = [h for (h,) in greedy(model, model.memory(9, 9, 9), PLAIN)]
     assert [h.tokens for h in found] == [(8,), (8,), (UNK,)]
     assert [h.log_prob for h in found] == pytest.approx([2 * HALF] * 3)
+    found = greedy(model, model.memory(9, 9, 9), PLAIN, replace(SPECIAL, suppressed=(PAD, BOS, UNK)))
+    assert UNK not in found[2][0].tokens
 
 
 def test_finished_rows_leave_the_batch_and_the_last_one_ends_it():
     scripts = [(5 + i % 3,) * i for i in range(16)]
     model = Scripted(*scripts)
-    found = greedy(model, model.memory(*[20] * 16), PLAIN)
+    found = [h for (h,) in greedy(model, model.memory(*[20] * 16), PLAIN)]
     assert [h.tokens for h in found] == scripts and all(h.finished for h in found)
     assert len(model.held) == 16  # 15 tokens and EOS
-    speaking = [sum(len(script) >= position for script in scripts) for position in range(16)]
+    unfinished = [sum(len(script) >= position for script in scripts) for position in range(16)]
     assert model.held[0] == 16 and model.held == sorted(model.held, reverse=True)
-    assert all(live <= held <= live / 0.75 + 1 for live, held in zip(speaking, model.held, strict=True))
+    assert all(live <= held <= live / 0.75 + 1 for live, held in zip(unfinished, model.held, strict=True))
 
 
 def test_an_empty_batch_needs_no_network():
     assert greedy(None, Memory(torch.zeros(0, 5, 16), torch.zeros(0, dtype=torch.long)), PLAIN) == []
 
 
-def test_confidence_of_nothing_said_and_nothing_finished():
+def test_confidence_of_empty_and_unfinished_hypotheses():
     assert Hypothesis((), 0.0, FinishReason.length).confidence == 1.0
     assert Hypothesis((5, 6), 3 * HALF, FinishReason.end).confidence == pytest.approx(0.5)
     assert Hypothesis((5, 6), 2 * HALF, FinishReason.length).confidence == pytest.approx(0.5)
 
 
-def test_a_weight_for_ctc_is_refused_where_there_is_no_ctc():
-    model = network(0, ctc=False)
-    with pytest.raises(AsrError, match="no CTC head"):
-        greedy(model, model.encode(*batch([30])), DecodingOptions(ctc_weight=0.3))
-    with pytest.raises(AsrError, match="ctc_weight"):
-        DecodingOptions(ctc_weight=1.5)
-
-
-def test_ctc_mends_what_attention_says_twice():
-    """A decoder that cannot stop repeating itself, and a CTC head that heard the character once."""
+def test_ctc_corrects_what_attention_repeats():
+    """A decoder that cannot stop repeating a token, and a CTC head whose output has the token once."""
 
     class Stutter(EncoderDecoder):
-        def step(self, tokens, state):
-            return self.forward_cached(tokens.unsqueeze(1), state, None).squeeze(1)
+        def _step(self, tokens, state):
+            return self._forward_cached(tokens.unsqueeze(1), state, None).squeeze(1)
 
-        def forward_cached(self, tokens, state, starts):
+        def _forward_cached(self, tokens, state, starts):
             log_probs = torch.full((*tokens.shape, VOCABULARY), -9.0)
             log_probs[..., 5], log_probs[..., EOS] = -0.6, -0.8
             return log_probs
 
-        def ctc(self, memory):
+        def _ctc(self, memory):
             log_probs = torch.full((len(memory.lengths), memory.states.size(1), VOCABULARY), -9.0)
             log_probs[..., PAD] = -0.01
             log_probs[:, 3, 5], log_probs[:, 3, PAD] = -0.01, -9.0
@@ -338,5 +297,5 @@ def test_ctc_mends_what_attention_says_twice():
 
     model = Stutter(network_config(), MELS, VOCABULARY).eval()
     memory = model.encode(*batch([60]))
-    assert len(greedy(model, memory, PLAIN)[0].tokens) > 5
-    assert greedy(model, memory, JOINT)[0].tokens == (5,)
+    assert len(greedy(model, memory, PLAIN)[0][0].tokens) > 5
+    assert greedy(model, memory, JOINT)[0][0].tokens == (5,)

@@ -1,4 +1,6 @@
-"""Hot words score what they say: letters in whole occurrences, however a text grows."""
+"""Hot words count the characters inside whole occurrences, in steps and at once."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 
 from asr.decoding.hot_words import HotWords
 from asr.errors import AsrError
-from asr.tokenizers import EOS, CharacterTokenizer
+from asr.tokenizers import CharacterTokenizer
 
 TOKENIZER = CharacterTokenizer(tuple(" abc"))
+EOS = TOKENIZER.special.eos
 phrases = st.lists(
     st.text("abc ", min_size=1, max_size=7).filter(str.strip), min_size=0, max_size=5, unique=True
 )
@@ -17,7 +20,7 @@ texts = st.text("aaabbc  ", max_size=16)
 
 
 def covered(text, phrases, spaces=True):
-    """The letters of a text that lie in occurrences of phrases, counted one by one."""
+    """The number of characters of a text inside occurrences of phrases, counted one by one."""
     edge = " " if spaces else ""
     padded = edge + text + edge
     hit = set()
@@ -30,13 +33,13 @@ def covered(text, phrases, spaces=True):
 
 
 def ids(text):
-    return [TOKENIZER.characters.index(c) + 4 for c in text]  # encode() would tidy spaces away
+    return [TOKENIZER.characters.index(c) + 4 for c in text]  # encode() would remove spaces
 
 
 def increments(words, text):
-    """What every token of a text, EOS included, adds; and each is what the same candidate among all got."""
+    """What every token of a text, EOS included, adds. It is the same alone and among all candidates."""
     scorer, found = words.start(1, len(text)), []
-    everything = torch.arange(words.vocabulary).unsqueeze(0)
+    everything = torch.arange(words.vocabulary_size).unsqueeze(0)
     for token in [*ids(text), EOS]:
         found.append(float(scorer.score(torch.tensor([[token]]))))
         assert found[-1] == float(scorer.score(everything)[0, token])
@@ -46,7 +49,7 @@ def increments(words, text):
 
 @settings(max_examples=40)
 @given(phrases, texts)
-def test_a_text_scores_its_letters_in_whole_occurrences(phrases, text):
+def test_a_text_scores_its_characters_in_whole_occurrences(phrases, text):
     words = HotWords(phrases, TOKENIZER, 1.0)
     steps = increments(words, text)
     assert sum(steps) == covered(text, phrases)
@@ -65,7 +68,7 @@ def test_without_spaces_in_the_script_every_occurrence_counts(phrases, text):
 
 @settings(max_examples=40)
 @given(phrases, st.lists(texts, min_size=1, max_size=4))
-def test_whole_texts_of_other_lengths_score_as_step_by_step(phrases, batch):
+def test_whole_texts_of_different_lengths_score_as_step_by_step(phrases, batch):
     words = HotWords(phrases, TOKENIZER, 1.0)
     rows = [torch.tensor(ids(text), dtype=torch.long) for text in batch]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -75,7 +78,7 @@ def test_whole_texts_of_other_lengths_score_as_step_by_step(phrases, batch):
 
 @settings(max_examples=40)
 @given(phrases, texts, texts)
-def test_rows_that_branch_keep_their_own_counts(phrases, one, other):
+def test_reordered_rows_keep_their_own_counts(phrases, one, other):
     words = HotWords(phrases, TOKENIZER, 1.0)
     size = min(len(one), len(other))
     scorer, alone = words.start(2, size), [words.start(1, size), words.start(1, size)]
@@ -89,7 +92,7 @@ def test_rows_that_branch_keep_their_own_counts(phrases, one, other):
     torch.testing.assert_close(scores, torch.stack(expected))
 
 
-def test_a_phrase_counts_as_it_grows_and_is_taken_back_when_left():
+def test_a_phrase_counts_as_it_grows_and_is_subtracted_if_not_completed():
     words = HotWords(["ab cab"], TOKENIZER, 1.0)
     assert increments(words, "ab cab") == [1, 1, 0, 1, 1, 1, 0]
     assert increments(words, "ab ca") == [1, 1, 0, 1, 1, -4]
@@ -98,7 +101,7 @@ def test_a_phrase_counts_as_it_grows_and_is_taken_back_when_left():
     assert increments(words, "ab cabb") == [1, 1, 0, 1, 1, 1, -5, 0]  # not at the end of one
 
 
-def test_scripts_side_by_side_have_boundaries_of_their_own():
+def test_each_script_has_its_own_word_boundaries():
     tokenizer = CharacterTokenizer.from_characters(["机器学习 abc"])
     words = HotWords(["学习", "ab"], tokenizer, 1.0)
 
@@ -121,6 +124,30 @@ def test_long_phrases_and_thousands_of_them():
 @pytest.mark.parametrize(
     "wrong, complaint", [("", "1 to 60"), (" ", "1 to 60"), ("a" * 61, "60"), ("abx", "'x'")]
 )
-def test_what_cannot_be_a_hot_word_is_refused(wrong, complaint):
+def test_impossible_hot_words_are_refused(wrong, complaint):
     with pytest.raises(AsrError, match=complaint):
         HotWords(["ab", wrong], TOKENIZER, 1.0)
+
+
+def test_tokens_that_are_not_characters_are_refused():
+    class Pieces(CharacterTokenizer):
+        def encode(self, text):
+            return super().encode(text)[::2]
+
+    with pytest.raises(AsrError, match="not characters; omit hot_words"):
+        HotWords(["ab"], Pieces(tuple("abc")), 1.0)
+
+
+def test_eos_can_have_any_id():
+    """EOS ends a word whatever its id."""
+
+    class Renumbered(CharacterTokenizer):
+        special = replace(TOKENIZER.special, eos=3, prompt=(2,), suppressed=(0, 2))
+
+    words = HotWords(["ab"], Renumbered(tuple(" abc")), 1.0)
+    for end, total in ((3, 2), (2, 0)):
+        scorer, found = words.start(1, 3), 0.0
+        for token in [*ids("ab"), end]:
+            found += float(scorer.score(torch.tensor([[token]])))
+            scorer.advance(torch.tensor([token]))
+        assert found == total

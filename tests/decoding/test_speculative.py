@@ -1,4 +1,4 @@
-"""Greedy by draft and check: the same as step by step whatever the network, a pass for each correction."""
+"""Greedy decoding with a draft: the result of step by step for any network, one pass for each correction."""
 
 import importlib
 import itertools
@@ -7,46 +7,75 @@ import random
 
 import pytest
 import torch
+from decoding_networks import (
+    ENDLESS,
+    EOS,
+    HALF,
+    LENGTHS,
+    LONG_PROMPT,
+    SPECIAL,
+    VOCABULARY,
+    ScriptedWithCTC,
+    batch,
+    merged,
+    network,
+    random_processor,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_greedy import ENDLESS, HALF, LENGTHS, VOCABULARY, Scripted, batch, network
 
 from asr.decoding import DecodingOptions, FinishReason, greedy
-from asr.decoding.ctc import collapse
-from asr.decoding.ctc_prefix import CTCPrefixScorer, PrefixesAlong
-from asr.decoding.speculative import WIDEST, _Draft, _Trust
-from asr.tokenizers import EOS, PAD
+from asr.decoding.ctc import collapse_paths
+from asr.decoding.ctc_draft_scores import CTCDraftScorer
+from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.draft import MAX_LENGTH, Draft, DraftLength
 
 module = importlib.import_module("asr.decoding.greedy")
 
 
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
-    """Drafts here are often bad, and are checked to the end all the same."""
-    monkeypatch.setattr("asr.decoding.speculative.CHECK", 0.0)
+    """Drafts here are often bad. They are checked to the end all the same."""
+    monkeypatch.setattr("asr.decoding.speculative.MIN_GAIN", 0.0)
 
 
-def outcome(network, memory, **options):
-    """What is found, each way; with whether the draft was given up because choices were too near."""
-    found = greedy(network, memory, DecodingOptions(**options))
-    expected = greedy(network, memory, DecodingOptions(**options, draft=False))
+@pytest.fixture
+def cheap_positions(monkeypatch):
+    """Checking a whole draft costs no more than checking one token."""
+    monkeypatch.setattr("asr.decoding.speculative.PASS_COST_CPU", 10**6)
+
+
+def outcome(network, memory, special=SPECIAL, processors=(), **options):
+    """The hypotheses, after comparing those with a draft and step by step."""
+    found, expected = (
+        [
+            h
+            for (h,) in greedy(
+                network, memory, special, DecodingOptions(**options, draft=draft), (), processors
+            )
+        ]
+        for draft in (None, False)
+    )
     assert [(h.tokens, h.finish_reason) for h in found] == [(h.tokens, h.finish_reason) for h in expected]
     assert [h.log_prob for h in found] == pytest.approx([h.log_prob for h in expected], abs=1e-3)
     return found
 
 
 def random_outcome(seed):
-    """A random network, perhaps with a decided CTC head, decodes random utterances by random options."""
+    """A random network, perhaps with a confident CTC head, decodes random utterances by random options."""
     draw = random.Random(seed)
+    special = draw.choice([SPECIAL, LONG_PROMPT])
     model = network(seed, norm=draw.choice(["pre", "post"]), decoder_layers=draw.choice([1, 2]))
     with torch.no_grad():
         model.ctc_head.weight *= draw.choice([1, 3, 6])
-        model.ctc_head.bias[PAD] += draw.choice([0, 1, 2])
+        model.ctc_head.bias[special.blank] += draw.choice([0, 1, 2])
     memory = model.encode(*batch(draw.sample(LENGTHS, draw.randint(1, 8))))
     weight = draw.choice([0.0, 0.1, 0.3, 0.3, 0.6, 1.0])
     candidates = draw.choice([2, 4, 8]) if weight else None
+    processors = [random_processor(seed)] if draw.random() < 0.4 else []
+    max_tokens = draw.choice([None, None, 5])
     return outcome(
-        model, memory, ctc_weight=weight, candidates=candidates, max_tokens=draw.choice([None, None, 5])
+        model, memory, special, processors, ctc_weight=weight, candidates=candidates, max_tokens=max_tokens
     )
 
 
@@ -58,24 +87,42 @@ def test_it_equals_step_by_step(seed):
 
 @pytest.mark.slow
 def test_it_equals_step_by_step_for_thousands_of_networks(monkeypatch):
-    tried, given_up, token_log_probs = 0, 0, 0
+    tried, given_up, tokens = 0, 0, 0
     original = module.decode_speculatively
 
     def counted(*arguments):
         nonlocal tried, given_up
-        texts = original(*arguments)
-        tried, given_up = tried + 1, given_up + (texts is None)
-        return texts
+        hypotheses = original(*arguments)
+        tried, given_up = tried + 1, given_up + (hypotheses is None)
+        return hypotheses
 
     monkeypatch.setattr(module, "decode_speculatively", counted)
     for seed in range(3000):
-        token_log_probs += sum(len(h.tokens) + 1 for h in random_outcome(seed))
-    assert tried == 3000 and given_up < 100 and token_log_probs > 50_000
+        tokens += sum(len(h.tokens) + 1 for h in random_outcome(seed))
+    assert tried == 3000 and given_up < 150 and tokens > 50_000
 
 
-# --------------------------------------------------------------------------- what CTC hears, and what is decoded
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+def test_a_processor_that_depends_on_the_history_gets_each_position_s_own_prefix(special, monkeypatch):
+    """The draft is really used: it is not given up in most cases, and passes are fewer than tokens."""
+    monkeypatch.setattr("asr.decoding.speculative.PASS_COST_CPU", 10**6)
+    results, original = [], module.decode_speculatively
 
-# What CTC hears in each state, _ for a blank; where it errs, what is decoded comes second.
+    def counted(*arguments):
+        results.append(original(*arguments))
+        return results[-1]
+
+    monkeypatch.setattr(module, "decode_speculatively", counted)
+    for seed in range(8):
+        model = network(seed)
+        memory = model.encode(*batch(LENGTHS[:6]))
+        outcome(model, memory, special, [random_processor(seed), random_processor(seed + 50)], ctc_weight=0.1)
+    assert sum(result is not None for result in results) >= 6
+
+
+# --------------------------------------------------------------- CTC's output, and what the decoder chooses
+
+# CTC's output in each state, _ for a blank; where it is wrong, the decoder's token comes second.
 CHANGES = {
     "nothing": "5 _ 6 _ 7 _ 8 _ 6 _ 5 _",
     "another": "5 _ 6 _ 7/8 _ 5 _ 6 _ 5 _",
@@ -88,42 +135,49 @@ CHANGES = {
 PASSES = dict(zip(CHANGES, (1, 2, 2, 2, 3, 1, 2), strict=True))
 
 
-def heard(*changes):
-    """CTC's log-probabilities with their lengths, and what is decoded."""
+def ctc_output(*changes):
+    """CTC's log-probabilities with their lengths, and the decoder's tokens."""
     states = [[state.split("/") for state in change.replace("_", "0").split()] for change in changes]
     logits = torch.zeros(len(states), max(map(len, states)), VOCABULARY)
     for row, line in enumerate(states):
-        for place, (best, *second) in enumerate(line):
-            logits[row, place, [int(s) for s in second]] = 5.0
-            logits[row, place, int(best)] = 7.0
-    token_log_probs = [[int(state[-1]) for state in line] for line in states]
-    texts = [tuple(t for t, _ in itertools.groupby(line) if t != PAD) for line in token_log_probs]
-    return logits.log_softmax(-1), [len(line) for line in states], texts
+        for position, (best, *second) in enumerate(line):
+            logits[row, position, [int(s) for s in second]] = 5.0
+            logits[row, position, int(best)] = 7.0
+    decoded = [merged([int(state[-1]) for state in line]) for line in states]
+    return logits.log_softmax(-1), [len(line) for line in states], decoded
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("weight", [0.0, 0.05])
-def test_a_pass_for_each_correction(change, weight, monkeypatch):
-    monkeypatch.setattr("asr.decoding.speculative.PASS_ON_CPU", 10**6)
-    ctc, lengths, (text,) = heard(CHANGES[change])
-    model = Scripted(text, ctc=ctc)
-    (found,) = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=weight))
-    assert (found.tokens, found.finish_reason) == (text, FinishReason.end)
-    assert found.log_prob == pytest.approx((len(text) + 1) * HALF)
+def test_one_pass_for_each_correction(change, weight, cheap_positions):
+    ctc, lengths, (tokens,) = ctc_output(CHANGES[change])
+    model = ScriptedWithCTC(tokens, ctc=ctc)
+    ((found,),) = greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=weight))
+    assert (found.tokens, found.finish_reason) == (tokens, FinishReason.end)
+    assert found.log_prob == pytest.approx((len(tokens) + 1) * HALF)
     assert len(model.held) == PASSES[change]
 
 
-def test_each_row_goes_at_its_own_pace_and_leaves_when_it_is_done(monkeypatch):
-    monkeypatch.setattr("asr.decoding.speculative.PASS_ON_CPU", 10**6)
-    ctc, lengths, texts = heard(*CHANGES.values())
-    model = Scripted(*texts, ctc=ctc)
-    found = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.05))
-    assert [h.tokens for h in found] == texts
+def test_each_row_advances_by_its_own_count_and_leaves_when_it_is_finished(cheap_positions):
+    ctc, lengths, expected = ctc_output(*CHANGES.values())
+    model = ScriptedWithCTC(*expected, ctc=ctc)
+    found = greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=0.05))
+    assert [h.tokens for (h,) in found] == expected
     assert model.held == [7, 5, 1]
 
 
+def test_the_maximum_length_inside_a_pass_ends_the_hypothesis(cheap_positions):
+    """The pass also decides the tokens after the maximum length and EOS, which must not count."""
+    ctc, lengths, (tokens,) = ctc_output("5 _ 6 _ 7 _ 8 _")
+    model = ScriptedWithCTC(tokens, ctc=ctc)
+    (found,) = outcome(model, model.memory(*lengths), ctc_weight=0.0, max_tokens=2)
+    assert (found.tokens, found.finish_reason) == ((5, 6), FinishReason.length)
+    assert found.log_prob == pytest.approx(2 * HALF)
+    assert model.held == [1] * (1 + 3)  # one pass with the draft, three steps without
+
+
 def test_where_the_rest_of_the_draft_begins():
-    for change, token_log_probs, place in [
+    for change, tokens, position in [
         ("5 _ 6 _ 7 _ 8 _", (5, 6), 2),
         ("5 _ 6/8 _ 7 _", (5, 8), 2),
         ("5 _ 6 _/5 7 _", (5, 6, 5), 2),
@@ -132,85 +186,84 @@ def test_where_the_rest_of_the_draft_begins():
         ("5 _ 6 _ 7 _/5 _", (5, 6, 7, 5), 3),
         ("5 5 6/8 6 6 _ 7 _", (5, 8), 1),  # then the 6 is decoded again
     ]:
-        ctc, lengths, _ = heard(change)
+        ctc, lengths, _ = ctc_output(change)
         rows, lengths = torch.tensor([0]), torch.tensor(lengths)
-        scorer = CTCPrefixScorer(ctc, lengths)
-        for token in token_log_probs:
+        scorer = CTCPrefixScorer(ctc, lengths, SPECIAL)
+        for token in tokens:
             scorer.advance(torch.tensor([token]))
-        found = _Draft(ctc, lengths).place(rows, scorer.spoken(), torch.tensor(token_log_probs[-1:]))
-        assert found.tolist() == [place], change
+        draft = Draft(ctc, lengths, SPECIAL)
+        assert draft.align(rows, scorer.exact_paths(), torch.tensor(tokens[-1:])).tolist() == [position]
 
 
-def test_choices_after_a_wrong_one_change_the_rest_of_the_draft():
-    """The first choice that differs is at place 1. Of the others one is of another token, one leaves a token
-    out, one puts one in where CTC is sure of its own, one is EOS and one is improbable: these two change
-    nothing. The row of the utterance in between is not there any more."""
-    paths = "5 _ 6 _ 7 _ 8 _ 6 _ 5 _"
-    ctc, lengths, _ = heard(*[paths] * 6)
-    draft = _Draft(ctc, torch.tensor(lengths))
-    draft._sure[:] = torch.tensor([0.6, 0.6, 0.9, 0.9, 0.6, 0.6]).unsqueeze(1)
+def test_choices_after_a_mismatch_revise_the_rest_of_the_draft():
+    """The first mismatch is at position 1. The choice at position 3 replaces a token (row 0), deletes one
+    (row 1), inserts one because CTC is confident of its own (row 2), is EOS (row 4), or is improbable
+    (row 5). The last two change nothing. Row 3 is not in the batch any more."""
+    ctc, lengths, _ = ctc_output(*["5 _ 6 _ 7 _ 8 _ 6 _ 5 _"] * 6)
+    draft = Draft(ctc, torch.tensor(lengths), SPECIAL)
+    draft._probabilities[:] = torch.tensor([0.6, 0.6, 0.9, 0.9, 0.6, 0.6]).unsqueeze(1)
     rows = torch.tensor([0, 1, 2, 4, 5])
-    heard_ = torch.zeros(5, dtype=torch.long)
-    proposed = draft.ahead(rows, heard_, 7)
-    chosen, token_log_probs = proposed.clone(), torch.full_like(proposed, 0.9, dtype=torch.float).log()
+    positions = torch.zeros(5, dtype=torch.long)
+    proposed = draft.next_tokens(rows, positions, 7)
+    chosen, log_probs = proposed.clone(), torch.full_like(proposed, 0.9, dtype=torch.float).log()
     chosen[:, 1] = 8
     for row, choice in enumerate((5, 6, 5, EOS, 5)):
         chosen[row, 3] = choice
-    token_log_probs[4, 3] = math.log(0.3)
-    draft.amend(rows, heard_, torch.ones(5, 1, dtype=torch.long), proposed, chosen, token_log_probs)
-    plain = [5, 6, 7, 8, 6, 5]
-    changed = [[5, 6, 7, 5, 6, 5], [5, 6, 7, 6, 5], [5, 6, 7, 5, 8, 6, 5], plain, plain, plain]
-    texts = [t[:n] for t, n in zip(draft.tokens.tolist(), draft.lengths.tolist(), strict=True)]
-    assert texts == changed
+    log_probs[4, 3] = math.log(0.3)
+    draft.revise(rows, positions, torch.ones(5, 1, dtype=torch.long), proposed, chosen, log_probs)
+    original = [5, 6, 7, 8, 6, 5]
+    revised = [[5, 6, 7, 5, 6, 5], [5, 6, 7, 6, 5], [5, 6, 7, 5, 8, 6, 5], original, original, original]
+    tokens = [t[:n] for t, n in zip(draft.tokens.tolist(), draft.lengths.tolist(), strict=True)]
+    assert tokens == revised
     assert all(set(t[n:]) <= {EOS} for t, n in zip(draft.tokens.tolist(), draft.lengths, strict=True))
-    # What was changed begins where what it stands for began.
-    scorer = CTCPrefixScorer(ctc, torch.tensor(lengths))
-    for place, token in enumerate((5, 6, 7), 1):
-        scorer.advance(torch.full((6,), token))
-        assert draft.place(torch.arange(6), scorer.spoken(), torch.full((6,), token)).tolist() == [place] * 6
-    scorer.advance(torch.full((6,), 8))
-    places = draft.place(torch.arange(6), scorer.spoken(), torch.full((6,), 8)).tolist()
-    assert places == [4, 3, 5, 4, 4, 4]
+    # A revised token begins in the state of the token that it replaces.
+    scorer = CTCPrefixScorer(ctc, torch.tensor(lengths), SPECIAL)
+    for position, token in enumerate((5, 6, 7), 1):
+        last = torch.full((6,), token)
+        scorer.advance(last)
+        assert draft.align(torch.arange(6), scorer.exact_paths(), last).tolist() == [position] * 6
+    last = torch.full((6,), 8)
+    scorer.advance(last)
+    assert draft.align(torch.arange(6), scorer.exact_paths(), last).tolist() == [4, 3, 5, 4, 4, 4]
 
 
-class Certain(Scripted):
-    """Says its script whatever it is given."""
+class Certain(ScriptedWithCTC):
+    """Predicts its script for any input."""
 
     def forward_cached(self, tokens, state, starts):
         self.held.append(len(state.rows))
         log_probs = torch.full((*tokens.shape, VOCABULARY), math.log(0.5 / (VOCABULARY - 1)))
         for row, (index, start) in enumerate(zip(state.rows.tolist(), starts.tolist(), strict=True)):
-            for place in range(tokens.size(1)):
-                log_probs[row, place, (*self.scripts[index], *[EOS] * 99)[start + place]] = HALF
+            for position in range(tokens.size(1)):
+                log_probs[row, position, (*self.scripts[index], *[EOS] * 99)[start + position]] = HALF
         return log_probs
 
 
-def test_with_a_decoder_that_knows_better_there_are_fewer_passes(monkeypatch):
-    monkeypatch.setattr("asr.decoding.speculative.PASS_ON_CPU", 10**6)
-    monkeypatch.setattr("asr.decoding.speculative.SURE", 1.0)
-    ctc, lengths, (text,) = heard("5 _ 6/8 _ 7 _ 8/5 _ 6 _ 5/7 _ 8 _")
-    for likely, passes in ((0.6, 4), (0.4, 2)):
-        monkeypatch.setattr("asr.decoding.speculative.LIKELY", likely)
-        model = Certain(text, ctc=ctc)
-        (found,) = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.0))
-        assert (found.tokens, len(model.held)) == (text, passes)
+def test_a_decoder_that_is_right_after_a_mismatch_saves_passes(cheap_positions, monkeypatch):
+    monkeypatch.setattr("asr.decoding.draft.CONFIDENT", 1.0)
+    ctc, lengths, (tokens,) = ctc_output("5 _ 6/8 _ 7 _ 8/5 _ 6 _ 5/7 _ 8 _")
+    for probability, passes in ((0.6, 4), (0.4, 2)):
+        monkeypatch.setattr("asr.decoding.draft.MIN_REVISION_PROB", probability)
+        model = Certain(tokens, ctc=ctc)
+        ((found,),) = greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=0.0))
+        assert (found.tokens, len(model.held)) == (tokens, passes)
 
 
-def test_what_the_head_says_of_padding_is_no_draft():
-    ctc, _, _ = heard("5 _ 6 6 6 6", "_ 7 7 7 7 7")  # of which 3 states and 1 are there
+def test_ctc_output_in_the_padding_is_no_draft():
+    ctc, _, _ = ctc_output("5 _ 6 6 6 6", "_ 7 7 7 7 7")  # of which 3 states and 1 are valid
     lengths = torch.tensor([3, 1])
-    draft, scorer = _Draft(ctc, lengths), CTCPrefixScorer(ctc, lengths)
+    draft, scorer = Draft(ctc, lengths, SPECIAL), CTCPrefixScorer(ctc, lengths, SPECIAL)
     assert draft.tokens.tolist() == [[5, 6], [EOS, EOS]]
-    for token, places in ((5, [1, 0]), (6, [2, 0]), (7, [2, 0])):
-        token_log_probs = torch.tensor([token, token])
-        scorer.advance(token_log_probs)
-        assert draft.place(torch.arange(2), scorer.spoken(), token_log_probs).tolist() == places
+    for token, positions in ((5, [1, 0]), (6, [2, 0]), (7, [2, 0])):
+        last = torch.tensor([token, token])
+        scorer.advance(last)
+        assert draft.align(torch.arange(2), scorer.exact_paths(), last).tolist() == positions
 
 
 def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch):
-    """Two tokens that are equally probable but for a rounding that differs from pass to pass."""
-    ctc, lengths, _ = heard("5 _ 6 _ 7")
-    model = Scripted((5, 6, 7), ctc=ctc)
+    """Two tokens are equally probable, except for a rounding that differs from pass to pass."""
+    ctc, lengths, _ = ctc_output("5 _ 6 _ 7")
+    model = ScriptedWithCTC((5, 6, 7), ctc=ctc)
     original, passes = model.forward_cached, []
 
     def forward_cached(tokens, state, starts):
@@ -220,80 +273,118 @@ def test_a_choice_that_rounding_could_change_is_left_to_step_by_step(monkeypatch
         return log_probs
 
     model.forward_cached = forward_cached
-    memory = model.memory(*lengths)
-    assert greedy(model, memory, DecodingOptions(ctc_weight=0.0))[0].tokens[:2] == (5, 8)
+    memory, options = model.memory(*lengths), DecodingOptions(ctc_weight=0.0)
+    assert greedy(model, memory, SPECIAL, options)[0][0].tokens[:2] == (5, 8)
     assert passes[0] > 1 and set(passes[1:]) == {1}
-    monkeypatch.setattr("asr.decoding.hypotheses.NEAR", 0.0)
-    assert greedy(model, memory, DecodingOptions(ctc_weight=0.0))[0].tokens == (5, 6, 7)
+    monkeypatch.setattr("asr.decoding.hypotheses.TIE_TOLERANCE", 0.0)
+    assert greedy(model, memory, SPECIAL, options)[0][0].tokens == (5, 6, 7)
 
 
-def test_a_draft_whose_scores_are_not_to_be_trusted_is_left_to_step_by_step(monkeypatch):
-    ctc, lengths, (text,) = heard("5 _ 6 _ 7")
-    original = PrefixesAlong.__init__
+def test_a_candidate_that_rounding_could_exchange_is_left_to_step_by_step(cheap_positions):
+    """The last candidate that CTC scores and the first that it does not score are equally probable."""
+    ctc, lengths, _ = ctc_output("5 _ 7")
+    model = ScriptedWithCTC((5, 7), ctc=ctc)
+    original, passes = model.forward_cached, []
 
-    def underflow(self, scorer, tokens):
-        original(self, scorer, tokens)
+    def forward_cached(tokens, state, starts):
+        log_probs = original(tokens, state, starts)
+        log_probs[..., 6] = log_probs[..., 5] - (1e-6 if tokens.size(1) == 1 else -1e-6)
+        passes.append(tokens.size(1))
+        return log_probs
+
+    model.forward_cached = forward_cached
+    greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=0.05, candidates=1))
+    assert passes[0] > 1 and passes[1] == 1
+
+
+def test_a_draft_whose_scores_underflow_is_left_to_step_by_step(monkeypatch):
+    ctc, lengths, (tokens,) = ctc_output("5 _ 6 _ 7")
+    original = CTCDraftScorer.__init__
+
+    def underflow(self, scorer, draft):
+        original(self, scorer, draft)
         self.underflow[:] = True
 
-    monkeypatch.setattr(PrefixesAlong, "__init__", underflow)
-    for weight, passes in ((0.05, 1 + 4), (0.0, 1)):  # without CTC's scores there is nothing to distrust
-        model = Scripted(text, ctc=ctc)
-        found = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=weight))
-        assert (found[0].tokens, len(model.held)) == (text, passes)
+    monkeypatch.setattr(CTCDraftScorer, "__init__", underflow)
+    for weight, passes in ((0.05, 1 + 4), (0.0, 1)):  # attention alone does not use CTC's scores
+        model = ScriptedWithCTC(tokens, ctc=ctc)
+        ((found,),) = greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=weight))
+        assert (found.tokens, len(model.held)) == (tokens, passes)
 
 
-def test_a_draft_that_is_hardly_ever_right_is_given_up(monkeypatch):
-    monkeypatch.setattr("asr.decoding.speculative.CHECK", 1.4)
-    ctc, lengths, _ = heard(*[" _ ".join("5678" * 5)] * 60)
-    model = Scripted(*[ENDLESS[:20]] * 60, ctc=ctc)
-    found = greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.0))
-    assert [h.tokens for h in found] == [ENDLESS[:20]] * 60
+def test_a_draft_that_is_mostly_wrong_is_given_up(monkeypatch):
+    monkeypatch.setattr("asr.decoding.speculative.MIN_GAIN", 1.4)
+    ctc, lengths, _ = ctc_output(*[" _ ".join("5678" * 5)] * 60)
+    options = DecodingOptions(ctc_weight=0.0, max_tokens=20)
+    model = ScriptedWithCTC(*[ENDLESS[:20]] * 60, ctc=ctc)
+    found = greedy(model, model.memory(*lengths), SPECIAL, options)
+    assert [h.tokens for (h,) in found] == [ENDLESS[:20]] * 60
     assert len(model.held) == 1 + 21
-    model = Scripted(*[ENDLESS[:20]] * 60, ctc=(0.3 * ctc).log_softmax(-1))
-    greedy(model, model.memory(*lengths), DecodingOptions(ctc_weight=0.0))
-    assert len(model.held) == 21  # CTC itself is not sure: it is not even tried
+    model = ScriptedWithCTC(*[ENDLESS[:20]] * 60, ctc=(0.3 * ctc).log_softmax(-1))
+    greedy(model, model.memory(*lengths), SPECIAL, options)
+    assert len(model.held) == 21  # CTC is not confident: the draft is not even tried
 
 
-def test_the_guard_against_circles_stops_it_where_it_stops_step_by_step():
-    round_and_round = (5, 6, 7) * 40
-    ctc, lengths, _ = heard(*(" _ ".join(map(str, text)) for text in (round_and_round, ENDLESS[:50])))
-    model = Scripted(round_and_round, ENDLESS, ctc=ctc)
+def test_the_repetition_guard_stops_where_it_stops_step_by_step():
+    repetition = (5, 6, 7) * 40
+    ctc, lengths, _ = ctc_output(*(" _ ".join(map(str, tokens)) for tokens in (repetition, ENDLESS[:50])))
+    model = ScriptedWithCTC(repetition, ENDLESS, ctc=ctc)
     model.decode = lambda tokens, memory: torch.zeros(*tokens.shape, VOCABULARY)
     found = outcome(model, model.memory(*lengths), ctc_weight=0.0)
     assert [h.finish_reason for h in found] == [FinishReason.repetition, FinishReason.length]
     assert len(found[0].tokens) < 32
 
 
-def test_alone_in_a_batch_and_with_more_padding_it_is_the_same():
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(special):
     model = network(3)
     with torch.no_grad():
         model.ctc_head.weight *= 4
     options = DecodingOptions()
-    alone = [greedy(model, model.encode(*batch([length])), options)[0].tokens for length in LENGTHS]
+    alone = [greedy(model, model.encode(*batch([n])), special, options)[0][0].tokens for n in LENGTHS]
     for padding in (0, 77):
-        together = greedy(model, model.encode(*batch(LENGTHS, padding)), options)
-        assert [h.tokens for h in together] == alone
+        together = greedy(model, model.encode(*batch(LENGTHS, padding)), special, options)
+        assert [h.tokens for (h,) in together] == alone
 
 
 @given(st.integers(1, 40), st.integers(0, 300), st.integers(0, 300))
 def test_the_number_of_positions_checked_costs_least(rows, right, wrong):
-    trust = _Trust(96, 0.9)
-    trust.learn(right + wrong, wrong)
+    draft_length = DraftLength(96, 0.9)
+    draft_length.learn(right + wrong, wrong)
     share = (right + 9) / (right + wrong + 10)
-    costs = [(96 + rows * n) / sum(share**i for i in range(n)) for n in range(1, WIDEST + 1)]
-    width, gain = trust.width(rows)
-    assert costs[width - 1] == pytest.approx(min(costs))
+    costs = [(96 + rows * n) / sum(share**i for i in range(n)) for n in range(1, MAX_LENGTH + 1)]
+    length, gain = draft_length.best(rows)
+    assert costs[length - 1] == pytest.approx(min(costs))
     assert gain == pytest.approx((96 + rows) / min(costs))
 
 
-@given(st.lists(st.lists(st.sampled_from([PAD, 5, 6]), min_size=1, max_size=12), min_size=1, max_size=4))
-def test_what_ctc_paths_say(rows):
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["blank 0", "blank 8"])
+@given(st.data())
+def test_the_tokens_of_ctc_paths(special, data):
+    blank = special.blank
+    line = st.lists(st.sampled_from([blank, 5, 6]), min_size=1, max_size=12)
+    rows = data.draw(st.lists(line, min_size=1, max_size=4))
     size = max(map(len, rows))
     padded = torch.tensor([[*row, *[5] * (size - len(row))] for row in rows])
-    texts, begun = collapse(padded, torch.tensor([len(row) for row in rows]))
-    for row, text, counts in zip(rows, texts.tolist(), begun.tolist(), strict=True):
-        expected = [t for i, t in enumerate(row) if t != PAD and (i == 0 or row[i - 1] != t)]
-        assert text == expected + [EOS] * (len(text) - len(expected))
-        assert (
-            counts[len(row)] == len(expected) and counts[0] == 0 and math.isclose(counts[-1], len(expected))
-        )
+    tokens, begun = collapse_paths(padded, torch.tensor([len(row) for row in rows]), special)
+    for row, sequence, counts in zip(rows, tokens.tolist(), begun.tolist(), strict=True):
+        expected = [t for t, _ in itertools.groupby(row) if t != blank]
+        assert sequence == expected + [special.eos] * (len(sequence) - len(expected))
+        assert counts[0] == 0 and counts[-1] == counts[len(row)] == len(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
+def test_on_a_gpu_it_is_the_same(special):
+    model = network(3).double()
+    features, lengths = batch()
+    memory = model.encode(features.double(), lengths)
+    expected = {
+        options: [h.tokens for (h,) in greedy(model, memory, special, options)]
+        for options in (DecodingOptions(), DecodingOptions(draft=False), DecodingOptions(ctc_weight=0.0))
+    }
+    model.cuda()
+    memory = model.encode(features.double().cuda(), lengths.cuda())
+    for options, tokens in expected.items():
+        assert [h.tokens for (h,) in greedy(model, memory, special, options)] == tokens

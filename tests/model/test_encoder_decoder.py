@@ -8,10 +8,9 @@ from helpers import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.config import TrainConfig
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import HasCTC, Memory, ShowsAttention
-from asr.tokenizers import BOS, EOS
+from asr.tokenizers import BOS, EOS, CharacterTokenizer
 from asr.training.losses import joint_loss
 
 MELS, VOCABULARY = 12, 9
@@ -249,7 +248,8 @@ def test_cross_attention_shows_what_decode_did(norm, monkeypatch):
 def test_gradients_of_the_joint_loss_reach_every_parameter(norm, dropout):
     model = network(norm=norm, dropout=dropout).train()
     texts = torch.tensor([[5, 6, 4, 8], [7, 5, 0, 0]])
-    loss = joint_loss(model, *batch([40, 30]), texts, torch.tensor([4, 2]), TrainConfig())
+    special = CharacterTokenizer(tuple("abcde")).special
+    loss = joint_loss(model, model.encode(*batch([40, 30])), texts, torch.tensor([4, 2]), special, 0.3, 0.1)
     loss.total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -258,9 +258,9 @@ def test_gradients_of_the_joint_loss_reach_every_parameter(norm, dropout):
 
 def test_without_ctc_weight_the_ctc_head_learns_nothing():
     model = network().train()
-    loss = joint_loss(
-        model, *batch([40]), torch.tensor([[5, 6]]), torch.tensor([2]), TrainConfig(ctc_weight=0.0)
-    )
+    special = CharacterTokenizer(tuple("abcde")).special
+    texts, lengths = torch.tensor([[5, 6]]), torch.tensor([2])
+    loss = joint_loss(model, model.encode(*batch([40])), texts, lengths, special, ctc_weight=0.0)
     loss.total.backward()
     unreached = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert unreached == ["ctc_head.weight", "ctc_head.bias"]

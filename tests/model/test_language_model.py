@@ -5,7 +5,7 @@ import torch
 
 from asr.datasets.text import padded
 from asr.model.language_model import LanguageModel
-from asr.tokenizers import BOS
+from asr.tokenizers import BOS, SpecialTokens
 
 V = 11
 
@@ -25,7 +25,7 @@ def tokens():
     """Texts of several lengths, from BOS on: (5, 14)."""
     generator = torch.Generator().manual_seed(1)
     texts = [torch.randint(4, V, (length,), generator=generator).tolist() for length in (12, 3, 0, 7, 1)]
-    return padded(texts)
+    return padded(texts, SpecialTokens((BOS,), 2, 0, 0, (), V))
 
 
 @torch.no_grad()

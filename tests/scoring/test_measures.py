@@ -127,6 +127,7 @@ def test_confusions_are_counted_and_ordered():
         ("{ 天气 / 天氣 } 好 (的) 人", "天氣好人", "chars", Counts(hits=5)),
         ("{ 天气 / 天氣 } 好 (的) 人", "天气好的您", "chars", Counts(hits=4, substitutions=1)),
         ("{ 天气 / 天氣 } very 好", "天氣 vary 好", "mixed", Counts(hits=3, substitutions=1)),
+        ("{ good / fine } morning 好", "fine morning 好", "mixed", Counts(hits=3)),
         # A space counts between words of other scripts, whichever alternative is chosen.
         ("{ @ / a b } cd", "cd", "chars", Counts(hits=2)),
         ("{ @ / a b } cd", "a b cd", "chars", Counts(hits=6)),
@@ -157,6 +158,7 @@ def test_mapping_takes_the_longest_key_and_whole_words():
         word_mapper({"...": "dots"}, basic)
     result = score(["{ uh / @ } so"], ["so"], costs="nist", mapping={"uh": ""})
     assert result.tokens == Counts(hits=1)
+    assert score(["a b"], ["c d"], mapping={"a": "c", "d": "b"}).words == Counts(hits=2)
 
 
 def test_marks_of_alternatives_do_not_decide_the_unit():

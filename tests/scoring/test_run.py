@@ -80,7 +80,7 @@ def test_options_that_do_not_apply_are_refused(files, options, message):
 
 def test_segments_of_an_stm_that_are_not_to_be_scored(tmp_path):
     ref, hyp = tmp_path / "r.stm", tmp_path / "h.ctm"
-    ref.write_text("f A x 0 1 yes\nf A x 1 2 IGNORE_TIME_SEGMENT_IN_SCORING\n")
+    ref.write_text("f A x 0 1 yes\nf A x 1 2 ignore_time_segment_in_scoring\n")
     hyp.write_text("f A 0.1 0.2 yes\nf A 1.1 0.2 noise\n")
     report = run(ref, hyp, Options(json=True))
     assert json.loads(report.text)["tokens"]["hits"] == 1
@@ -176,6 +176,14 @@ def test_block_of_the_bootstrap(files, block, message):
     assert f"(bootstrap over {message}, " in text
     compared = run(*files[:2], Options(against=files[2], block=block, json=True)).text
     assert json.loads(compared)["comparison"]["difference"]["blocks"] == int(message[0])
+
+
+def test_one_speaker_is_not_a_block(files):
+    ref = files[0]
+    ref.write_text(re.sub(r'"speaker": "s."', '"speaker": "s"', ref.read_text()))
+    assert "(bootstrap over 6 utterances, " in run(*files[:2], Options(intervals=True)).text
+    with pytest.raises(AsrError, match="1 utterances or blocks are too few"):
+        run(*files[:2], Options(intervals=True, block="speaker"))
 
 
 def test_blocks_that_do_not_exist(files):

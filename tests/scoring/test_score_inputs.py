@@ -232,3 +232,25 @@ def test_gzip_is_read_and_recognized(tmp_path, format):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(AsrError, match="damaged gzip"):
         read(path)
+
+
+def test_compressed_stm_and_ctm_and_the_option_named_for_other_hypotheses(tmp_path):
+    (tmp_path / "r.stm.gz").write_bytes(gzip.compress(STM.encode()))
+    (tmp_path / "h.ctm.gz").write_bytes(gzip.compress(b"f A 0 1 the\n"))
+    assert read_pair(tmp_path / "r.stm.gz", tmp_path / "h.ctm.gz")[1].texts["f-A-ann-0.0-2.0"] == "the"
+    (tmp_path / "h.txt").write_text("the cat\n")
+    with pytest.raises(AsrError, match="use --hyp-format lines"):
+        read_pair(tmp_path / "r.stm.gz", tmp_path / "h.txt")
+
+
+def test_times_are_decimal_fractions(tmp_path):
+    # 0.7 + 0.2 / 2 is 0.7999999999999999 in binary: the midpoint is the end of the first segment, not before.
+    stm = "f A x 0 0.8 a\nf A y 0.8 2 b\n"
+    assert list(timed(tmp_path, "f A 0.7 0.2 b\n", stm)[1].texts.values()) == ["", "b"]
+
+
+def test_hypotheses_with_line_numbers_as_ids_match_lines(tmp_path):
+    (tmp_path / "r.txt").write_text("the cat\nsat\n")
+    (tmp_path / "h.trn").write_text("sat (2)\n")
+    refs, hyps = read_pair(tmp_path / "r.txt", tmp_path / "h.trn", "lines", "trn")
+    assert (refs.texts["2"], hyps.texts) == ("sat", {"2": "sat"})

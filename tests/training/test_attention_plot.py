@@ -1,29 +1,29 @@
-"""Pictures of attention: what is drawn where, in whatever script, and which utterance is chosen."""
+"""Plots of the cross-attention: which weights are shown where, and which utterance is chosen."""
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from asr.config import Config
+from asr.datasets.batching import Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import read_manifest
 from asr.model_folder import load_model
-from asr.training import attention_plot
-from asr.training.attention_plot import LEFT, TOP, choose_utterance, draw, draw_attention
+from asr.training.attention_plot import attention_of, choose_utterance, draw, plot_attention
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+ONE = [Example((0,), (0.0, 0.0), 1.0, (0, 0, 0))]
 
 
 def loader(utterances, bundle):
-    return Loader(Corpus.of(utterances), bundle.tokenizer, bundle.config, train=False)
+    config = bundle.config
+    return Loader(Corpus.of(utterances), bundle.tokenizer, config.features.sample_rate, config.data)
 
 
 @pytest.fixture(scope="module")
@@ -31,92 +31,44 @@ def digits():
     return load_model(None, "cpu")
 
 
-def brightness(image, layers):
-    """The panels of an image, as the sum of their colours: (layers, height, width)."""
-    height = image.shape[0] - TOP - attention_plot.BOTTOM
-    width = (image.shape[1] - LEFT - attention_plot.RIGHT) // layers - attention_plot.GAP
-    panels = [
-        image[TOP : TOP + height, LEFT + i * (width + attention_plot.GAP) :][:, :width] for i in range(layers)
-    ]
-    return np.stack(panels).astype(int).sum(-1)
+def test_a_panel_shows_the_weights_of_a_layer_on_axes_of_tokens_and_seconds():
+    pytest.importorskip("matplotlib")
+    weights = torch.rand(3, 4, 8)
+    figure = draw(weights, ["a", "$", "_", "EOS"], 0.32, "id: a$ \u673a")
+    *panels, colors = figure.axes
+    assert len(panels) == 3 and colors.get_ylabel() == "attention weight"
+    for panel, layer in zip(panels, weights, strict=True):
+        (image,) = panel.get_images()
+        assert np.allclose(image.get_array(), layer)
+        assert tuple(image.get_extent()) == (0, 0.32, 3.5, -0.5) and image.norm(0.25) == pytest.approx(0.5)
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a", "$", "_", "EOS"]
+    figure.canvas.draw()  # a dollar sign is no formula
 
 
-def test_a_weight_is_drawn_where_its_character_and_its_second_are():
-    weights = torch.zeros(3, 4, 8)
-    for layer, row, state in ((0, 0, 0), (1, 2, 5), (2, 3, 7)):
-        weights[layer, row, state] = 1.0
-    panels = brightness(draw(weights, ["a", "b", "c", "end"], 0.32, "id: abc"), 3)
-    _, height, width = panels.shape
-    for panel, (row, state) in zip(panels, ((0, 0), (2, 5), (3, 7)), strict=True):
-        y, x = (panel == panel.max()).nonzero()
-        assert row / 4 <= y.min() / height and (y.max() + 1) / height <= (row + 1) / 4
-        assert (
-            abs(x.min() / width - state / 8) < 1 / width
-            and abs((x.max() + 1) / width - (state + 1) / 8) < 0.02
-        )
-        dark = np.delete(panel.reshape(4, height // 4, width), row, axis=0)
-        assert (dark == dark[0, 0, 0]).all()
-
-
-def test_brighter_is_more_and_the_scale_is_the_same_in_all_pictures():
-    found = [
-        brightness(draw(torch.full((1, 2, 3), w), ["a", "end"], 1.0, ""), 1)[0, 3, 3]
-        for w in (0, 0.1, 0.5, 1)
-    ]
-    assert found == sorted(set(found))
-    alone = brightness(draw(torch.full((1, 2, 3), 0.1), ["a", "end"], 1.0, ""), 1)[0, 3, 3]
-    beside = torch.full((1, 2, 3), 0.1)
-    beside[0, 1] = 1.0
-    assert brightness(draw(beside, ["a", "end"], 1.0, ""), 1)[0, 3, 3] == alone
-
-
-@settings(max_examples=25)
-@given(
-    st.integers(1, 7), st.text(st.characters(exclude_categories=["Cs"]), max_size=130), st.floats(0.02, 60.0)
-)
-def test_whatever_is_said_there_is_a_picture(layers, text, seconds):
-    states = max(1, round(seconds * 25))
-    weights = torch.rand(layers, len(text) + 1, states).softmax(-1)
-    image = draw(weights, [*text, "end"], seconds, f"id: {text}")
-    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-    assert image.shape[1] < 2000 and image.shape[0] < 2200
-    assert (image[:, -2:] == 255).all()  # nothing runs over the right edge
-
-
-def test_a_character_that_no_font_has_shows_its_code_point(monkeypatch):
-    monkeypatch.setattr(attention_plot, "FONTS", ())
-    attention_plot._fonts.cache_clear()
-    attention_plot._font_of.cache_clear()
-    try:
-        assert [text for _, text in attention_plot._runs("a机é")] == ["a", "U+673A", "U+00E9"]
-    finally:
-        attention_plot._fonts.cache_clear()
-        attention_plot._font_of.cache_clear()
-
-
-def test_the_shipped_model_listens_along_a_diagonal(digits):
-    """In the plot, not in the weights: the brightest second of each row moves on from row to row."""
-    batch = loader(read_manifest(SAMPLES)[:1], digits).load(choose_plan())
-    image = draw_attention(digits, batch)
-    panels = brightness(image, digits.config.model.decoder_layers)
+def test_the_shipped_model_attends_along_a_diagonal(digits):
+    batch = loader(read_manifest(SAMPLES)[:1], digits).load(ONE)
+    weights, labels, seconds, title = attention_of(digits, batch)
     rows = len(batch.texts[0]) + 1
-    best = 0.0
-    for panel in panels:
-        middle = panel[(np.arange(rows) * 2 + 1) * panel.shape[0] // (2 * rows)]  # (rows, width)
-        best = max(best, np.corrcoef(np.arange(rows), middle.argmax(1))[0, 1])
-    assert best > 0.9
+    assert weights.shape[1] == len(labels) == rows and labels[-1] == "EOS"
+    assert seconds == pytest.approx(batch.amount) and title.endswith(batch.texts[0])
+    places = weights.argmax(-1)  # (n_layers, rows)
+    assert max(np.corrcoef(np.arange(rows), layer)[0, 1] for layer in places.numpy()) > 0.9
 
 
-def choose_plan():
-    return [attention_plot.Example((0,), (0.0, 0.0), 1.0, (0, 0, 0))]
+def test_there_is_no_plot_without_cross_attention_or_without_matplotlib(digits, monkeypatch):
+    source = loader(read_manifest(SAMPLES)[:1], digits)
+    pytest.importorskip("matplotlib")
+    assert plot_attention(digits, source) is not None
+    assert plot_attention(replace(digits, network=torch.nn.Linear(1, 1)), source) is None
+    original = builtins.__import__
 
+    def without_matplotlib(name, *given, **named):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return original(name, *given, **named)
 
-def test_a_model_that_cannot_show_its_attention_has_no_picture(digits):
-    class Other(torch.nn.Module):
-        pass
-
-    batch = loader(read_manifest(SAMPLES)[:1], digits).load(choose_plan())
-    assert draw_attention(replace(digits, network=Other()), batch) is None
+    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    assert plot_attention(digits, source) is None
 
 
 def test_the_utterance_is_the_readable_one_nearest_the_median(digits, tmp_path):
@@ -130,9 +82,8 @@ def test_the_utterance_is_the_readable_one_nearest_the_median(digits, tmp_path):
     assert choose_utterance(loader([broken], digits)) is None
 
 
-def test_no_dropout_in_the_picture(tiny_model):
+def test_there_is_no_dropout_in_the_plot(tiny_model):
     bundle = load_model(tiny_model, "cpu")
-    assert Config().model.dropout > 0
-    batch = loader(read_manifest(SAMPLES)[:1], bundle).load(choose_plan())
+    batch = loader(read_manifest(SAMPLES)[:1], bundle).load(ONE)
     bundle.network.train()
-    assert np.array_equal(draw_attention(bundle, batch), draw_attention(bundle, batch))
+    assert torch.equal(attention_of(bundle, batch)[0], attention_of(bundle, batch)[0])

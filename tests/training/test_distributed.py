@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
         json.loads((checkpoints.newest(tmp_path / run) / "trainer.json").read_text())
         for run in ("one", "two")
     ]
-    for key in ("step", "epoch", "position"):
+    for key in ("step", "position"):
         assert progress[0][key] == progress[1][key]
     assert [e["loss"] for e in progress[1]["history"]] == pytest.approx(
         [e["loss"] for e in progress[0]["history"]], rel=1e-4
@@ -99,11 +100,7 @@ def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
     config = experiment(tmp_path, accumulate=1, steps=2000, validate_every=500, checkpoint_every=500)
     run = tmp_path / "run"
     process = subprocess.Popen(command(2, config, run), env=os.environ | {"OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 300  # a machine may be busy with something else
-    while not list(run.glob("tensorboard/events*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(2)
+    wait_for_steps(run, process)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.wait(timeout=60)
@@ -112,3 +109,54 @@ def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
     assert stopped is not None
     step = json.loads((stopped / "trainer.json").read_text())["step"]
     assert 0 < step < 2000
+
+
+def test_when_a_process_dies_the_other_one_ends_with_one_line(tmp_path):
+    """Killed by hand, without torchrun, which would end the other process itself."""
+    config = experiment(
+        tmp_path, accumulate=1, steps=100_000, validate_every=100_000, checkpoint_every=100_000
+    )
+    run = tmp_path / "run"
+    shared = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "LOCAL_RANK": "0",
+    }
+    processes = [
+        subprocess.Popen(
+            command(1, config, run),
+            env=os.environ | shared | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    wait_for_steps(run, processes[0])
+    processes[1].kill()
+    _, said = processes[0].communicate(timeout=60)
+    processes[1].communicate()
+    assert processes[0].returncode == 1, said
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if "asr: error:" in line]
+    assert len(errors) == 1 and "another process of this training has ended" in errors[0]
+
+
+def test_a_mistake_is_reported_by_one_process_alone(tmp_path):
+    config = experiment(tmp_path, accumulate=1)
+    done = call(2, config, tmp_path / "none", "--resume")
+    assert done.returncode != 0 and done.stderr.count("nothing to resume") == 1, done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for_steps(run: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300  # a machine may be busy with something else
+    while not list(run.glob("tensorboard/events*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(2)

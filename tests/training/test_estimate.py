@@ -15,7 +15,7 @@ from asr.errors import AsrError
 from asr.model.kernels import Linear, attention
 from asr.training.distributed import Ranks
 from asr.training.estimate import count_flops, dry_run, estimate
-from asr.training.setup import set_up
+from asr.training.recognition import RecognitionTask
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 
@@ -46,14 +46,14 @@ def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> 
             "train": {"steps": 12},
         }
     )
-    setup = set_up(config, lambda line: None)
-    before = {name: p.clone() for name, p in setup.bundle.network.named_parameters()}
-    lines = list(estimate(setup, Ranks(0, 1, torch.device("cpu"))))
+    task = RecognitionTask(config, lambda line: None)
+    before = {name: p.clone() for name, p in task.bundle.network.named_parameters()}
+    lines = list(estimate(task, config, Ranks(0, 1, torch.device("cpu"))))
     said = "\n".join(lines)
     assert len(lines) == 7
-    assert f"weights: {setup.bundle.parameters():,} (encoder " in said
+    assert f"weights: {task.bundle.parameters():,} (front_end " in said
 
-    plan = EpochPlan(setup.train.corpus, config.data, config.augment, 0, epoch=0)
+    plan = EpochPlan(task.loader.corpus, config.data, config.augment, 0, epoch=0)
     padded = sum(len(plan[i]) * max(plan.seconds[e.parts[0]] for e in plan[i]) for i in range(len(plan)))
     share = 1 - plan.seconds.sum() / padded
     steps = -(-len(plan) // 2)
@@ -64,7 +64,7 @@ def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> 
     assert re.search(r"operations: \d+\.\d+ GFLOP per second of audio", said)
     assert re.search(r"speed: \d+\.\d s of audio/s on cpu", said)
     assert re.search(r"time: \d+ min \d+ s an epoch, \d+ min \d+ s in all", said)
-    for name, parameter in setup.bundle.network.named_parameters():
+    for name, parameter in task.bundle.network.named_parameters():
         assert torch.equal(parameter, before[name]), name
         assert parameter.grad is None
 
@@ -78,7 +78,9 @@ def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_pa
     said = capsys.readouterr().out
     assert "10 examples" in said and "in 4 batches" in said and "4 steps" in said
     assert "40 steps: 10.0 epochs" in said
-    assert re.search(r"weights: [\d,]+ \(encoder [\d,]+, decoder [\d,]+, CTC head [\d,]+\)", said)
+    assert re.search(
+        r"weights: [\d,]+ \(front_end [\d,]+, encoder [\d,]+, decoder [\d,]+, ctc_head [\d,]+\)", said
+    )
     assert re.search(r"operations: \d+\.\d\d GFLOP per second of audio", said)
     assert "heaviest batch: 3 utterances" in said and "fits" in said
     assert re.search(r"time: \d+ min \d+ s an epoch", said)

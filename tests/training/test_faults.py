@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,12 @@ from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.model_folder import load_model, load_tensors
-from asr.training import checkpoints, loop, validate
-from asr.training.checkpoints import Progress, newest, prune_checkpoints
+from asr.training import checkpoints, loop, recognition
+from asr.training.checkpoints import damage_of, newest, prune_checkpoints
 from asr.training.loop import train
 from asr.training.monitor import Monitor
+from asr.training.recognition import RecognitionTask
+from asr.training.train_state import TrainState
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
@@ -112,27 +115,18 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
 def test_the_best_model_is_in_the_run_folder_although_there_was_no_room_at_first(tmp_path, monkeypatch):
     """Validation 6 is the best, and its model cannot be written; its checkpoint can. The average is worse."""
     disk, rates = Disk(monkeypatch), iter([0.9, 0.3, 0.8, 0.7, 0.95])
-    original_save = checkpoints.save_checkpoint
+    original_save, original_validate = checkpoints.save_checkpoint, RecognitionTask.validate
 
-    def found(*_):
-        scores = replace(real(*_))
-        rate = next(rates)
+    def validate(*given):
+        found, rate = original_validate(*given), next(rates)
         disk.full = rate == 0.3
-        return Fixed(scores.loss, scores.score, scores.bad, rate)
-
-    class Fixed(validate.Validation):
-        def __init__(self, loss, score, bad, rate):
-            super().__init__(loss, score, bad)
-            object.__setattr__(self, "rate", rate)
-
-        cer = wer = property(lambda self: self.rate)
+        return replace(found, scores=found.scores | {"cer": rate, "wer": rate})
 
     def save(*given):
         disk.full = False
         original_save(*given)
 
-    real = loop.validate
-    monkeypatch.setattr(loop, "validate", found)
+    monkeypatch.setattr(RecognitionTask, "validate", validate)
     monkeypatch.setattr(loop, "save_checkpoint", save)
     run = tmp_path / "run"
     assert train(settings(), run, device="cpu") == 0
@@ -150,7 +144,7 @@ def test_a_disk_that_stays_full_ends_the_training_and_keeps_what_there_was(tmp_p
         with pytest.raises(AsrError, match="No space left on device"):
             train(config, run, device="cpu")
     assert newest(run).name == "step-00000002"
-    assert train(config, run, resume=True, device="cpu") == 0
+    assert train(config, run, resume="always", device="cpu") == 0
 
 
 # ---------------------------------------------------------------------------- recordings that vanish or break
@@ -201,7 +195,7 @@ def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, co
     write_manifest(tmp_path / "m.jsonl", corpus)
     after_step(monkeypatch, lambda number: [u.audio.unlink(missing_ok=True) for u in corpus])
     config = settings(SAMPLES, {"dev": [tmp_path / "m.jsonl"]})
-    with pytest.raises(AsrError, match=r"data\.dev: not one recording can be read; the first: "):
+    with pytest.raises(AsrError, match=r"data\.dev: no recording can be read; the first: "):
         train(config, tmp_path / "run", device="cpu")
 
 
@@ -211,7 +205,7 @@ def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, co
 def test_a_signal_in_mid_validation_saves_and_leaves_at_once(tmp_path, monkeypatch, alone):
     decoded = 0
     with monkeypatch.context() as patch:
-        original = validate.build_decoder
+        original = recognition.build_decoder
 
         def build_decoder(*given):
             decode = original(*given)
@@ -225,11 +219,11 @@ def test_a_signal_in_mid_validation_saves_and_leaves_at_once(tmp_path, monkeypat
 
             return decode_and_signal
 
-        patch.setattr(validate, "build_decoder", build_decoder)
+        patch.setattr(recognition, "build_decoder", build_decoder)
         assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
     assert decoded == 1  # of several batches
     assert newest(tmp_path / "run").name == "step-00000003"
-    assert train(settings(), tmp_path / "run", resume=True, device="cpu") == 0
+    assert train(settings(), tmp_path / "run", resume="always", device="cpu") == 0
     assert_ended_as(alone, tmp_path / "run")
 
 
@@ -243,7 +237,7 @@ def test_a_signal_while_the_average_is_scored(tmp_path, monkeypatch, alone):
 
         patch.setattr(loop, "average_weights", average_weights)
         assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGTERM
-    assert train(settings(), tmp_path / "run", resume=True, device="cpu") == 0
+    assert train(settings(), tmp_path / "run", resume="always", device="cpu") == 0
     assert_ended_as(alone, tmp_path / "run")
 
 
@@ -260,7 +254,7 @@ def test_whatever_a_dead_process_left_is_gone_after_resuming(tmp_path, monkeypat
     shutil.copytree(newest(run), run / "checkpoints" / "step-00000004")
     (run / "checkpoints" / "step-00000002").mkdir()
     (run / "checkpoints" / "step-00000002" / "trainer.json").write_text("{}")
-    assert train(settings(), run, resume=True, device="cpu") == 0
+    assert train(settings(), run, resume="always", device="cpu") == 0
     assert_ended_as(alone, run)
     names = [sorted(path.name for path in (where / "checkpoints").iterdir()) for where in (alone, run)]
     assert names[0] == names[1]
@@ -268,7 +262,7 @@ def test_whatever_a_dead_process_left_is_gone_after_resuming(tmp_path, monkeypat
 
 def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch):
     """Dying anywhere in the deletion leaves no folder that looks like a checkpoint and is none."""
-    folders = [tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2)]
+    folders = [tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2, 3)]
     for folder in folders:
         folder.mkdir(parents=True)
         for name in ("config.json", "model.safetensors", "optimizer.safetensors", "trainer.json"):
@@ -281,13 +275,47 @@ def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "unlink", unlink)
-        prune_checkpoints(tmp_path, Progress(step=2), keep=1)
+        prune_checkpoints(tmp_path, TrainState(step=3), keep=1)
     assert [
         path for path in (tmp_path / "checkpoints").glob("step-*") if len(list(path.iterdir())) != 4
     ] == []
-    assert newest(tmp_path) == folders[1]
-    prune_checkpoints(tmp_path, Progress(step=2), keep=1)
-    assert list((tmp_path / "checkpoints").iterdir()) == [folders[1]]
+    assert newest(tmp_path) == folders[2]
+    prune_checkpoints(tmp_path, TrainState(step=3), keep=1)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == folders[1:]
+
+
+def test_a_lost_terminal_saves_and_leaves_and_nohup_is_respected(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        after_step(patch, lambda number: number == 5 and os.kill(os.getpid(), signal.SIGHUP))
+        assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGHUP
+        assert newest(tmp_path / "run").name == "step-00000005"
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            assert train(settings(), tmp_path / "nohup", device="cpu") == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("ending", ["finished", "stopped", "failed"])
+def test_a_closed_pipe_of_the_log_changes_neither_the_run_nor_its_exit_status(tmp_path, ending):
+    """As in `asr train ... 2>&1 | head -1`. The reader goes after the first line."""
+    config = tmp_path / "config.json"
+    settings(steps=4 if ending == "finished" else 5000, max_skipped=0).save(config)
+    options = ["--run", tmp_path / "run", "--device", "cpu"]
+    options += ["optim.lr=1e6", "optim.warmup_steps=0", "optim.ema=null"] if ending == "failed" else []
+    command = [sys.executable, ROOT / "cli.py", "train", config, *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process.stderr.readline()
+    process.stderr.close()
+    if ending == "stopped":
+        while newest(tmp_path / "run") is None:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+    expected = {"finished": 0, "stopped": 128 + signal.SIGTERM, "failed": 1}
+    assert process.wait(timeout=300) == expected[ending]
+    if ending != "failed":
+        assert newest(tmp_path / "run") is not None and damage_of(newest(tmp_path / "run")) is None
 
 
 @pytest.mark.slow

@@ -8,19 +8,22 @@ import os
 import random
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from asr.config import LanguageConfig
-from asr.datasets.text import Source, Text
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.model_folder import Bundle, load_language_model, load_model, load_tensors
-from asr.tokenizers import CharacterTokenizer, load_tokenizer
+from asr.model_folder import load_language_model, load_model, load_tensors
+from asr.run_folder import checkpoint_folder
+from asr.tokenizers import load_tokenizer
 from asr.training import checkpoints
-from asr.training.language import perplexity, train_language_model
-from asr.training.language_run import LanguageMonitor
+from asr.training.distributed import Ranks
+from asr.training.language_modeling import LanguageTask
+from asr.training.loop import train
+from asr.training.monitor import Monitor
 
 # A Markov chain: what follows each letter, "." being the end of a sentence.
 CHAIN = {
@@ -70,7 +73,7 @@ def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
         optim={"lr": 0.005, "accumulate": 1, "schedule": "cosine"},
         train={"steps": 150, "validate_every": 150, "checkpoint_every": 150},
     )
-    assert train_language_model(config, tmp_path / "run", device="cpu") == 0
+    assert train(config, tmp_path / "run", device="cpu") == 0
     found = float(load_language_model(tmp_path / "run", "cpu").metadata["dev_perplexity"])
 
     held_out = [line + "." for line in lines[1200:]]
@@ -86,17 +89,18 @@ def test_perplexity_comes_close_to_the_entropy_of_a_markov_chain(tmp_path):
     assert 0.995 * bound < found < 1.02 * bound < 0.8 * unigram
 
 
-def test_perplexity_counts_every_character_and_END_and_no_BEGIN(tmp_path):
-    """A network that gives EOS 1/2 and everything else an equal share, whatever came before."""
+def test_perplexity_counts_every_character_and_EOS_but_not_BOS(tmp_path):
+    """A network that predicts EOS with 1/2 and everything else equally, in every context."""
     (tmp_path / "some.txt").write_text("abc\na\n\ncb\n")
-    tokenizer = CharacterTokenizer.from_characters(["abc"])  # seven tokens
-    bundle = Bundle.build(settings(tmp_path), tokenizer)
+    data = {"hold_out": 0, "dev": [tmp_path / "some.txt"]}
+    task = LanguageTask(settings(tmp_path, data=data), tmp_path, lambda line: None)  # seven tokens
     with torch.no_grad():
-        bundle.network.out.weight.zero_()
-        bundle.network.out.bias.copy_(torch.tensor([1, 1, 6, 1, 1, 1, 1]).log())
-    text = Text([Source.open(tmp_path / "some.txt", tmp_path)], bundle.config.data)
+        task.bundle.network.decoder.out.weight.zero_()
+        task.bundle.network.decoder.out.bias.copy_(torch.tensor([1, 1, 6, 1, 1, 1, 1]).log())
     expected = (2**3 * 12**6) ** (1 / 9)  # three sentences, six characters
-    assert perplexity(bundle, text) == pytest.approx(expected, rel=1e-6)
+    found = task.validate(Ranks(0, 1, torch.device("cpu")))
+    assert found.scores["perplexity"] == pytest.approx(expected, rel=1e-6)
+    assert found.scores["loss"] == pytest.approx(math.log(expected), rel=1e-6)
 
 
 def weights(folder):
@@ -104,32 +108,31 @@ def weights(folder):
 
 
 def newest(run):
-    (folder,) = (run / "checkpoints").glob("step-*")
-    return folder
+    return checkpoints.newest(run)
 
 
 def interrupt_at(monkeypatch, wanted, number):
     """Send this process a signal in the middle of a step."""
-    original = LanguageMonitor.step
+    original = Monitor.step
 
     def step(self, step):
         original(self, step)
         if step.number == wanted:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(LanguageMonitor, "step", step)
+    monkeypatch.setattr(Monitor, "step", step)
 
 
 @pytest.mark.parametrize("stop", [1, 7])
 def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch, stop):
     config = settings(tmp_path)
-    assert train_language_model(config, tmp_path / "alone", device="cpu") == 0
+    assert train(config, tmp_path / "alone", device="cpu") == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, stop, signal.SIGTERM)
-        assert train_language_model(config, tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
+        assert train(config, tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
     assert newest(tmp_path / "stopped").name == f"step-{stop:08d}"
     torch.rand(3)  # the state of the global generator must not matter
-    assert train_language_model(config, tmp_path / "stopped", resume=True, device="cpu") == 0
+    assert train(config, tmp_path / "stopped", resume="always", device="cpu") == 0
     for part in ("", "checkpoints/step-00000012"):
         alone, stopped = weights(tmp_path / "alone" / part), weights(tmp_path / "stopped" / part)
         assert alone.keys() == stopped.keys()
@@ -138,14 +141,14 @@ def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch
 
 def test_ctrl_c_saves_a_model_folder_and_leaves(tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 3, signal.SIGINT)
-    assert train_language_model(settings(tmp_path), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
+    assert train(settings(tmp_path), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
     assert newest(tmp_path / "run").name == "step-00000003"
     bundle = load_language_model(newest(tmp_path / "run"), "cpu")
     assert bundle.tokenizer.characters == ("a", "b", "c") and not bundle.network.training
 
 
-def test_a_run_is_a_model_folder_with_one_checkpoint_and_curves(tmp_path):
-    train_language_model(settings(tmp_path), tmp_path / "run", device="cpu")
+def test_a_run_is_a_model_folder_with_checkpoints_and_curves(tmp_path):
+    train(settings(tmp_path), tmp_path / "run", device="cpu")
     assert newest(tmp_path / "run").name == "step-00000012"
     for folder in (tmp_path / "run", newest(tmp_path / "run")):
         assert load_language_model(folder, "cpu").parameters() > 0
@@ -155,26 +158,51 @@ def test_a_run_is_a_model_folder_with_one_checkpoint_and_curves(tmp_path):
 
 def test_the_run_folder_holds_the_best_model_and_not_the_last(tmp_path, monkeypatch):
     found = iter([3.0, 2.0, 2.5])
-    monkeypatch.setattr("asr.training.language.perplexity", lambda *_: next(found))
-    train_language_model(settings(tmp_path), tmp_path / "run", device="cpu")
+    original = LanguageTask.validate
+
+    def validate(*given):
+        return replace(original(*given), scores={"loss": 1.0, "perplexity": next(found)})
+
+    monkeypatch.setattr(LanguageTask, "validate", validate)
+    train(settings(tmp_path), tmp_path / "run", device="cpu")
     metadata = load_language_model(tmp_path / "run", "cpu").metadata
     assert (metadata["step"], metadata["dev_perplexity"]) == ("10", "2.0")
+
+
+def test_the_model_is_the_moving_average_of_the_weights(tmp_path, monkeypatch):
+    config = settings(tmp_path, optim={"ema": 0.9})
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7, signal.SIGTERM)
+        assert train(config, tmp_path / "run", device="cpu") == 128 + signal.SIGTERM
+    live = load_tensors(newest(tmp_path / "run") / "optimizer.safetensors")[0]
+    averaged = weights(newest(tmp_path / "run"))
+    name = "decoder.out.weight"
+    assert not torch.equal(live[f"{name}/live"], averaged[f"network.{name}"])
+    assert train(config, tmp_path / "run", resume="always", device="cpu") == 0
+    assert train(config, tmp_path / "alone", device="cpu") == 0
+    resumed, alone = (weights(tmp_path / run) for run in ("run", "alone"))
+    assert all(torch.equal(resumed[key], alone[key]) for key in alone)
+    # The average was validated, so it is also the model of the run folder.
+    step = int(load_language_model(tmp_path / "run", "cpu").metadata["step"])
+    assert all(
+        torch.equal(resumed[key], weights(checkpoint_folder(tmp_path / "run", step))[key]) for key in resumed
+    )
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
     run, config = tmp_path / "run", settings(tmp_path)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 4, signal.SIGTERM)
-        train_language_model(config, run, device="cpu")
+        train(config, run, device="cpu")
 
     def die(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoints, "save_tensors", die)
-        train_language_model(config, run, resume=True, device="cpu")
+        train(config, run, resume="always", device="cpu")
     assert newest(run).name == "step-00000004"
-    assert train_language_model(config, run, resume=True, device="cpu") == 0
+    assert train(config, run, resume="always", device="cpu") == 0
 
 
 def test_accumulated_batches_equal_one_large_batch(tmp_path):
@@ -189,7 +217,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
             optim=optim | {"accumulate": count},
             **common,
         )
-        train_language_model(config, tmp_path / name, device="cpu")
+        train(config, tmp_path / name, device="cpu")
     # The first moments are a tenth of the gradients, which the weights are not compared by: where a gradient
     # is nothing but rounding errors, AdamW makes a whole step of it.
     many, one = (
@@ -204,7 +232,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
 
 def refusal(config, run, **options):
     with pytest.raises(AsrError) as caught:
-        train_language_model(config, run, device="cpu", **options)
+        train(config, run, device="cpu", **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -223,7 +251,7 @@ def test_text_that_cannot_be_used_is_refused_before_the_first_step(tmp_path):
     )
     assert "held-out text: no sentence left" in said(hold_out=0, dev=[tmp_path / "empty.txt"])
     assert "no held-out text" in said(hold_out=0)
-    assert "400 lines, of which hold_out 400 leaves none" in said(hold_out=400)
+    assert "400 lines, so hold_out 400 leaves none" in said(hold_out=400)
     assert "1 longer than data.max_characters" in said(text=[tmp_path / "long.txt"], hold_out=1)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -231,7 +259,7 @@ def test_text_that_cannot_be_used_is_refused_before_the_first_step(tmp_path):
 def test_the_characters_of_a_model_decide_what_is_read(tmp_path, tiny_model):
     (tmp_path / "text.txt").write_text("\n".join(["one two", "naïve", "three"] * 9))
     config = settings(tmp_path, data={"characters_of": tiny_model, "hold_out": 3})
-    assert train_language_model(config, tmp_path / "run", device="cpu") == 0
+    assert train(config, tmp_path / "run", device="cpu") == 0
     assert load_language_model(tmp_path / "run", "cpu").tokenizer == load_tokenizer(
         tiny_model / "tokenizer.json"
     )
@@ -241,28 +269,30 @@ def test_the_characters_of_a_model_decide_what_is_read(tmp_path, tiny_model):
 
 def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     config, run = settings(tmp_path, train={"steps": 2}), tmp_path / "run"
-    assert "nothing to resume" in refusal(config, run, resume=True)
+    assert "nothing to resume" in refusal(config, run, resume="always")
     with claimed(run):
         assert "another process is at work there" in refusal(config, run)
-    train_language_model(config, run, device="cpu")
+    train(config, run, device="cpu")
     assert "--resume" in refusal(config, run)
-    other = settings(tmp_path, train={"steps": 3})
-    assert "another configuration" in refusal(other, run, resume=True)
+    other = settings(tmp_path, model={"n_layers": 2})
+    assert "must keep: model.n_layers 1 (now 2)" in refusal(other, run, resume="always")
     (tmp_path / "text.txt").write_text("\n".join(chain_text(401, seed=3)))
-    assert "text is not what it was" in refusal(config, run, resume=True)
+    assert "the data have changed since this run began (then 350 sentences" in refusal(
+        config, run, resume="always"
+    )
 
-    with pytest.raises(AsrError, match=r"run: holds a language model; a recognizer is wanted"):
+    with pytest.raises(AsrError, match=r"run: holds a language model; a recognizer is needed"):
         load_model(run, "cpu")
-    with pytest.raises(AsrError, match=r"holds a recognizer; a language model is wanted"):
+    with pytest.raises(AsrError, match=r"holds a recognizer; a language model is needed"):
         load_language_model(tiny_model, "cpu")
     with pytest.raises(AsrError, match="no such model folder"):
         load_language_model(tmp_path / "nowhere", "cpu")
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(tmp_path):
+def test_ruined_weights_end_the_run_and_are_not_saved(tmp_path):
     said = refusal(
         settings(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}, train={"checkpoint_every": 1}),
         tmp_path / "run",
     )
-    assert "the loss is" in said and "lower optim.lr" in said
-    assert all(bool(t.isfinite().all()) for t in weights(newest(tmp_path / "run")).values())
+    assert "step 1: the weights are ruined, and are not saved; lower optim.lr" in said
+    assert newest(tmp_path / "run") is None

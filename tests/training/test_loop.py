@@ -69,7 +69,7 @@ def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch
         assert train(settings(), tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
     assert checkpoints.newest(tmp_path / "stopped").name == f"step-{stop:08d}"
     torch.rand(3)  # the state of the global generator must not matter
-    assert train(settings(), tmp_path / "stopped", resume=True, device="cpu") == 0
+    assert train(settings(), tmp_path / "stopped", resume="always", device="cpu") == 0
 
     alone, stopped = weights(tmp_path / "alone"), weights(tmp_path / "stopped")
     assert alone.keys() == stopped.keys()
@@ -96,8 +96,10 @@ def test_ctrl_c_saves_and_leaves(tmp_path, monkeypatch):
 def test_every_checkpoint_is_a_model_folder_and_old_ones_go(tmp_path):
     train(settings(), tmp_path / "run", device="cpu")
     folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    assert len(folders) <= 3  # the newest and the two best
-    assert [(f / "optimizer.safetensors").exists() for f in folders] == [False] * (len(folders) - 1) + [True]
+    assert len(folders) <= 4  # the newest two and the best two
+    assert [f.name for f in folders if (f / "optimizer.safetensors").exists()] == [
+        f.name for f in folders[-2:]
+    ]
     for folder in [*folders, tmp_path / "run"]:
         assert load_model(folder, "cpu").parameters() > 0
         assert float(load_model(folder, "cpu").metadata["longest_seconds"]) > 1
@@ -115,10 +117,10 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
         interrupt_at(patch, 4, signal.SIGTERM)
         train(settings(), run, device="cpu")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints, "_training_state", die)
-        train(settings(), run, resume=True, device="cpu")
+        patch.setattr(checkpoints, "training_tensors", die)
+        train(settings(), run, resume="always", device="cpu")
     assert checkpoints.newest(run).name == "step-00000004"
-    assert train(settings(), run, resume=True, device="cpu") == 0
+    assert train(settings(), run, resume="always", device="cpu") == 0
 
 
 def test_overfitting_eight_utterances_reaches_wer_0(tmp_path):
@@ -142,15 +144,9 @@ def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
         train(settings(steps=1), tmp_path / "run", device="cpu")
 
 
-def test_a_run_of_another_configuration_is_refused(tmp_path):
-    train(settings(steps=1), tmp_path / "run", device="cpu")
-    with pytest.raises(AsrError, match="another configuration"):
-        train(settings(steps=2), tmp_path / "run", resume=True, device="cpu")
-
-
 def test_resume_without_a_run_is_refused(tmp_path):
     with pytest.raises(AsrError, match="nothing to resume"):
-        train(settings(steps=1), tmp_path / "run", resume=True, device="cpu")
+        train(settings(steps=1), tmp_path / "run", resume="always", device="cpu")
 
 
 def test_what_cannot_be_trained_is_known_before_the_first_step(tmp_path):

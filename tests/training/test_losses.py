@@ -6,12 +6,17 @@ import pytest
 import torch
 from helpers import sections
 
-from asr.config import TrainConfig
 from asr.model.encoder_decoder import EncoderDecoder
-from asr.tokenizers import BOS, EOS
+from asr.tokenizers import SpecialTokens
 from asr.training.losses import joint_loss
 
-V = 9
+V, PAD, BOS, EOS = 9, 0, 1, 2
+SPECIAL = SpecialTokens((BOS,), EOS, PAD, PAD, (PAD, BOS), V)
+
+
+def loss(network, features, lengths, tokens, token_lengths, ctc_weight=0.3, smoothing=0.1, noise=0.0):
+    memory = network.encode(features, lengths)
+    return joint_loss(network, memory, tokens, token_lengths, SPECIAL, ctc_weight, smoothing, noise)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def batch() -> tuple[torch.Tensor, ...]:
 
 def test_attention_loss_is_smoothed_cross_entropy_of_what_follows(network, batch):
     features, lengths, tokens, token_lengths = batch
-    found = joint_loss(network, *batch, TrainConfig(ctc_weight=0.0, label_smoothing=0.1))
+    found = loss(network, *batch, 0.0)
     memory = network.encode(features, lengths)
     expected = 0.0
     for row in range(2):
@@ -50,9 +55,7 @@ def test_ctc_loss_sums_over_all_alignments(network):
     """Three encoder states, one token: of the 2^3 paths of blank and token, those that collapse to it."""
     torch.manual_seed(2)
     features, lengths = torch.randn(1, 12, 8), torch.tensor([12])
-    found = joint_loss(
-        network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), TrainConfig(ctc_weight=1.0)
-    )
+    found = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 1.0)
     probabilities = network.ctc(network.encode(features, lengths))[0].exp()  # (3, V)
     paths = [(5, 0, 0), (0, 5, 0), (0, 0, 5), (5, 5, 0), (0, 5, 5), (5, 5, 5)]
     total = sum(probabilities[0, a] * probabilities[1, b] * probabilities[2, c] for a, b, c in paths)
@@ -60,7 +63,7 @@ def test_ctc_loss_sums_over_all_alignments(network):
 
 
 def test_total_weighs_the_two(network, batch):
-    found = joint_loss(network, *batch, TrainConfig(ctc_weight=0.3))
+    found = loss(network, *batch)
     assert float(found.total) == pytest.approx(
         0.7 * float(found.attention) + 0.3 * float(found.ctc), rel=1e-5
     )
@@ -69,50 +72,62 @@ def test_total_weighs_the_two(network, batch):
 def test_text_longer_than_its_frames_gives_a_finite_loss_and_gradient(network):
     features, lengths = torch.randn(1, 8, 8), torch.tensor([8])  # 2 encoder states
     tokens = torch.tensor([[4, 4, 5, 6, 7]])
-    found = joint_loss(network, features, lengths, tokens, torch.tensor([5]), TrainConfig(ctc_weight=0.3))
+    found = loss(network, features, lengths, tokens, torch.tensor([5]))
     found.total.backward()
     assert torch.isfinite(found.total) and float(found.ctc) == 0
+    assert found.unalignable.tolist() == [True]
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
 def test_sum_over_rows_equals_the_batch(network, batch):
     """What makes accumulation equal the larger batch: losses are sums, divided by the tokens of the group."""
     features, lengths, tokens, token_lengths = batch
-    whole = joint_loss(network, *batch, TrainConfig())
+    whole = loss(network, *batch)
     parts = [
-        joint_loss(
-            network,
-            features[i : i + 1],
-            lengths[i : i + 1],
-            tokens[i : i + 1],
-            token_lengths[i : i + 1],
-            TrainConfig(),
-        )
+        loss(network, *(each[i : i + 1] for each in (features, lengths, tokens, token_lengths)))
         for i in range(2)
     ]
     assert float(sum(p.total for p in parts)) == pytest.approx(float(whole.total), rel=1e-5)
 
 
 def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
-    """With all given tokens drawn anew the first prediction, from BOS alone, keeps its loss."""
+    """With all input tokens replaced, the first prediction, from BOS alone, keeps its loss."""
     features, lengths = batch[0][:1], batch[1][:1]
     torch.manual_seed(3)
-    one = joint_loss(
-        network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), TrainConfig(ctc_weight=0.0)
-    )
-    same = joint_loss(
-        network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), TrainConfig(ctc_weight=0.0), 1.0
-    )
+    one = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 0.0)
+    same = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 0.0, noise=1.0)
     assert float(one.total) == float(same.total)  # the only other token there is, is the token itself
 
-    clean = joint_loss(network, *batch, TrainConfig())
-    noisy = joint_loss(network, *batch, TrainConfig(), 0.9)
+    clean = loss(network, *batch)
+    noisy = loss(network, *batch, noise=0.9)
     assert float(clean.attention) != float(noisy.attention) and float(clean.ctc) == float(noisy.ctc)
 
 
 def test_token_noise_on_silence_alone(network):
     nothing = torch.zeros(1, 0, dtype=torch.long)
-    found = joint_loss(
-        network, torch.randn(1, 40, 8), torch.tensor([40]), nothing, torch.tensor([0]), TrainConfig(), 0.5
-    )
+    found = loss(network, torch.randn(1, 40, 8), torch.tensor([40]), nothing, torch.tensor([0]), noise=0.5)
     assert torch.isfinite(found.total)
+
+
+def test_a_blank_is_needed_between_equal_tokens(network):
+    """16 frames give 4 encoder states: enough for four tokens, but not for three with two repetitions."""
+    features, lengths = torch.randn(3, 16, 8), torch.tensor([16, 16, 16])
+    tokens = torch.tensor([[4, 5, 4, 5], [4, 4, 4, 0], [4, 4, 5, 5]])
+    found = loss(network, features, lengths, tokens, torch.tensor([4, 3, 2]))
+    assert network.encode(features, lengths).lengths.tolist() == [4, 4, 4]
+    assert found.unalignable.tolist() == [False, True, False]
+
+
+def test_the_prompt_comes_first_and_is_never_predicted(network, batch):
+    """A prompt of three tokens, and padding that has the id of EOS, as in Whisper's vocabulary."""
+    features, lengths, tokens, token_lengths = batch
+    special = SpecialTokens((7, 1, 3), EOS, pad=EOS, blank=0, suppressed=(), vocabulary_size=V)
+    memory = network.encode(features, lengths)
+    found = joint_loss(network, memory, tokens, token_lengths, special, ctc_weight=0.0)
+    expected = 0.0
+    for row in range(2):
+        text = tokens[row, : token_lengths[row]].tolist()
+        one = memory.select(torch.tensor([row]))
+        log_probs = network.decode(torch.tensor([[7, 1, 3, *text]]), one).detach().log_softmax(-1)[0, 2:]
+        expected -= sum(float(log_probs[i, token]) for i, token in enumerate([*text, EOS]))
+    assert float(found.total) == pytest.approx(expected, rel=1e-5)

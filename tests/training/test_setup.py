@@ -9,7 +9,7 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.training.setup import set_up
+from asr.training.recognition import RecognitionTask
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 TEXTS = ["one two", "naïve", "three"]
@@ -23,12 +23,14 @@ def manifest(tmp_path):
     return tmp_path / "a.jsonl"
 
 
-def build(manifest, augment=None, **data):
+def build(manifest, augment=None, characters=None, **data):
     model = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [manifest], "dev": [manifest]} | data
     said = []
-    config = Config.model_validate({"model": model, "data": data, "augment": augment or {}})
-    return set_up(config, said.append), said
+    config = Config.model_validate(
+        {"model": model, "data": data, "augment": augment or {}, "tokenizer": {"characters": characters}}
+    )
+    return RecognitionTask(config, said.append), said
 
 
 def refused(manifest, *args, **settings):
@@ -38,20 +40,20 @@ def refused(manifest, *args, **settings):
     return str(caught.value)
 
 
-def characters(setup):
+def vocabulary(setup):
     return "".join(setup[0].bundle.tokenizer.characters)
 
 
 def test_the_vocabulary_is_that_of_the_texts_or_the_one_given(manifest):
-    assert characters(build(manifest)) == " aehnortvwï"
-    assert characters(build(manifest, characters="abc dehinortvwxnai\u0308ve\n")) == " abcdehinortvwxï"
+    assert vocabulary(build(manifest)) == " aehnortvwï"
+    assert vocabulary(build(manifest, characters="abc dehinortvwxnai\u0308ve\n")) == " abcdehinortvwxï"
 
 
 def test_a_vocabulary_smaller_than_the_text_needs_is_refused_with_file_and_line(manifest):
     message = refused(manifest, characters="abcdefghijklmnopqrstuvwxyz ")
     assert message.startswith(f"{manifest}, line 2: the text has 'ï', which the model does not know")
     small = build(manifest, characters="abcdefghijklmnopqrstuvwxyz ", unknown_characters="unk")
-    assert "ï" not in characters(small)
+    assert "ï" not in vocabulary(small)
 
 
 def test_dev_texts_are_checked_too(manifest, tmp_path):
@@ -63,7 +65,7 @@ def test_dev_texts_are_checked_too(manifest, tmp_path):
 
 def test_what_goes_between_joined_texts_is_in_the_vocabulary(manifest):
     joined = {"join": {"per_epoch": 2, "separator": "|"}}
-    assert "|" in characters(build(manifest, joined))
+    assert "|" in vocabulary(build(manifest, joined))
     assert refused(manifest, joined, characters="aehnortvwï ").startswith("augment.join.separator: the model")
 
 
@@ -76,5 +78,5 @@ def test_folders_of_noise_and_rooms_are_looked_into_first(manifest, tmp_path, wh
 def test_what_was_read_and_left_out_is_said(manifest):
     _, said = build(manifest, first=2)
     assert said[0].startswith("data.train: 2 utterances, 0.00 h from") and said[0].endswith(
-        "; left out: 1 beyond the first 2"
+        "; left out: 1 after the first 2"
     )

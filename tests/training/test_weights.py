@@ -54,7 +54,7 @@ def test_a_model_of_the_same_characters_is_taken_over_whole(tmp_path):
     old.save(tmp_path)
     (line,) = start_from(tmp_path, new)
     count = len(new.network.state_dict())
-    assert line.endswith(f"{count} of {count} tensors kept")
+    assert line.endswith(f"{count} of {count} tensors copied")
     for name, tensor in old.module.state_dict().items():
         assert torch.equal(tensor, new.module.state_dict()[name]), name
 
@@ -64,7 +64,7 @@ def test_rows_of_characters_go_where_the_characters_go(tmp_path):
     fresh = new.network.decoder.embed.weight.clone()
     old.save(tmp_path)
     lines = start_from(tmp_path, new)
-    assert any("new characters: 'c'" in line for line in lines)
+    assert any("new tokens: 'c'" in line for line in lines)
     for tensors in (
         (old.network.decoder.embed.weight, new.network.decoder.embed.weight),
         (old.network.decoder.out.bias, new.network.decoder.out.bias),
@@ -78,13 +78,13 @@ def test_rows_of_characters_go_where_the_characters_go(tmp_path):
     assert torch.equal(new.network.decoder.embed.weight[c], fresh[c])
 
 
-def test_what_does_not_fit_is_named_and_begins_anew(tmp_path):
+def test_what_does_not_fit_is_named_and_starts_at_random(tmp_path):
     bundle("abc", seed=1).save(tmp_path)
-    deeper = bundle("abc", seed=2, encoder_layers=3)
+    deeper = bundle("abc", seed=2, encoder={"n_layers": 3})
     lines = start_from(tmp_path, deeper)
-    assert any("begin anew" in line and "encoder.blocks.2" in line for line in lines)
-    with pytest.raises(AsrError, match="not one weight fits"):
-        start_from(tmp_path, bundle("xyz", d_model=8, d_ffn=8, conv_channels=2))
+    assert any("start at random" in line and "encoder.blocks.2" in line for line in lines)
+    with pytest.raises(AsrError, match="no weight fits"):
+        start_from(tmp_path, bundle("xyz", d_model=8, d_ffn=8, front_end={"channels": 2}))
 
 
 def test_frozen_weights_get_no_gradient_and_idle_patterns_are_refused():

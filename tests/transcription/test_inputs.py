@@ -1,7 +1,8 @@
-"""What the command line is given: files, folders, globs, manifests, and the names of the output files."""
+"""Arguments of the command line: files, folders, patterns, manifests, and the names of the output files."""
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,27 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
+def found_in(*arguments):
+    """The inputs of arguments that all name something."""
+    inputs, problems = find_inputs(arguments)
+    assert problems == []
+    return inputs
+
+
+def problem_of(*arguments):
+    """The message about the only argument that names nothing; the others are found."""
+    inputs, (problem,) = find_inputs(["b.wav", *arguments, "a.flac"])
+    assert [each.id for each in inputs] == ["b.wav", "a.flac"]
+    assert "\n" not in str(problem)
+    return str(problem)
+
+
 def ids(*arguments):
-    return [each.id for each in find_inputs(arguments)]
+    return [each.id for each in found_in(*arguments)]
 
 
 def test_a_file(tree):
-    (found,) = find_inputs(["deep/a.wav"])
+    (found,) = found_in("deep/a.wav")
     assert found == Input("deep/a.wav", Path("deep/a.wav"), Path("a"))
     assert (found.start, found.duration) == (0.0, None)
 
@@ -50,7 +66,7 @@ def test_any_ending_may_be_named(tree):
 
 
 def test_a_folder_is_searched_and_sorted(tree):
-    found = find_inputs(["deep"])
+    found = found_in("deep")
     assert [each.id for each in found] == ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]
     assert [each.name for each in found] == [Path("a"), Path("d.v2"), Path("er/c")]
     assert ids(".") == ["a.flac", "b.wav", "deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG", "x[1].wav"]
@@ -58,8 +74,7 @@ def test_a_folder_is_searched_and_sorted(tree):
 
 
 def test_a_folder_without_audio(tree):
-    with pytest.raises(AsrError, match=r"none: no audio in this folder .*\.wav"):
-        find_inputs(["b.wav", "none"])
+    assert re.match(r"none: no audio in this folder .*\.wav", problem_of("none"))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +95,27 @@ def test_patterns(tree, pattern, found):
 
 
 def test_a_pattern_without_a_match(tree):
-    with pytest.raises(AsrError, match=r"\*\.aiff: no file matches this pattern; check"):
-        find_inputs(["b.wav", "*.aiff"])
+    assert problem_of("*.aiff").startswith("*.aiff: no file matches this pattern; check")
+
+
+@pytest.mark.parametrize("argument", ["", " "])
+def test_an_empty_argument_is_not_the_current_folder(tree, argument):
+    assert problem_of(argument).startswith("an empty argument is not a path")
+
+
+def test_names_with_control_characters_are_escaped_in_messages(tree):
+    assert problem_of("no\nsuch\x1b[31m*").startswith("no\\nsuch\\x1b[31m*: no file matches")
+
+
+def test_standard_input(tree):
+    (found,) = found_in("-")
+    assert (found.id, found.name, found.path) == ("-", Path("stdin"), "")
+
+
+def test_data_in_memory(tree):
+    assert Input.of(b"RIFF").path == "" and Input.of(b"RIFF", id="x").id == "x"
+    with (tree / "b.wav").open("rb") as file:
+        assert Input.of(file).id == str(tree / "b.wav")
 
 
 def test_a_name_that_looks_like_a_pattern(tree):
@@ -91,8 +125,7 @@ def test_a_name_that_looks_like_a_pattern(tree):
 def test_what_is_missing_is_an_input(tree):
     long = "n" * 300 + ".wav"  # longer than a file system allows
     assert ids("missing.wav", "no/such.flac", long) == ["missing.wav", "no/such.flac", long]
-    with pytest.raises(AsrError, match="no file matches"):
-        find_inputs(["n" * 300 + "*"])
+    assert "no file matches" in problem_of("n" * 300 + "*")
 
 
 def test_names_that_are_not_utf_8(tree):
@@ -100,7 +133,7 @@ def test_names_that_are_not_utf_8(tree):
         Path(os.fsdecode(b"deep/er/caf\xe9.wav")).touch()
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    found = find_inputs(["deep/er"])
+    found = found_in("deep/er")
     assert [os.fsencode(each.id) for each in found] == [b"deep/er/c.OGG", b"deep/er/caf\xe9.wav"]
 
 
@@ -110,7 +143,7 @@ def test_a_manifest(tree):
         {"id": "u2", "audio": "/else/where.flac", "text": "x", "duration": 3},
     ]
     (tree / "deep/list.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert find_inputs(["deep/list.jsonl", "b.wav"]) == [
+    assert found_in("deep/list.jsonl", "b.wav") == [
         Input("u/1", Path("deep/b.wav"), Path("u_1"), 2.0, 1.5),
         Input("u2", Path("/else/where.flac"), Path("u2"), 0.0, 3.0),
         Input("b.wav", Path("b.wav"), Path("b")),
@@ -119,14 +152,24 @@ def test_a_manifest(tree):
 
 def test_a_manifest_with_a_broken_line(tree):
     (tree / "list.jsonl").write_text('{"id": "1", "audio": "b.wav", "text": "", "duration": 1}\n{"id": \n')
-    with pytest.raises(AsrError, match=r"list\.jsonl, line 2: not JSON"):
-        find_inputs(["b.wav", "list.jsonl"])
-    with pytest.raises(AsrError, match=r"none\.jsonl: cannot read the manifest"):
-        find_inputs(["none.jsonl"])
+    assert problem_of("list.jsonl").startswith("list.jsonl, line 2: not JSON")
+    assert problem_of("none.jsonl").startswith("none.jsonl: cannot read the manifest")
+
+
+def test_a_manifest_needs_only_audio(tree):
+    (tree / "list.jsonl").write_text(
+        '\ufeff{"audio": "b.wav"}\n{"audio_filepath": "a.flac"}\n', encoding="utf-8"
+    )
+    assert [(each.id, each.audio) for each in found_in("list.jsonl")] == [
+        ("b.wav", Path("b.wav")),
+        ("a.flac", Path("a.flac")),
+    ]
+    (tree / "empty.jsonl").touch()
+    assert "empty" in problem_of("empty.jsonl")
 
 
 def test_output_paths(tree):
-    inputs = find_inputs(["deep", "b.wav", "missing.wav"])
+    inputs = found_in("deep", "b.wav", "missing.wav")
     assert output_paths(inputs, Path("out"), "json") == [
         Path("out") / name for name in ("a.json", "d.v2.json", "er/c.json", "b.json", "missing.json")
     ]
@@ -136,17 +179,17 @@ def test_output_paths(tree):
 @pytest.mark.parametrize(
     ("arguments", "both"),
     [
-        (["a.flac", "deep/a.wav"], "out/a.txt: would hold both a.flac and deep/a.wav"),
-        (["deep", "b.wav", "deep/a.wav"], "out/a.txt: would hold both deep/a.wav and deep/a.wav"),
+        (["a.flac", "deep/a.wav"], "out/a.txt: both a.flac and deep/a.wav would be written to it"),
+        (["deep", "b.wav", "deep/a.wav"], "out/a.txt: both deep/a.wav and deep/a.wav would be written to it"),
     ],
 )
 def test_two_inputs_of_one_name(tree, arguments, both):
     with pytest.raises(AsrError) as caught:
-        output_paths(find_inputs(arguments), Path("out"), "txt")
+        output_paths(found_in(*arguments), Path("out"), "txt")
     assert str(caught.value).startswith(both)
 
 
 def test_the_same_name_in_different_folders(tree):
     (tree / "deep/er/a.wav").touch()
-    assert output_paths(find_inputs(["deep"]), Path("o"), "txt")[:2] == [Path("o/a.txt"), Path("o/d.v2.txt")]
-    assert Path("o/er/a.txt") in output_paths(find_inputs(["deep"]), Path("o"), "txt")
+    assert output_paths(found_in("deep"), Path("o"), "txt")[:2] == [Path("o/a.txt"), Path("o/d.v2.txt")]
+    assert Path("o/er/a.txt") in output_paths(found_in("deep"), Path("o"), "txt")

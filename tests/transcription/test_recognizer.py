@@ -3,20 +3,26 @@
 The model has random weights: what it hears in a sound is nonsense, but the nonsense of that sound alone.
 """
 
+import copy
+import io
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from asr.config import Config
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.errors import AsrError
 from asr.model_folder import Bundle
 from asr.tokenizers import CharacterTokenizer
-from asr.transcription import recognizer as module
+from asr.transcription import pieces as module
 from asr.transcription.inputs import Input
+from asr.transcription.pieces import PieceReader
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
 
@@ -112,8 +118,8 @@ def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LONG", 1.0)
     files = [write(tmp_path / f"{i}.wav", sound(i, 21)) for i in range(5)]
     recognizer, begun = Recognizer(bundle, batch_seconds=2.5), []
-    original = recognizer._read_long
-    monkeypatch.setattr(recognizer, "_read_long", lambda job: begun.append(job) or original(job))
+    original = PieceReader._read_long
+    monkeypatch.setattr(PieceReader, "_read_long", lambda self, job: begun.append(job) or original(self, job))
     results = recognizer.transcribe_all(files)
     assert next(results).id == files[0].id
     assert len(begun) == 2
@@ -132,7 +138,7 @@ def test_an_array_is_heard_as_its_file(recognizer, tmp_path):
         assert from_file.text
         same(from_file, from_array)
         same(from_file, recognizer.transcribe(np.stack([samples, samples], 1), sample_rate=rate))
-        assert (from_array.id, from_array.audio) == ("", "")
+        assert (from_array.id, from_array.audio) == ("array", "")
         assert from_file.audio == str(tmp_path / "a.wav")
         assert from_array.duration == from_file.duration == 1.5
 
@@ -152,8 +158,78 @@ def test_a_part_of_a_file(recognizer, tmp_path):
     samples = sound(4, 3.0)
     file = write(tmp_path / "a.wav", samples)
     (part,) = recognizer.transcribe_all([input_of(file.audio, start=1.0, duration=0.8)])
-    same(part, recognizer.transcribe(samples[RATE : RATE + round(0.8 * RATE)], RATE))
-    assert part.duration == 0.8 and part.text
+    alone = recognizer.transcribe(samples[RATE : RATE + round(0.8 * RATE)], RATE)
+    assert part.text == alone.text != "" and part.duration == 0.8
+    # Times are in seconds from the start of the file.
+    assert [(s.start, s.end) for s in part.segments] == [(s.start + 1, s.end + 1) for s in alone.segments]
+
+
+@pytest.mark.parametrize("kind", [bytes, io.BytesIO, "open file", torch.Tensor, list, Input])
+def test_other_sources(recognizer, tmp_path, kind):
+    """Bytes, open files, tensors and lists give the text of the file."""
+    samples = sound(4, 1.0)
+    file = write(tmp_path / "a.wav", samples)
+    expected, content = recognizer.transcribe(file.audio), (tmp_path / "a.wav").read_bytes()
+    assert expected.text
+    if kind is torch.Tensor:
+        same(recognizer.transcribe(torch.from_numpy(samples), RATE), expected)
+    elif kind is list:
+        for each in recognizer.transcribe([str(file.audio), content]):
+            same(each, expected)
+    elif kind == "open file":
+        with (tmp_path / "a.wav").open("rb") as opened:
+            same(recognizer.transcribe(opened), expected)
+    else:
+        same(recognizer.transcribe(file if kind is Input else kind(content)), expected)
+
+
+def test_options_for_one_call(recognizer, mixed, alone):
+    first = recognizer.transcribe(mixed[0], options=DecodingOptions(max_tokens=1))
+    assert all(len(segment.text) <= 1 for segment in first.segments)
+    same(recognizer.transcribe(mixed[0]), alone[0])
+
+
+def test_several_threads_at_once(recognizer, mixed, alone):
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(recognizer.transcribe, mixed), alone, strict=True):
+            same(found, expected)
+
+
+def test_a_small_batch_does_not_change_where_a_recording_is_cut(bundle, bursts):
+    """A setting of memory must not change the text."""
+    samples, _ = bursts
+    found = [Recognizer(bundle, batch_seconds=b).transcribe(samples, RATE) for b in (1.0, 120.0)]
+    same(*found)
+    assert any(segment.end - segment.start > 1.0 for segment in found[0].segments)
+
+
+@pytest.mark.parametrize("gain", [0.01, 0.1, 3.0])
+def test_the_level_does_not_change_the_text(recognizer, mixed, alone, gain):
+    samples, _ = soundfile.read(mixed[2].audio, dtype="float32")
+    assert recognizer.transcribe(samples * np.float32(gain), RATE).text == alone[2].text
+
+
+@pytest.mark.parametrize("value", ["abc", "-3", "nan"])
+def test_a_model_with_an_impossible_length_is_refused(bundle, value):
+    strange = replace(bundle, metadata=bundle.metadata | {"longest_seconds": value})
+    with pytest.raises(AsrError, match="longest_seconds"):
+        Recognizer(strange)
+
+
+def test_a_model_whose_output_is_not_finite_is_refused(bundle):
+    broken = copy.deepcopy(bundle)
+    broken.network.encoder.norm.weight.data[0] = torch.nan
+    with pytest.raises(AsrError, match="not finite"):
+        Recognizer(broken).transcribe(sound(0, 1.0), RATE)
+
+
+def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
+    recognizer, decoded = Recognizer(bundle, batch_seconds=3.0), []
+    original = recognizer._decode
+    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: decoded.append(batch) or original(batch, d))
+    results = recognizer.transcribe_all(mixed * 20)
+    next(results)
+    assert sum(len(piece.samples) for batch in decoded for piece in batch) < 8 * RATE
 
 
 # -------------------------------------------------------------------------------------------- long recordings
@@ -180,7 +256,7 @@ def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
     assert found.duration == pytest.approx(len(samples) / RATE)
     for segment, (begin, end) in zip(found.segments, places, strict=True):
         assert 0 <= segment.start < segment.end <= found.duration
-        assert segment.end - segment.start <= recognizer.longest == 2.0
+        assert segment.end - segment.start <= recognizer._reader.longest == 2.0
         assert segment.start <= begin and end <= segment.end
         excerpt = samples[round(segment.start * RATE) : round(segment.end * RATE)]
         assert recognizer.transcribe(excerpt, RATE).text == segment.text
@@ -204,7 +280,8 @@ def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
     bundle = Bundle.build(Config(), CharacterTokenizer.from_characters(["机器学习"])).eval()
     said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
-    recognizer = Recognizer(bundle, batch_seconds=4.0)
+    bundle.metadata["longest_seconds"] = "4"
+    recognizer = Recognizer(bundle)
     monkeypatch.setattr(recognizer, "decoder", lambda memory: [[said]] * len(memory.lengths))
     found = recognizer.transcribe(samples, RATE)
     assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
@@ -230,7 +307,7 @@ def test_an_hour_of_silence(recognizer, tmp_path):
 def test_silence_never_reaches_the_model(recognizer, monkeypatch):
     monkeypatch.setattr(recognizer, "_decode", None)
     noise = 1e-4 * np.random.default_rng(0).standard_normal(RATE * 600).astype(np.float32)  # -80 dB
-    assert recognizer.transcribe(noise, RATE) == Transcript("", "", "", 600.0, ())
+    assert recognizer.transcribe(noise, RATE) == Transcript("array", "", "", 600.0, ())
 
 
 # ------------------------------------------------------------------------------------------------- bad files

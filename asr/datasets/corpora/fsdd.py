@@ -50,10 +50,10 @@ def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
 
 
 def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) -> dict[str, list[Utterance]]:
-    """Digit strings of the test and dev recordings as OUT/audio/*.flac; gives test_strings and dev_strings.
+    """Digit strings of the test and dev recordings as OUT/audio/*.flac; returns test_strings and dev_strings.
 
     A string joins 3 to 10 recordings of one speaker with pauses of 0.1 to 0.5 s of noise at -70 dBFS. The
-    recordings are dealt like shuffled packs of cards, so that each is heard about equally often. `extra` of
+    recordings are dealt like shuffled packs of cards, so that all are used about equally often. `extra` of
     an utterance lists the ids of its `recordings`. Raises AsrError for audio that cannot be read.
     """
     strings: dict[str, list[Utterance]] = {}

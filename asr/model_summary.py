@@ -1,4 +1,4 @@
-"""What `asr info` says: versions, devices, and a model at a glance."""
+"""The output of `asr info`: versions, devices, and the properties of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asr.config import Config, Experiment, Section
 from asr.model_folder import PRETRAINED, load_bundle
 
 
-def describe(model: Path | None) -> str:
+def summary(model: Path | None) -> str:
     """Lines about this installation and a model folder (None: the model that ships)."""
     bundle = load_bundle(model or PRETRAINED, "cpu")
     sizes = _sizes(bundle.config)

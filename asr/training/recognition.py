@@ -1,0 +1,193 @@
+"""The task of training a recognizer: its data, model, objective and validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from asr.config import Config
+from asr.datasets.batching import EpochPlan
+from asr.datasets.corpus import Corpus, lacks
+from asr.datasets.loading import Batch, Loader
+from asr.datasets.settings import AugmentConfig
+from asr.decoding import DecodingOptions, build_decoder
+from asr.errors import AsrError
+from asr.kinds import TOKENIZERS
+from asr.model.interfaces import HasDecoder
+from asr.model_folder import Bundle
+from asr.scoring import score
+from asr.section import load_kind
+from asr.tokenizers import Tokenizer
+from asr.training.distributed import Ranks
+from asr.training.objective import RecognitionObjective
+from asr.training.tasks import Task, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STATISTICS_SECONDS = 1800.0  # half an hour of audio determines the mean and variance of features well enough
+
+
+@dataclass(frozen=True)
+class PlannedBatches:
+    """The batches of an epoch's plan, as the loader makes them."""
+
+    loader: Loader
+    plan: EpochPlan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def batches(self, places: Iterable[int]) -> Generator[Batch, None, None]:
+        """The batches at these places of the plan, in this order."""
+        return self.loader.batches(self.plan, places)
+
+
+class RecognitionTask(Task[Batch]):
+    """Speech recognition with the joint CTC/attention loss."""
+
+    pools = 1
+    unit = "s audio"
+    loss_names = ("loss", "attention_loss", "ctc_loss")
+
+    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+        """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the
+        features.
+
+        `say` gets lines about the data. Raises AsrError for empty or missing manifests, texts with characters
+        that the model lacks, folders of noise or rooms that cannot be used, and audio that cannot be read.
+        """
+        self.config = config.train
+        self._augment, self._data = config.augment, config.data
+        train, dev = Corpus.read(config.data, "train"), Corpus.read(config.data, "dev")
+        say(f"data.train: {train.summary()}")
+        say(f"data.dev: {dev.summary()}")
+        self.data = f"train: {train.fingerprint}; dev: {dev.fingerprint}"
+
+        tokenizer = _learn_tokenizer(config, train)
+        if config.data.unknown_characters == "refuse":
+            _refuse_unknown_characters(config.augment, tokenizer, train, dev)
+        torch.manual_seed(config.train.seed)
+        self.bundle = Bundle.build(config, tokenizer)
+        rate = config.features.sample_rate
+        self.loader = Loader(train, tokenizer, rate, config.data, config.augment)
+        self.dev_loader = Loader(dev, tokenizer, rate, config.data)
+        unchanged = AugmentConfig(specaugment=None)
+        self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, config.data, unchanged, seed=0, epoch=0))
+
+        plan = self.plan(epoch=0)
+        self.bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"
+        self._fit_features(plan)
+
+    def objective(self) -> RecognitionObjective:
+        """Features, SpecAugment, network and losses as one module."""
+        return RecognitionObjective(self.bundle, self.config, self._augment.specaugment)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The batches of an epoch."""
+        return EpochPlan(self.loader.corpus, self._data, self._augment, self.config.seed, epoch)
+
+    def pool(self, epoch: int, number: int) -> PlannedBatches:
+        """All batches of an epoch."""
+        return PlannedBatches(self.loader, self.plan(epoch))
+
+    def heaviest_batch(self, epoch: int) -> tuple[Batch, str]:
+        """The first batch of the plan: it has the most padded seconds."""
+        batch = self.loader.load(self.plan(epoch)[0])
+        seconds = batch.waveforms.numel() / self.loader.sample_rate
+        return batch, f"{len(batch.ids)} utterances, {seconds:.0f} s padded"
+
+    @torch.inference_mode()
+    def validate(self, ranks: Ranks, stop: Callable[[], bool] = bool) -> Validation | None:
+        """Decode the dev set greedily, or by CTC without a decoder, and score it.
+
+        The batches are divided among the processes. The model is left in evaluation mode.
+        Raises AsrError when no recording can be read.
+        """
+        bundle, objective = self.bundle.eval(), self.objective().eval()
+        fastest = "greedy" if isinstance(bundle.network, HasDecoder) else "ctc"
+        decode = build_decoder(bundle, DecodingOptions(decoder=fastest))
+        loss, n_targets, stopped = 0.0, 0, False
+        texts: dict[str, tuple[str, str]] = {}  # id: reference, hypothesis
+        bad: list[str] = []
+        for batch in self.dev.batches(range(ranks.rank, len(self.dev), ranks.count)):
+            if stopped := stop():
+                break
+            bad += batch.bad
+            if not batch.ids:
+                continue
+            memory = bundle.network.encode(*objective.extract(batch))
+            loss += float(objective.losses(batch, memory).total)
+            n_targets += batch.n_targets
+            found = [bundle.tokenizer.decode(best.tokens) for best, *_ in decode(memory)]
+            texts.update(zip(batch.ids, zip(batch.texts, found, strict=True), strict=True))
+
+        loss, total, stops = ranks.total(loss, n_targets, stopped)
+        if stops:
+            return None
+        pairs = {id: pair for each in ranks.gather(texts) for id, pair in each.items()}
+        bad = [message for each in ranks.gather(bad) for message in each]
+        if not pairs:
+            raise AsrError(f"data.dev: no recording can be read; the first: {bad[0]}")
+        return self._scored(loss / max(1.0, total), pairs, tuple(bad))
+
+    def _scored(self, loss: float, pairs: dict[str, tuple[str, str]], bad: tuple[str, ...]) -> Validation:
+        """CER and WER. In a script without spaces between words there is no WER."""
+        references, hypotheses = ({id: pair[i] for id, pair in pairs.items()} for i in (0, 1))
+        found = score(references, hypotheses, unit="auto")
+        scores = {"loss": loss, "cer": found.cer}
+        summary = f"dev loss {loss:.3f}  CER {found.cer:.2%}"
+        if found.measure.unit == "words":
+            scores["wer"] = found.wer
+            summary += f"  WER {found.wer:.2%}"
+        else:
+            summary += "  (no WER: the script has no spaces between words)"
+        shown = found.utterances[: self.config.show]
+        return Validation(scores, summary, tuple(f"{u.ref!r} -> {u.hyp!r}" for u in shown), bad)
+
+    def figure(self) -> Figure | None:
+        """The cross-attention of one utterance of the dev set. None without matplotlib or cross-attention."""
+        from asr.training.attention_plot import plot_attention
+
+        return plot_attention(self.bundle, self.dev_loader)
+
+    def _fit_features(self, plan: EpochPlan) -> None:
+        """Compute the statistics of the features. Raises AsrError when no recording can be read."""
+        seconds, bad = 0.0, ""
+        for batch in self.loader.batches(plan, range(len(plan))):
+            if batch.ids:
+                self.bundle.features.fit(batch.waveforms, batch.lengths)
+            bad = bad or "".join(batch.bad[:1])
+            seconds += batch.amount
+            if seconds >= STATISTICS_SECONDS:
+                break
+        if not seconds:
+            raise AsrError(f"data.train: no recording can be read; the first: {bad}")
+        self.bundle.features.finish_fit()
+
+
+def _learn_tokenizer(config: Config, train: Corpus) -> Tokenizer:
+    """The tokenizer of the configuration, from the characters of the training texts and of the separator."""
+    kind = load_kind(TOKENIZERS, config.tokenizer.kind)
+    return kind.learn(config.tokenizer, [*train.counts, *_separator(config.augment)])
+
+
+def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *sets: Corpus) -> None:
+    """Raises AsrError, with file and line, for a text with a character that the tokenizer does not have."""
+    for corpus in sets:
+        corpus.check_characters(tokenizer)
+    for character in _separator(augment):
+        if lacks(tokenizer, character):
+            raise AsrError(
+                f"augment.join.separator: the model has no {character!r}; add it to tokenizer.characters, or "
+                "set another separator"
+            )
+
+
+def _separator(augment: AugmentConfig) -> str:
+    """The text between joined texts."""
+    return augment.join.separator if augment.join.per_epoch else ""

@@ -1,0 +1,92 @@
+"""The state of a run beside weights and moments, and the rules that read it. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+History = Sequence[Mapping[str, Any]]
+"""One entry for each validation: the step and its scores."""
+
+
+class StreamPosition(NamedTuple):
+    """How many batches of an endless stream are done. An epoch is a series of pools, a pool one of
+    batches.
+    """
+
+    epoch: int = 0
+    pool: int = 0
+    batch: int = 0
+
+
+@dataclass
+class TrainState:
+    """With the weights and the moments of the optimizer, everything that resuming needs."""
+
+    step: int = 0  # steps done, skipped ones included
+    position: StreamPosition = field(default_factory=StreamPosition)
+    seconds: float = 0.0  # spent in steps, over all parts of the run
+    history: list[dict[str, Any]] = field(default_factory=list)  # validations
+    bad: list[str] = field(default_factory=list)  # recordings that could not be read, one message each
+    updates: int = 0  # steps that changed the weights
+    skipped: int = 0  # steps in a row that did not
+    typical_loss: float | None = None  # moving average of the loss per token
+    unalignable: int = 0  # texts of this epoch that were too long for CTC
+    data: str = ""  # describes the training and validation data, to notice when they change
+
+    def to_json(self) -> dict[str, Any]:
+        """Values for `from_json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainState:
+        """The state of stored values. Raises TypeError or ValueError for other values."""
+        values = dict(values)
+        if isinstance(values["position"], int):  # until version 0.2
+            values["position"] = (values.pop("epoch"), 0, values["position"])
+            values["updates"] = values["step"] - values.get("skipped", 0)
+        return cls(**values | {"position": StreamPosition(*values["position"])})
+
+
+def criterion(entry: Mapping[str, Any]) -> float:
+    """The score that decides which validation is the best. Lower is better."""
+    return float(entry["cer"] if "cer" in entry else entry["perplexity"])
+
+
+def describe(entry: Mapping[str, Any]) -> str:
+    """The score that decides, with its name."""
+    return f"CER {entry['cer']:.2%}" if "cer" in entry else f"perplexity {entry['perplexity']:.3f}"
+
+
+def best_validations(history: History, count: int) -> list[Mapping[str, Any]]:
+    """The validations with the lowest score. Of equal ones, the later one is first."""
+    return sorted(history, key=lambda entry: (criterion(entry), -entry["step"]))[:count]
+
+
+def stop_reason(
+    step: int, history: History, steps: int, patience: int | None = None, stop_wer: float | None = None
+) -> str | None:
+    """Why a run ends at a step, None if it goes on.
+
+    `stop_wer` is compared with the WER, or with the CER where words are not written apart.
+    """
+    if step >= steps:
+        return "all steps are done"
+    if not history or history[-1]["step"] != step:
+        return None
+    last = history[-1]
+    if stop_wer is not None and last.get("wer", last.get("cer", 1.0)) <= stop_wer:
+        return "train.stop_wer is reached"
+    scores = [criterion(entry) for entry in history]
+    if patience is not None and len(scores) - 1 - scores.index(min(scores)) >= patience:
+        return f"no better score for {patience} validations"
+    return None
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,130 @@
+"""Which decoder a model gets, and what is refused in one line because a part is missing."""
+
+import pytest
+import torch
+from decoding_networks import StepOnly, StepOnlyWithCTC, random_processor
+from helpers import sections
+
+from asr.config import Config
+from asr.decoding import DecodingOptions, beam_search, build_decoder, greedy
+from asr.decoding.ctc import ctc_decode
+from asr.decoding.rescoring import rescore
+from asr.errors import AsrError
+from asr.model_folder import Bundle
+from asr.tokenizers import CharacterTokenizer
+
+TOKENIZER = CharacterTokenizer(tuple(" abcd"))  # nine tokens
+SPECIAL = TOKENIZER.special
+
+
+def bundle(wrap=lambda network: network, **parts):
+    """A small random recognizer. `parts` are settings of the model; `wrap` hides operations."""
+    torch.manual_seed(1)
+    sizes = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=1, decoder_layers=1, conv_channels=2)
+    train = {"ctc_weight": 0.0 if parts.get("ctc") is False else 1.0 if "decoder" in parts else 0.3}
+    config = Config.model_validate({"model": sections(**sizes) | parts, "train": train})
+    made = Bundle.build(config, TOKENIZER).eval()
+    made.network.requires_grad_(False)
+    for parameter in made.network.parameters():
+        parameter *= 1.5
+    made.encode = made.network.encode
+    network = wrap(made.network)
+    made.network = network
+    return made
+
+
+@pytest.fixture
+def audio():
+    return torch.randn(2, 60, 80), torch.tensor([60, 31])
+
+
+def test_the_default_decoder_is_greedy_or_ctc_if_there_is_no_decoder(audio):
+    for model, decode in (
+        (bundle(), greedy),
+        (bundle(ctc=False), greedy),
+        (bundle(decoder=None), ctc_decode),
+    ):
+        memory = model.encode(*audio)
+        options = DecodingOptions()
+        assert build_decoder(model, options)(memory) == decode(model.network, memory, SPECIAL, options)
+
+
+def test_a_ctc_model_takes_the_options_of_the_decoder_ctc(audio):
+    model = bundle(decoder=None)
+    memory = model.encode(*audio)
+    options = DecodingOptions(beam=4, n_best=3)
+    found = build_decoder(model, options)(memory)
+    assert found == ctc_decode(model.network, memory, SPECIAL, DecodingOptions("ctc", beam=4, n_best=3))
+    assert len(found[0]) == 3
+    with pytest.raises(AsrError, match="max_tokens: the decoder 'ctc' has no such option"):
+        build_decoder(model, DecodingOptions(max_tokens=3))
+    with pytest.raises(AsrError, match="beam: the decoder 'greedy' has no such option"):
+        build_decoder(bundle(), options)
+
+
+@pytest.mark.parametrize(
+    "options, decode",
+    [
+        (DecodingOptions("greedy", max_tokens=4), greedy),
+        (DecodingOptions("beam", beam=3, n_best=2), beam_search),
+        (DecodingOptions("ctc", beam=3, n_best=2), ctc_decode),
+        (DecodingOptions("rescoring", beam=3, n_best=2), rescore),
+    ],
+)
+def test_each_name_is_its_decoder(options, decode, audio):
+    model = bundle()
+    memory = model.encode(*audio)
+    assert build_decoder(model, options)(memory) == decode(model.network, memory, SPECIAL, options)
+
+
+WITHOUT_CTC, WITHOUT_DECODER = dict(ctc=False), dict(decoder=None)
+
+
+@pytest.mark.parametrize(
+    "parts, options, complaint",
+    [
+        (WITHOUT_CTC, dict(decoder="ctc"), "decoder ctc: this model has no CTC head"),
+        (WITHOUT_CTC, dict(decoder="rescoring"), "decoder rescoring: this model has no CTC head"),
+        (WITHOUT_CTC, dict(draft=True), "draft: this model has no CTC head"),
+        (WITHOUT_CTC, dict(ctc_weight=0.3), "ctc_weight 0.3: this model has no CTC head"),
+        (WITHOUT_CTC, dict(candidates=3), "candidates: only the decoder scores"),
+        (
+            WITHOUT_DECODER,
+            dict(decoder="greedy"),
+            "decoder greedy: this model has no decoder; use the decoder ctc",
+        ),
+        (WITHOUT_DECODER, dict(decoder="beam"), "decoder beam: this model has no decoder"),
+        (WITHOUT_DECODER, dict(decoder="rescoring"), "decoder rescoring: this model has no decoder"),
+        (WITHOUT_DECODER, dict(draft=True), "draft: the decoder 'ctc' has no such option"),
+    ],
+)
+def test_what_a_missing_part_cannot_do_is_refused(parts, options, complaint):
+    with pytest.raises(AsrError) as caught:
+        build_decoder(bundle(**parts), DecodingOptions(**options))
+    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_cached_scoring_a_draft_is_refused_and_the_rest_works(audio):
+    model = bundle(wrap=StepOnlyWithCTC)
+    with pytest.raises(AsrError, match="draft: the decoder of this model can only decode step by step"):
+        build_decoder(model, DecodingOptions(draft=True))
+    full, memory = bundle(), model.encode(*audio)
+    for options in (DecodingOptions(), DecodingOptions(draft=False), DecodingOptions("rescoring", beam=3)):
+        for (one, *_), (other, *_) in zip(
+            build_decoder(model, options)(memory), build_decoder(full, options)(memory), strict=True
+        ):
+            assert one.tokens == other.tokens and one.log_prob == pytest.approx(other.log_prob, abs=1e-3)
+    with pytest.raises(AsrError, match="no CTC head"):
+        build_decoder(bundle(wrap=StepOnly), DecodingOptions("ctc"))
+
+
+def test_logit_processors_are_applied_or_refused(audio):
+    model = bundle()
+    memory, processor = model.encode(*audio), random_processor(2)
+    for options, decode in ((DecodingOptions(), greedy), (DecodingOptions("beam", beam=2), beam_search)):
+        found = build_decoder(model, options, [processor])(memory)
+        assert found == decode(model.network, memory, SPECIAL, options, processors=[processor])
+        assert found != build_decoder(model, options)(memory)
+    for decoder in ("ctc", "rescoring"):
+        with pytest.raises(AsrError, match="logit processors do not apply"):
+            build_decoder(model, DecodingOptions(decoder), [processor])
