@@ -4,9 +4,9 @@
 
 CORPORA has one folder for each corpus (the README lists them), each with a `manifest.jsonl`. A corpus that
 is absent is reported and skipped. Each English utterance gets its text in lower case and the key `phonemes`;
-utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60, the
-development sets dev-native, dev-so762, dev-fsdd, dev-cv60 and the test sets test-so762, test-fsdd, each as a
-`.jsonl`, and the inventory of phone symbols, `phonemes.txt`.
+utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60,
+the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762, test-fsdd (each a
+`.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
 
 No sentence of dev-native is in train-real, whoever reads it.
 """

@@ -29,7 +29,9 @@ def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
     assert "data.text: 24 sentences" in found.stderr and "held-out text: 3 sentences" in found.stderr
     assert "held-out perplexity" in found.stderr
     shown = call("info", "--model", tmp_path / "run").stdout
-    assert "d_model 8" in shown and "n_layers 1" in shown and "5: ' ABCD'" in shown and "dev_perplexity" in shown
+    assert (
+        "d_model 8" in shown and "n_layers 1" in shown and "5: ' ABCD'" in shown and "dev_perplexity" in shown
+    )
 
 
 @pytest.mark.parametrize(
