@@ -212,9 +212,7 @@ def _keep_best(
     return impossible
 
 
-def merge_blanks(
-    log_probs: Tensor, lengths: Tensor, special: SpecialTokens
-) -> tuple[Tensor, Tensor]:
+def merge_blanks(log_probs: Tensor, lengths: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
     """Keep one of each run of states whose blank has a probability above 0.999.
 
     log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many do.

@@ -27,10 +27,10 @@ from asr.errors import AsrError
 from asr.tokenizers import Tokenizer
 
 IMPOSSIBLE = -30.0  # the score of a space or of the end of the text without a word before it
-WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 1.0, 3.0  # best on read English (recipes/english)
+WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 0.5, 3.0  # best on read English (recipes/english)
 MAX_STATES = 200_000  # more than these, and the next search begins with empty tables
 MAX_LETTERS = 128
-MAX_UNREACHABLE = 0.05  # share of the running words that a recognizer may be unable to write
+MAX_UNREACHABLE = 0.2  # share of the unigram probability whose words a recognizer may be unable to write
 _SMALLEST = 1e-300
 
 
@@ -72,7 +72,7 @@ class WordModel:
         lost = float(unigrams[~self.tree.reachable].sum() / unigrams.sum())
         if lost > MAX_UNREACHABLE:
             raise AsrError(
-                f"word n-gram model: the recognizer cannot write {lost:.0%} of its running words; estimate it "
+                f"word n-gram model: the recognizer lacks the letters of {lost:.0%} of its words; estimate it "
                 "from text with the same letters (upper or lower case)"
             )
         self.tables = _Tables(self)
@@ -235,7 +235,9 @@ class _Tree:
         self._count = len(letters)
         ids = {letter: i for i, letter in enumerate(letters)}
         longest = max(map(len, words))
-        spelled = np.full((len(words), longest), -1)  # -1 after the end, A for a letter that cannot be written
+        spelled = np.full(
+            (len(words), longest), -1
+        )  # -1 after the end, A for a letter that cannot be written
         for i, word in enumerate(words):
             spelled[i, : len(word)] = [ids.get(letter, self._count) for letter in word]
         lengths = np.array([len(word) for word in words])
@@ -250,11 +252,15 @@ class _Tree:
         Witten and Bell's weights (1991). An unknown word has at least one letter.
         """
         size = self._count + 1
-        last = np.concatenate([np.full((len(spelled), 2), self._count), spelled, np.full((len(spelled), 1), -1)], 1)
+        last = np.concatenate(
+            [np.full((len(spelled), 2), self._count), spelled, np.full((len(spelled), 1), -1)], 1
+        )
         rows, columns = np.nonzero(np.arange(spelled.shape[1] + 1) <= lengths[:, None])
         first, second, third = (last[rows, columns + i] for i in range(3))
         third = np.where(third < 0, self._count, third)
-        counts = np.bincount((first * size + second) * size + third, minlength=size**3).reshape(size, size, size)
+        counts = np.bincount((first * size + second) * size + third, minlength=size**3).reshape(
+            size, size, size
+        )
         probs = np.full(size, 1 / size)
         for table in (counts.sum((0, 1)), counts.sum(0), counts):
             kinds, total = (table > 0).sum(-1, keepdims=True), table.sum(-1, keepdims=True)
@@ -298,7 +304,9 @@ class _Tree:
             following = self.trigrams[self.pair[up], np.minimum(edge, size - 2)]
             self.spelling[begin:end] = self.spelling[up] * following
         followers = self.pair[:, None] % size * size + np.arange(self._count)
-        self.children = (total + followers).astype(np.int32)  # (nodes, A): outside the tree where nothing else is
+        self.children = (total + followers).astype(
+            np.int32
+        )  # (nodes, A): outside the tree where nothing else is
         written = edges < self._count
         below = np.arange(1, total)
         self.children[parents[written], edges[written]] = below[written]

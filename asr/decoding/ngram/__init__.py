@@ -5,4 +5,12 @@ from asr.decoding.ngram.estimate import estimate_ngram
 from asr.decoding.ngram.model import NgramModel, Perplexity, load_ngram
 from asr.decoding.ngram.train import train_ngram
 
-__all__ = ["NgramModel", "Perplexity", "estimate_ngram", "load_ngram", "read_arpa", "train_ngram", "write_arpa"]
+__all__ = [
+    "NgramModel",
+    "Perplexity",
+    "estimate_ngram",
+    "load_ngram",
+    "read_arpa",
+    "train_ngram",
+    "write_arpa",
+]

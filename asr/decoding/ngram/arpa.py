@@ -27,9 +27,11 @@ def read_arpa(path: str | os.PathLike[str]) -> NgramModel:
     """
     path = Path(path)
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(
-            encoding="utf-8"
-        ) as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8") as file
+        ):
             sections = list(_sections(file, path))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise AsrError(f"{path}: cannot read the ARPA file ({error})") from None
@@ -50,9 +52,7 @@ def read_arpa(path: str | os.PathLike[str]) -> NgramModel:
     if not unknown:
         sections[0].append((ZERO / _LOG10, UNKNOWN, 0.0))
     words = sorted(set(unigrams) - {*special, renamed})
-    ids = {word: i for i, word in enumerate([*words, *special])} | {
-        renamed: len(words) + 1
-    }
+    ids = {word: i for i, word in enumerate([*words, *special])} | {renamed: len(words) + 1}
     orders: list[tuple[Ints, Floats, Floats]] = []
     for k, entries in enumerate(sections, 1):
         try:

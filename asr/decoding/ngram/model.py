@@ -43,7 +43,9 @@ class Perplexity:
     words: int  # running words
     unknown: int  # running words outside the vocabulary
     perplexity: float  # per prediction, without those of unknown words
-    perplexity_with_unknown: float  # the same, and each unknown word counts with the unknown word's probability
+    perplexity_with_unknown: (
+        float  # the same, and each unknown word counts with the unknown word's probability
+    )
 
     @property
     def unknown_rate(self) -> float:
