@@ -193,6 +193,19 @@ def test_a_list_is_decoded_in_batches(bundle, mixed, alone, monkeypatch, tmp_pat
     for found, expected in zip(recognizer.transcribe(samples, RATE), alone, strict=True):
         same(found, expected)
     assert max(sizes) > 4
+
+
+def test_a_batch_has_at_most_batch_seconds_of_padded_audio(bundle, mixed, monkeypatch):
+    recognizer, batches = Recognizer(bundle, batch_seconds=6.0), []
+    original = recognizer._decode
+    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: batches.append(batch) or original(batch, d))
+    list(recognizer.transcribe_all(mixed[::-1] * 4))
+    for batch in batches:
+        assert len(batch) * max(len(piece.samples) for piece in batch) <= 6.0 * RATE
+    assert max(map(len, batches)) > 4
+
+
+def test_a_list_with_a_file_that_cannot_be_read(recognizer, mixed, tmp_path):
     with pytest.raises(AsrError, match=r"missing\.wav: no such file"):
         recognizer.transcribe([mixed[0], tmp_path / "missing.wav", mixed[1]])
 
