@@ -37,12 +37,12 @@ def test_links_and_devices_are_written_to(tmp_path):
         out.write("new")
     assert link.is_symlink() and real.read_text() == "new"
     os.mkfifo(tmp_path / "pipe")
-    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()), daemon=True)
     received: list[str] = []
     reader.start()
     with atomic_write(tmp_path / "pipe") as out:
         out.write("text")
-    reader.join()
+    reader.join(10)
     assert received == ["text"] and (tmp_path / "pipe").is_fifo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "real"]
 

@@ -45,7 +45,7 @@ def transcribe(
         Precision, typer.Option(help="auto: bf16 on a GPU that computes it natively, else float32.")
     ] = Precision.auto,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each core")
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each free core")
     ] = None,
     batch_seconds: Annotated[
         float | None,

@@ -263,33 +263,6 @@ def test_threads(asr, tiny_model, sounds):
         torch.set_num_threads(before)
 
 
-def test_waiting_threads_are_passive(asr, monkeypatch):
-    """Read by OpenMP when torch is imported, so it must be set before; a setting of the user stays."""
-    for value, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if value:
-            monkeypatch.setenv("OMP_WAIT_POLICY", value)
-        asr("--version")
-        assert os.environ["OMP_WAIT_POLICY"] == expected
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["transcribe"],
-        ["transcribe", "a.wav", "--format", "doc"],
-        ["transcribe", "a.wav", "--batch-seconds", "0"],
-        ["transcribe", "a.wav", "--unknown"],
-        ["sing"],
-    ],
-)
-def test_wrong_usage(asr, arguments):
-    status, out, err = asr(*arguments)
-    assert status == 2
-    assert (out + err)[0].startswith("Usage: ")
-
-
 # -------------------------------------------------------------------------------------------------- bad audio
 
 
