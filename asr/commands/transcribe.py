@@ -49,7 +49,7 @@ def transcribe(
     ] = None,
     batch_seconds: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="20 on a CPU, else 120"),
+        typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="60 on a CPU, else 120"),
     ] = None,
     decoder: Annotated[
         Decoder | None,

@@ -227,7 +227,7 @@ def main() -> None:
                 chosen = [i for i, of in enumerate(languages) if of == language]
                 phones = phonemes([utterances[i].text or "" for i in chosen], language)
                 for i, symbol in zip(chosen, phones, strict=True):
-                    utterances[i] = replace(utterances[i], extra={"phonemes": restrict(symbol, symbols)})
+                    utterances[i] = replace(utterances[i], phonemes=restrict(symbol, symbols))
         else:
             chosen_recordings = draw.sample(recordings, min(options.sentences, len(recordings)))
             for utterance, voice, audio in revoiced(chosen_recordings, draw, tally):

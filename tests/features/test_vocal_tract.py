@@ -50,8 +50,19 @@ def test_frequencies_stay_in_order_and_the_highest_stays(factor, count):
     bins = torch.linspace(100, 7800, count)
     warped = warp_frequencies(bins.view(1, 1, -1), bins, torch.tensor([factor]))[0, 0]
     assert (warped.diff() > -1e-2).all() and float(warped[-1]) == pytest.approx(7800, rel=1e-5)
-    inside = (bins < 2000) & (bins * factor > 100)
+    # Above the corner, which is at 0.6 of the highest frequency or lower, the factor changes.
+    inside = (bins * max(factor, 1.0) < 0.6 * 7800) & (bins * factor > 100)
     torch.testing.assert_close(warped[inside], bins[inside] * factor, rtol=1e-4, atol=0.1)
+
+
+@pytest.mark.parametrize(("factor", "corner", "warped_corner"), [(1.5, 3120, 4680), (0.5, 4680, 2340)])
+def test_above_the_corner_the_way_to_the_top_is_straight(factor, corner, warped_corner):
+    """The corner is at 0.6 of the highest frequency, before the warping or after it."""
+    bins = torch.linspace(0, 7800, 79)  # every 100 Hz
+    warped = warp_frequencies(bins.view(1, 1, -1), bins, torch.tensor([factor]))[0, 0]
+    at = {f: float(np.interp(f, bins.numpy(), warped.numpy())) for f in (corner, (corner + 7800) / 2)}
+    assert at[corner] == pytest.approx(warped_corner, abs=30)
+    assert at[(corner + 7800) / 2] == pytest.approx((warped_corner + 7800) / 2, abs=2)
 
 
 def test_every_row_has_its_own_factor_and_one_changes_nothing():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.config import load_config
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 
@@ -227,7 +228,7 @@ def test_a_shard_from_the_command_line(tmp_path: Path) -> None:
         assert len(audio) / rate == pytest.approx(item.duration, abs=0.01)
         assert np.abs(audio).max() > 0.01
         assert item.text != "nobody was awake"
-        assert item.extra["phonemes"]
+        assert item.phonemes
     assert "exists" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -262,4 +263,9 @@ def test_manifests_from_the_command_line(tmp_path: Path) -> None:
     dev = read_manifest(tmp_path / "out" / "dev-native.jsonl")
     assert [u.text for u in dev] == ["text zero", "text ten"]
     assert len(read_manifest(tmp_path / "out" / "train-real.jsonl")) == 10
-    assert dev[0].extra["phonemes"].startswith("t")
+    assert dev[0].phonemes.startswith("t")
+
+
+def test_the_training_configuration_is_valid() -> None:
+    config = load_config(RECIPE / "english.yaml")
+    assert config.train.phonemes is not None and config.model.encoder.phonemes == 68

@@ -13,9 +13,12 @@ from torch.nn.functional import ctc_loss
 from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
+from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import PHONEMES
 from asr.model_folder import load_model
+from asr.tokenizers import SpecialTokens
 from asr.training.loop import train
+from asr.training.losses import joint_loss
 from asr.training.recognition import RecognitionTask
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
@@ -105,6 +108,16 @@ def test_the_loss_is_that_of_the_texts_and_of_the_phonemes_that_are_known(manife
         (1 - ctc_weight) * attention + ctc_weight * ctc + 0.5 * phoneme_loss, rel=1e-4
     )
     assert not unalignable.any() and (attention > 0) == (ctc_weight < 1)
+
+
+def test_a_row_without_text_is_not_reported_as_too_long():
+    """No encoder state at all: too few for a text, even for an empty one if it needed any."""
+    special = SpecialTokens((1,), 2, 0, 0, (0, 1), 9)
+    network = EncoderDecoder(EncoderDecoder.Config(**sections(d_model=16, n_heads=2, d_ffn=24)), 8, 9)
+    memory = network.encode(torch.randn(2, 8, 8), torch.tensor([8, 8]))  # two states
+    tokens, lengths = torch.tensor([[4, 5, 6], [4, 5, 6]]), torch.tensor([3, 3])
+    found = joint_loss(network, memory, tokens, lengths, special, 1.0, has_text=torch.tensor([True, False]))
+    assert found.unalignable.tolist() == [True, False]
 
 
 def test_a_row_without_text_teaches_the_decoder_nothing(manifest):

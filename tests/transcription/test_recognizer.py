@@ -223,7 +223,7 @@ def test_precision(bundle, mixed, monkeypatch):
 
 
 def test_the_default_batch_depends_on_the_device(bundle):
-    assert Recognizer(bundle).batch_seconds == 20.0
+    assert Recognizer(bundle).batch_seconds == 60.0
 
 
 def test_options_for_one_call(recognizer, mixed, alone):
@@ -273,6 +273,11 @@ def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
     results = recognizer.transcribe_all(mixed * 20)
     next(results)
     assert sum(len(piece.samples) for batch in decoded for piece in batch) < 8 * RATE
+    # Nor does it need a whole large batch.
+    recognizer, decoded = Recognizer(bundle, batch_seconds=600.0), []
+    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: decoded.append(batch) or original(batch, d))
+    next(recognizer.transcribe_all(mixed * 20))
+    assert sum(len(piece.samples) for batch in decoded for piece in batch) < 25 * RATE
 
 
 # -------------------------------------------------------------------------------------------- long recordings
