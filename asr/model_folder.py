@@ -28,7 +28,8 @@ from asr.run_folder import CONFIG, TOKENIZER, WEIGHTS
 from asr.section import load_kind
 from asr.tokenizers import SpecialTokens, Tokenizer, load_tokenizer
 
-PRETRAINED = Path(__file__).parent / "pretrained" / "digits"
+SHIPPED = Path(__file__).parent / "pretrained"  # the models that ship, each in a folder with its name
+PRETRAINED = SHIPPED / "digits"  # the default model
 C = TypeVar("C", bound=Experiment)
 
 
@@ -133,8 +134,13 @@ def load_language_model(path: str | os.PathLike[str], device: str = "auto") -> B
 
 
 def check_model_folder(path: str | os.PathLike[str]) -> Path:
-    """The path of a folder with all files of a model. Raises AsrError for any other."""
+    """The path of a folder with all files of a model, or of a model that ships, given by its name.
+
+    A folder with the same name in the current folder has priority. Raises AsrError for any other path.
+    """
     folder = Path(path)
+    if len(folder.parts) == 1 and not os.path.exists(folder) and os.path.isdir(SHIPPED / folder):  # noqa: PTH110, PTH112
+        folder = SHIPPED / folder
     if not os.path.isdir(folder):  # noqa: PTH112  Path's method fails without permission to look
         raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
     for name in (CONFIG, TOKENIZER, WEIGHTS):

@@ -10,14 +10,14 @@ import torch
 
 from asr import __version__
 from asr.config import Config, Experiment, Section
-from asr.model_folder import PRETRAINED, load_bundle
+from asr.model_folder import PRETRAINED, check_model_folder, load_bundle
 
 
 def summary(model: Path | None) -> str:
     """Lines about this installation and a model folder (None: the model that ships)."""
     bundle = load_bundle(model or PRETRAINED, "cpu")
     sizes = _sizes(bundle.config)
-    card = (model or PRETRAINED) / "README.md"
+    card = check_model_folder(model or PRETRAINED) / "README.md"
     characters = "".join(s for s in bundle.tokenizer.symbols if len(s) == 1)
     shown = characters if len(characters) <= 60 else characters[:60] + "..."
     devices = ["cpu"] + [

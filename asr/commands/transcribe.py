@@ -38,7 +38,8 @@ def transcribe(
         list[str], typer.Argument(help="Files, folders, patterns, a manifest (.jsonl), or - for stdin.")
     ],
     model: Annotated[
-        Path | None, typer.Option(help="Model folder; the model that ships if not given.")
+        Path | None,
+        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="digits"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[

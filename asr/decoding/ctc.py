@@ -107,8 +107,8 @@ def prefix_beam_search(
     All utterances and prefixes advance together, state by state. Prefixes are compared by their hashes: a
     prefix can be reached both as itself and as the continuation of a shorter one.
 
-    With `fused` the beam is ranked by the sum of CTC's and its scores. Then the candidates of each state are fewer,
-    and states in a row that are blank almost certainly count as one.
+    With `fused` the beam is ranked by the sum of CTC's and its scores. Then each state has fewer candidates,
+    and consecutive states that are almost certainly blank count as one.
     """
     if fused:
         log_probs, lengths = merge_blanks(log_probs, lengths, special)
@@ -215,7 +215,7 @@ def _keep_best(
 def merge_blanks(log_probs: Tensor, lengths: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
     """Keep one of each run of states whose blank has a probability above 0.999.
 
-    log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many do.
+    log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many.
     """
     sure = log_probs[..., special.blank] > math.log(SURE_BLANK)
     kept = length_mask(lengths, sure.size(1)) & ~(sure & pad(sure[:, :-1], (1, 0)))

@@ -47,12 +47,8 @@ class DecodingOptions:
     length_normalization: float | None = None  # scores are divided by (tokens + 1) to this power; default: 0
     hot_words: tuple[str, ...] | None = None  # words and phrases to favor; default: none
     hot_word_bonus: float | None = None  # added to the score for each character of a hot word; default: 0.7
-    language_model: str | None = (
-        None  # a language model's folder, or a word n-gram model's file; default: none
-    )
-    language_model_weight: float | None = (
-        None  # factor of its scores; default: 0.3; 0.5 for a word n-gram model
-    )
+    language_model: str | None = None  # a language model: a folder, or a file of word n-grams
+    language_model_weight: float | None = None  # factor of its scores; default: 0.3, or 0.5 for n-grams
 
     def __post_init__(self) -> None:
         if self.decoder is not None and self.decoder not in DECODERS:

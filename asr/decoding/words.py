@@ -1,9 +1,9 @@
 """A word n-gram model as a scorer of characters: look-ahead word language model (Hori et al. 2018).
 
-"End-to-end speech recognition with word-based RNN language models". The probability of a character is the share
-of its continuations: that of all words which begin with the letters so far and this one, over that of all words
-which begin with the letters so far. The product over a text is the probability that the n-gram model gives to
-its words. So the model counts while a word grows, in every decoder.
+"End-to-end speech recognition with word-based RNN language models". The probability of a character is a
+ratio: the probability of all words that begin with the letters so far and this one, over the probability of
+all words that begin with the letters so far. The product over a text is the probability that the n-gram model
+gives to its words. So the model counts while a word grows, in every decoder.
 
 An unknown word has the n-gram model's probability of an unknown word times that of its spelling, by a letter
 trigram model of the vocabulary. The probabilities of all continuations of a text sum to one.
@@ -27,7 +27,7 @@ from asr.errors import AsrError
 from asr.tokenizers import Tokenizer
 
 IMPOSSIBLE = -30.0  # the score of a space or of the end of the text without a word before it
-WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 0.5, 3.0  # best on read English (recipes/english)
+WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 0.0, 3.0  # best on read English (recipes/english)
 MAX_STATES = 200_000  # more than these, and the next search begins with empty tables
 MAX_LETTERS = 128
 MAX_UNREACHABLE = 0.2  # share of the unigram probability whose words a recognizer may be unable to write
@@ -38,9 +38,9 @@ class WordModel:
     """A factory of scores, of an n-gram model for one tokenizer of characters.
 
     `weight` multiplies all scores. `word_bonus` is added to the joint score for each word, because a language
-    model prefers few words. `unknown_penalty` is subtracted from the logarithm of the probability of an unknown
-    word. Raises AsrError when the tokenizer is not one of characters with a space, and when it cannot write
-    the words of the n-gram model.
+    model prefers few words. `unknown_penalty` is subtracted from the log-probability of an unknown word.
+    Raises AsrError when the tokenizer is not one of characters with a space, and when it lacks letters of
+    many words of the n-gram model.
     """
 
     def __init__(
@@ -66,14 +66,13 @@ class WordModel:
         self.space = symbols.index(" ")
         self.letters = np.array(letters)  # (A,) tokens
         self.tree = _Tree(model.words, [symbols[i] for i in letters])
-        # Without a penalty its share is that of the unknown words of the training text.
         self._unknown_share = float(np.exp(-unknown_penalty))
         unigrams = np.exp(model.log_prob[1 : len(model.words) + 1])
         lost = float(unigrams[~self.tree.reachable].sum() / unigrams.sum())
         if lost > MAX_UNREACHABLE:
             raise AsrError(
-                f"word n-gram model: the recognizer lacks the letters of {lost:.0%} of its words; estimate it "
-                "from text with the same letters (upper or lower case)"
+                f"word n-gram model: the recognizer lacks the letters of {lost:.0%} of its words; "
+                "estimate it from text with the same letters (upper or lower case)"
             )
         self.tables = _Tables(self)
 
@@ -116,7 +115,7 @@ class WordModel:
         begins = fresh | (nodes == tree.root)
         inside = nodes < tree.size
         spelling = tree.spelling[nodes]  # of an unknown word's letters so far; 1 outside the tree
-        # The probability of the prefix, given the history. Outside the tree all is relative to the unknown word.
+        # The probability of the prefix, given the history. Outside the tree it is relative.
         scale = np.where(inside | fresh, unknown, 1.0)
         mass = scale * spelling
         tree_rows = np.flatnonzero(inside & ~begins)
@@ -235,9 +234,7 @@ class _Tree:
         self._count = len(letters)
         ids = {letter: i for i, letter in enumerate(letters)}
         longest = max(map(len, words))
-        spelled = np.full(
-            (len(words), longest), -1
-        )  # -1 after the end, A for a letter that cannot be written
+        spelled = np.full((len(words), longest), -1)  # -1 after the end, A for a letter that is missing
         for i, word in enumerate(words):
             spelled[i, : len(word)] = [ids.get(letter, self._count) for letter in word]
         lengths = np.array([len(word) for word in words])

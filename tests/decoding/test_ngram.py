@@ -83,7 +83,7 @@ def test_longer_histories_predict_better_and_pruning_costs_a_little():
     assert perplexity[1] < 0.6 * perplexity[0]
     full = estimate_ngram(train, 3, 100, EVERYTHING)
     sizes, costs = [len(full)], [full.perplexity(train).perplexity]
-    for threshold in (1e-5, 1e-3):
+    for threshold in (1e-4, 1e-3):
         pruned = estimate_ngram(train, 3, 100, EVERYTHING, threshold)
         sizes.append(len(pruned))
         costs.append(pruned.perplexity(train).perplexity)
@@ -155,7 +155,7 @@ ngram 2=3
         -0.2 - 0.4,
         -0.1 - 1.0,
         -0.6,
-    ]  # b after <s>, a after b, unknown after a: all backed off
+    ]  # all backed off
     assert model.log_probs(["b", "a", "zz"]) == pytest.approx(np.array(tens) * math.log(10))
 
 
@@ -172,8 +172,8 @@ ngram 2=3
 )
 def test_a_broken_arpa_file_is_refused(change, message, tmp_path):
     lines = [
-        "\\data\\", "ngram 1=5", "ngram 2=1", "\\1-grams:", "-1\t<unk>", "-99\t<s>\t0", "-1\t</s>", "-1\ta\t0",
-        "-1\tb\t0", "\\2-grams:", "", "-0.3\ta b", "\\end\\", "",
+        "\\data\\", "ngram 1=5", "ngram 2=1", "\\1-grams:", "-1\t<unk>", "-99\t<s>\t0", "-1\t</s>",
+        "-1\ta\t0", "-1\tb\t0", "\\2-grams:", "", "-0.3\ta b", "\\end\\", "",
     ]  # fmt: skip
     path = tmp_path / "x.arpa"
     path.write_text("\n".join(lines).replace(*change))

@@ -2,17 +2,18 @@
 
 import math
 from itertools import groupby, product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from decoding_networks import ScriptedWithCTC
 
-from asr.decoding import DecodingOptions
+from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding import words as module
 from asr.decoding.ctc import ctc_decode, merge_blanks
 from asr.decoding.hot_words import HotWords
-from asr.decoding.ngram import estimate_ngram
+from asr.decoding.ngram import estimate_ngram, write_arpa
 from asr.decoding.words import IMPOSSIBLE, WordModel
 from asr.errors import AsrError
 from asr.tokenizers import CharacterTokenizer
@@ -195,3 +196,28 @@ def test_runs_of_sure_blanks_become_one():
     found, lengths = merge_blanks(log_probs, torch.tensor([6, 5]), SPECIAL)
     assert lengths.tolist() == [3, 2]
     assert found.argmax(-1)[0].tolist() == [0, 3, 0] and found.argmax(-1)[1, :2].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.arpa.gz"])
+def test_a_file_is_the_language_model_of_the_decoder(name, tmp_path):
+    path = tmp_path / name
+    NGRAMS.save(path) if name.endswith("safetensors") else write_arpa(NGRAMS, path)
+    log_probs = random_ctc(5, 8)
+    model = ScriptedWithCTC(ctc=log_probs.unsqueeze(0))
+    bundle = SimpleNamespace(network=model, tokenizer=TOKENIZER, special=SPECIAL, device="cpu")
+    options = DecodingOptions("ctc", beam=8, language_model=str(path), language_model_weight=0.9)
+    ((found,),) = build_decoder(bundle, options)(model.memory(8))
+    factory = WordModel(NGRAMS, TOKENIZER, 0.9)
+    ((expected,),) = ctc_decode(model, model.memory(8), SPECIAL, options, [factory])
+    assert found.tokens == expected.tokens and found.score == pytest.approx(expected.score, abs=0.1)
+    ((without,),) = ctc_decode(model, model.memory(8), SPECIAL, DecodingOptions("ctc", beam=8))
+    assert without.tokens != found.tokens
+    with pytest.raises(AsrError, match="lacks the letters"):
+        WordModel.load(path, CharacterTokenizer.from_characters("ABC "), 1.0)
+
+
+def test_a_network_is_refused_as_language_model_of_ctc_alone():
+    factory = SimpleNamespace(weight=1.0, gain=0.0, start=lambda rows, capacity: object())
+    model = ScriptedWithCTC(ctc=random_ctc(0, 3).unsqueeze(0))
+    with pytest.raises(AsrError, match="use a word n-gram model"):
+        ctc_decode(model, model.memory(3), SPECIAL, DecodingOptions("ctc", beam=2), [factory])

@@ -106,7 +106,7 @@ def test_a_resumed_run_counts_its_own_time_alone(tmp_path, clock, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [
         (0.4, "0 s"),
         (89, "89 s"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,8 @@ def estimate_ngram(
 ) -> NgramModel:
     """The n-gram model of sentences, words separated by spaces.
 
-    The vocabulary is the most frequent words; all others are one unknown word. n-grams of k words that occur less
-    than minimum_counts[k - 1] times (k > 1) are left out. Then n-grams are left out whose loss raises the
+    The vocabulary is the most frequent words; all others are one unknown word. n-grams of k words that occur
+    less than minimum_counts[k - 1] times are left out. Then n-grams are left out whose loss raises the
     perplexity by less than the share `prune` (such as 1e-8). Raises AsrError for an order that is not 1 to 4
     and for too little text.
     """
@@ -89,7 +90,7 @@ def _count(lines: list[list[str]], words: list[str], order: int) -> list[_Level]
         levels.append(_Level(keys // size, keys % size, suffix, raw, raw, raw > 0))
         node[ends] = inverse
     starts = everything == bos  # n-grams with the begin of a sentence, which no word precedes
-    for lower, higher in zip(levels, levels[1:], strict=False):
+    for lower, higher in pairwise(levels):
         preceding = np.bincount(higher.suffix, minlength=len(lower.word))
         lower.count = np.where(starts, lower.raw, preceding)
         starts = starts[higher.parent]

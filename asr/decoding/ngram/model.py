@@ -1,11 +1,11 @@
 """A word n-gram model with back-off, as a prefix tree in arrays.
 
-Every n-gram is a node, and its parent is the n-gram without the last word. A history is a node too: the longest
-n-gram, of at most order - 1 words, that the words so far end with. Node 0 is the empty n-gram. The nodes are
-sorted by length, then parent, then last word, so that the children of a node are consecutive and sorted.
+Every n-gram is a node, and its parent is the n-gram without the last word. A history is a node too: the
+longest n-gram, of at most order - 1 words, that the words so far end with. Node 0 is the empty n-gram. The
+nodes are sorted by length, then parent, then last word, so the children of a node are consecutive and sorted.
 
-Words have the ids 0 to N - 1 in the order of their code points. Then all words that begin with the same letters
-are a range of ids, and the probability of such a range is computed without a sum over its words
+Words have the ids 0 to N - 1 in the order of their code points. Then all words that begin with the same
+letters are a range of ids, and the probability of such a range is computed without a sum over its words
 (`NgramModel.range_probability`). The end of a sentence has id N, the unknown word N + 1, and the begin of a
 sentence, which is only part of histories, N + 2.
 """
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,7 @@ class Perplexity:
     words: int  # running words
     unknown: int  # running words outside the vocabulary
     perplexity: float  # per prediction, without those of unknown words
-    perplexity_with_unknown: (
-        float  # the same, and each unknown word counts with the unknown word's probability
-    )
+    perplexity_with_unknown: float  # the same, with the predictions of unknown words
 
     @property
     def unknown_rate(self) -> float:
@@ -94,7 +93,7 @@ class NgramModel:
     ) -> NgramModel:
         """The model of n-grams (n, k) of ids, log-probabilities (n,) and back-offs (n,), for k = 1, 2 ...
 
-        Raises AsrError for a duplicate n-gram, and where the first k - 1 words of an n-gram are not an n-gram.
+        Raises AsrError for a duplicate n-gram, and for one whose first k - 1 words are not an n-gram.
         """
         size = len(words) + 3
         parents, lasts = [np.zeros(1, np.int64)], [np.full(1, -1)]
@@ -111,7 +110,7 @@ class NgramModel:
                 if not known.all():
                     example = grams[int(np.argmin(known))]
                     raise AsrError(
-                        f"{where}: the {k}-gram of ids {example.tolist()} has no {k - 1}-gram that it continues"
+                        f"{where}: the {k}-gram of ids {example.tolist()} has no {k - 1}-gram before it"
                     )
                 parent = levels[column + 1] + place
             keys = parent * size + grams[:, -1]
@@ -130,7 +129,7 @@ class NgramModel:
 
     @cached_property
     def suffix(self) -> Ints:
-        """The history that follows each node when its first word is dropped: its longest suffix in the tree."""
+        """Each node without its first word, or the longest suffix of that in the tree: (nodes,)."""
         suffix = np.zeros(len(self.parent), np.int64)
         for k in range(2, self.order + 1):
             nodes = slice(self.levels[k], self.levels[k + 1])
@@ -149,8 +148,8 @@ class NgramModel:
     def _excess(self) -> Ints:
         """Running sums over the nodes of P(w | h) - b(h) P(w | h'), in units of 2**-60: (nodes,).
 
-        Only differences of two sums are used. Integers wrap around, so that a difference is exact, as long as it
-        is below 8 itself.
+        Only differences of two sums are used. Integers wrap around, so a difference is exact as long as it is
+        below 8 itself.
         """
         nodes = np.arange(self.levels[2], len(self.parent))
         parent = self.parent[nodes]
@@ -269,10 +268,10 @@ class NgramModel:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as one safetensors file: half-precision logarithms, ids of 16 or 32 bits. Atomic."""
+        """Write one safetensors file, with logarithms in half precision and ids of 16 or 32 bits. Atomic."""
         ids = np.uint16 if self.size < 2**16 else np.uint32
         history = self.levels[self.order] if self.order > 1 else 1
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "words": np.frombuffer("\n".join(self.words).encode(), np.uint8),
             "levels": np.array(self.levels, np.int64),
             "children": np.bincount(self.parent[1:], minlength=history).astype(np.uint32),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from asr.decoding.ngram.arpa import write_arpa
 from asr.decoding.ngram.estimate import estimate_ngram
@@ -43,7 +44,8 @@ def train_ngram(
 
 
 def _read(path: Path) -> Iterator[str]:
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    opener = openers.get(path.suffix, open)
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             yield from filter(None, map(normalize_text, file))

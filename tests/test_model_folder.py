@@ -1,0 +1,46 @@
+"""Model folders: names of the models that ship, folders of earlier versions, and bad weights."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from asr.errors import AsrError
+from asr.model.interfaces import CachedForward, HasCTC, HasDecoder
+from asr.model_folder import SHIPPED, check_model_folder, load_model
+
+
+def test_models_that_ship_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert check_model_folder("english") == SHIPPED / "english"
+    with pytest.raises(AsrError, match="no such model folder"):
+        check_model_folder("klingon")
+    (tmp_path / "english").mkdir()  # a folder of one's own has priority
+    with pytest.raises(AsrError, match=r"no config\.json in this model folder"):
+        check_model_folder("english")
+
+
+def test_the_english_model_is_ctc_alone():
+    network = load_model("english", "cpu").network
+    assert isinstance(network, HasCTC) and not isinstance(network, HasDecoder)
+    assert sum(file.stat().st_size for file in (SHIPPED / "english").iterdir()) < 40e6
+
+
+def test_the_digits_model_of_an_earlier_version_loads():
+    """Its configuration has the settings of all parts in `model`, and its weights have older names."""
+    old = json.loads((SHIPPED / "digits" / "config.json").read_text())
+    assert old["model"]["encoder_layers"] == 4
+    bundle = load_model("digits", "cpu")
+    assert bundle.config.model.encoder.n_layers == 4
+    assert isinstance(bundle.network, CachedForward) and isinstance(bundle.network, HasCTC)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_model, tmp_path):
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["network.ctc_head.bias"][0] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(AsrError, match=r"network\.ctc_head\.bias is not finite"):
+        load_model(tmp_path, "cpu")
