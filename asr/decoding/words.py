@@ -39,8 +39,8 @@ class WordModel:
 
     `weight` multiplies all scores. `word_bonus` is added to the joint score for each word, because a language
     model prefers few words. `unknown_penalty` is subtracted from the log-probability of an unknown word.
-    Raises AsrError when the tokenizer is not one of characters with a space, and when it lacks letters of
-    many words of the n-gram model.
+    Raises AsrError for a tokenizer that is not one of characters with a space, and for one that lacks letters
+    of many words of the n-gram model.
     """
 
     def __init__(

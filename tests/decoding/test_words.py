@@ -91,7 +91,10 @@ def test_rows_are_independent_and_follow_a_reordering(monkeypatch):
     factory = WordModel(NGRAMS, TOKENIZER, 1.0)
     texts = [t for t in random_texts(40, seed=1) if t == " ".join(t.split())]
     alone = [score(factory, text) for text in texts]
-    monkeypatch.setattr(module, "MAX_STATES", 5)  # the tables are made again
+    tables = factory.tables
+    assert factory.start(1, 9) and factory.tables is tables
+    monkeypatch.setattr(module, "MAX_STATES", 5)
+    assert factory.start(1, 9) and factory.tables is not tables
     tokens = [torch.tensor(TOKENIZER.encode(text), dtype=torch.long) for text in texts]
     lengths = torch.tensor([len(each) for each in tokens])
     padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
