@@ -103,6 +103,17 @@ class Config(Experiment):
             raise ValueError("the model has no decoder; set train.ctc_weight to 1, or name a decoder")
         return self
 
+    @model_validator(mode="after")
+    def _phonemes_have_a_head(self) -> Config:
+        outputs = getattr(getattr(self.model, "encoder", None), "phonemes", 0)
+        phonemes = self.train.phonemes
+        if phonemes is not None and outputs != len(phonemes.symbols) + 1:
+            raise ValueError(
+                f"train.phonemes has {len(phonemes.symbols)} symbols, but model.encoder.phonemes is "
+                f"{outputs}; it must be {len(phonemes.symbols) + 1}, one more for the blank"
+            )
+        return self
+
     def overfit(self, count: int) -> Config:
         """The same model, trained on `count` training utterances alone until their WER is 0.
 
@@ -111,7 +122,7 @@ class Config(Experiment):
         """
         values = _without_dropout(self.model_dump())
         values["augment"] = AugmentConfig(specaugment=None).model_dump()
-        values["data"] |= {"dev": self.data.train, "first": count, "distinct_texts": True}
+        values["data"] |= {"dev": self.data.train, "weights": (), "first": count, "distinct_texts": True}
         values["optim"] = OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump()
         values["train"] |= {"label_smoothing": 0.0, "token_noise": 0.0, "steps": 1000, "validate_every": 20}
         values["train"] |= {"checkpoint_every": 1000, "stop_wer": 0.0, "average": 1}

@@ -12,8 +12,9 @@ from asr.section import Section, load_kind
 
 INTRODUCTION = """# Configuration
 
-One YAML file is one experiment. It contains only the settings that differ from the defaults below. On the command
-line a setting is written `section.key=value`, such as `asr train my.yaml train.steps=2000`. Unknown keys are refused.
+One YAML file is one experiment. It contains only the settings that differ from the defaults below. On the
+command line a setting is written `section.key=value`, such as `asr train my.yaml train.steps=2000`. Unknown
+keys are refused.
 
 Some sections can be of several kinds. The key `kind` chooses one, and the other keys belong to that kind.
 In `model`, the settings `d_model`, `n_heads`, `d_ffn`, `dropout`, `attention_dropout` and `norm` can be given

@@ -30,7 +30,7 @@ def summary(model: Path | None) -> str:
         "python": platform.python_version(),
         "torch": f"{version('torch')}, torchaudio {version('torchaudio')}",
         "devices": ", ".join(devices),
-        "model": str(model or f"{PRETRAINED} (ships with asr)"),
+        "model folder": str(model or f"{PRETRAINED} (ships with asr)"),
         "parameters": f"{bundle.parameters():,}",
         **sizes,
         "characters": f"{len(characters)}: {shown!r}",

@@ -1,12 +1,14 @@
-"""How fast this machine transcribes and trains, with the model and data given.
+"""The speed of transcription and training on this machine, with a given model and data.
 
-    python benchmarks/speed.py transcribe AUDIO... [--model DIR] [--device cpu] [--copies N]
+    python benchmarks/speed.py transcribe AUDIO... [--model DIR] [--device cpu] [--copies N] [--threads N]
+                                                   [--batch-seconds S] [--precision P]
     python benchmarks/speed.py train CONFIG [--steps N] [--device cpu] [key=value ...]
     torchrun --nproc-per-node 2 benchmarks/speed.py train CONFIG ...
 
-`transcribe` prints seconds of audio per second of wall time (RTFx) and its inverse, the real-time factor;
-`train` prints utterances and seconds of audio per second and the share of time spent waiting for data.
-Loading the model and the first batch, in which memory is allocated, are not counted.
+`transcribe` prints seconds of audio per second of wall time (RTFx), its inverse, the real-time factor, the
+wall and the processor time, and the time from the first input to the first result. `train` prints utterances
+and seconds of audio per second, and the share of time spent waiting for data. Loading the model and the first
+batch, in which memory is allocated, are not counted.
 """
 
 from __future__ import annotations
@@ -31,18 +33,29 @@ from asr.transcription.transcript import Transcript
 
 
 def transcribe(options: argparse.Namespace) -> None:
-    """Time the transcription of all inputs, one batch having gone before."""
-    recognizer = Recognizer(options.model, options.device)
-    inputs = find_inputs(options.audio) * options.copies
+    """Time the transcription of all inputs, after a few that are not counted."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recognizer = Recognizer(options.model, options.device, options.batch_seconds, precision=options.precision)
+    inputs, problems = find_inputs(options.audio)
+    if problems:
+        raise problems[0]
+    inputs *= options.copies
     list(recognizer.transcribe_all(inputs[:8]))
-    began = time.perf_counter()
-    results = list(recognizer.transcribe_all(inputs))
-    wall = time.perf_counter() - began
+    began, processor = time.perf_counter(), time.process_time()
+    results, first = [], 0.0
+    for result in recognizer.transcribe_all(inputs):
+        first = first or time.perf_counter() - began
+        results.append(result)
+    wall, processor = time.perf_counter() - began, time.process_time() - processor
     found = [r for r in results if isinstance(r, Transcript)]
     audio = sum(t.duration for t in found)
-    print(f"{len(found)} files, {audio:.1f} s of audio in {wall:.2f} s on {recognizer.bundle.device}")
+    device = f"{recognizer.bundle.device}, {torch.get_num_threads()} threads"
+    device += f", batches of {recognizer.batch_seconds:g} s"
+    print(f"{len(found)} files, {audio:.1f} s of audio in {wall:.2f} s on {device}")
     rates = f"RTFx {audio / wall:.1f}   real-time factor {wall / audio:.5f}"
-    print(f"{rates}   {len(found) / wall:.1f} utterances/s")
+    times = f"processor time {processor:.2f} s   first result after {first:.2f} s"
+    print(f"{rates}   {len(found) / wall:.1f} utterances/s   {times}")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -82,6 +95,9 @@ def main() -> None:
     one.add_argument("audio", nargs="+")
     one.add_argument("--model", type=Path)
     one.add_argument("--copies", type=int, default=1)
+    one.add_argument("--threads", type=int)
+    one.add_argument("--batch-seconds", type=float)
+    one.add_argument("--precision", default="auto")
     one.set_defaults(run=transcribe)
     two = verbs.add_parser("train")
     two.add_argument("config", type=Path)

@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, pad
 
 from asr.model.encoder_decoder import PRESETS, EncoderDecoder
-from asr.tokenizers import BOS, EOS, PAD, SpecialTokens
+from asr.tokenizers import SpecialTokens
 from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
 
 N_MELS, FRAMES_PER_SECOND, CHARACTERS_PER_SECOND, VOCABULARY = 80, 100, 14, 32
+PAD, BOS, EOS = 0, 1, 2  # ids of the special tokens in this benchmark
 SPECIAL = SpecialTokens((BOS,), EOS, PAD, PAD, (PAD, BOS), VOCABULARY)
 
 
@@ -149,13 +150,13 @@ def speech2text(config: Sizes) -> System:
     )
 
     def loss(batch: Batch) -> Tensor:
-        given, wanted = _shifted(batch)
+        given, expected = _shifted(batch)
         frames = torch.arange(batch.features.size(1), device=given.device) < batch.lengths.unsqueeze(1)
         logits = network(
             input_features=batch.features, attention_mask=frames.long(), decoder_input_ids=given
         ).logits
         return cross_entropy(
-            logits.float().flatten(0, 1), wanted.flatten(), ignore_index=PAD, label_smoothing=0.1
+            logits.float().flatten(0, 1), expected.flatten(), ignore_index=PAD, label_smoothing=0.1
         )
 
     return System("transformers Speech2Text", network, loss)
@@ -195,7 +196,7 @@ def speechbrain(config: Sizes) -> System:
     ctc_out, out = nn.Linear(config.d_model, VOCABULARY), nn.Linear(config.d_model, VOCABULARY)
 
     def loss(batch: Batch) -> Tensor:
-        given, wanted = _shifted(batch)
+        given, expected = _shifted(batch)
         share = batch.lengths / batch.features.size(1)
         token_share = batch.token_lengths / batch.tokens.size(1)
         encoded, decoded = transformer(front_end(batch.features), given, share, pad_idx=PAD)
@@ -203,8 +204,8 @@ def speechbrain(config: Sizes) -> System:
         log_probs = out(decoded).float().log_softmax(-1)
         attention = kldiv_loss(
             log_probs,
-            wanted,
-            length=(batch.token_lengths + 1) / wanted.size(1),
+            expected,
+            length=(batch.token_lengths + 1) / expected.size(1),
             label_smoothing=0.1,
             reduction="batchmean",
         )
@@ -217,8 +218,8 @@ def speechbrain(config: Sizes) -> System:
 def _shifted(batch: Batch) -> tuple[Tensor, Tensor]:
     """What the decoder is given and what it should say, both (B, U + 1)."""
     given = pad(batch.tokens, (1, 0), value=BOS)
-    wanted = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), EOS)
-    return given, wanted
+    expected = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), EOS)
+    return given, expected
 
 
 def make_batches(seconds: float, count: int) -> list[Batch]:
@@ -254,8 +255,8 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> f
         size = 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     image = a.view(1, size, 1, size).permute(0, 3, 1, 2)  # the same product as a 1x1 convolution
-    ways = [lambda: a @ b, lambda: conv2d(image, b.view(size, size, 1, 1), dilation=2)]
-    return max(2 * size**3 / min(_seconds(way, device) for _ in range(5)) for way in ways)
+    variants = [lambda: a @ b, lambda: conv2d(image, b.view(size, size, 1, 1), dilation=2)]
+    return max(2 * size**3 / min(_seconds(way, device) for _ in range(5)) for way in variants)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -339,8 +340,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    said = f"{options.batches} batches of {options.seconds:g} s, {options.rounds} rounds"
-    print(f"{options.preset}, {options.device}, {options.threads} thread(s), {said}\n")
+    message = f"{options.batches} batches of {options.seconds:g} s, {options.rounds} rounds"
+    print(f"{options.preset}, {options.device}, {options.threads} thread(s), {message}\n")
     print("| precision | system | weights | GFLOP per s of audio | s of audio/s | share | ratio |")
     print("|---|---|---|---|---|---|---|")
     for precision in options.precision:

@@ -22,10 +22,11 @@ def tiny_model(tmp_path_factory):
     Recordings are cut into pieces of two seconds at most.
     """
     import torch
+    from helpers import EOS
 
     from asr.config import Config
     from asr.model_folder import Bundle
-    from asr.tokenizers import EOS, CharacterTokenizer
+    from asr.tokenizers import CharacterTokenizer
 
     sizes = sections(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
     torch.manual_seed(2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+PAD, BOS, EOS, UNK = range(4)  # the special tokens of a character tokenizer
+
 
 def sections(
     *,

@@ -196,13 +196,13 @@ def test_a_configuration_cannot_be_changed():
     ],
 )
 def test_file_line_and_key_are_named(complaint, text, line, key, message):
-    said = complaint(text)
-    assert re.search(rf"some\.yaml, line {line}: {re.escape(key)}: .*{message}", said), said
+    shown_lines = complaint(text)
+    assert re.search(rf"some\.yaml, line {line}: {re.escape(key)}: .*{message}", shown_lines), shown_lines
 
 
 def test_a_ctc_weight_needs_a_ctc_head(complaint, load):
-    said = complaint("model: {ctc: false}\n")
-    assert "train.ctc_weight" in said and "model.ctc" in said and "some.yaml" in said
+    shown_lines = complaint("model: {ctc: false}\n")
+    assert "train.ctc_weight" in shown_lines and "model.ctc" in shown_lines and "some.yaml" in shown_lines
     assert not load("model: {ctc: false}\ntrain: {ctc_weight: 0}\n").model.ctc
 
 
@@ -214,8 +214,8 @@ def test_what_is_not_a_mapping_in_yaml(complaint, text):
 
 
 def test_yaml_cannot_run_code(complaint, tmp_path):
-    said = complaint(f"train: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
-    assert "not YAML" in said and not (tmp_path / "made").exists()
+    shown_lines = complaint(f"train: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
+    assert "not YAML" in shown_lines and not (tmp_path / "made").exists()
 
 
 def test_a_missing_file_and_bytes(tmp_path):
@@ -244,9 +244,9 @@ def test_more_errors_are_counted(complaint):
     ],
 )
 def test_an_override_that_is_wrong_is_named_and_not_the_file_s_line(complaint, override, message):
-    said = complaint("train:\n  steps: 5\n", "train.seed=1", override)
-    assert re.search(message, said), said
-    assert "line" not in said
+    shown_lines = complaint("train:\n  steps: 5\n", "train.seed=1", override)
+    assert re.search(message, shown_lines), shown_lines
+    assert "line" not in shown_lines
 
 
 def test_an_override_does_not_hide_an_error_in_the_file(complaint):

@@ -27,6 +27,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "docs/training.md",
+    "docs/transcription.md",
 ]
 COMMAND = typer.main.get_command(app)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from asr.errors import AsrError
-from asr.files import atomic_write, claimed
+from asr.files import atomic_write, claimed, printable
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -24,6 +26,29 @@ def test_missing_folders_are_made(tmp_path):
     with atomic_write(tmp_path / "a" / "b" / "c.bin", "wb") as out:
         out.write(b"x")
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"x"
+
+
+def test_links_and_devices_are_written_to(tmp_path):
+    """The link stays, and so does /dev/null: it must not become a file."""
+    link, real = tmp_path / "link", tmp_path / "real"
+    real.write_text("old")
+    link.symlink_to(real)
+    with atomic_write(link) as out:
+        out.write("new")
+    assert link.is_symlink() and real.read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()), daemon=True)
+    received: list[str] = []
+    reader.start()
+    with atomic_write(tmp_path / "pipe") as out:
+        out.write("text")
+    reader.join(10)
+    assert received == ["text"] and (tmp_path / "pipe").is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+
+def test_printable_names():
+    assert printable("a b/学\n\t\x1b[1m\x9b\u202e.wav") == "a b/学\\n\\t\\x1b[1m\\x9b\\u202e.wav"
 
 
 def test_a_place_below_a_file_is_one_clear_line(tmp_path):

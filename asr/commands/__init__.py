@@ -6,7 +6,6 @@ it needs inside its function.
 
 from __future__ import annotations
 
-import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -22,6 +21,7 @@ from asr.commands.train import train
 from asr.commands.train_lm import train_lm
 from asr.commands.transcribe import transcribe
 from asr.errors import AsrError
+from asr.threads import wait_passively_if_busy
 
 app = typer.Typer(
     name="asr",
@@ -57,9 +57,7 @@ def main() -> None:
 
     Ctrl-C ends with status 130, and a reader that closed the output (`| head`) with status 1, both quietly.
     """
-    # Waiting threads of torch must not occupy a core that other programs could use. On a busy machine two
-    # threads were 2 to 3 times as fast this way. It has no effect after torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively_if_busy()
     if isinstance(sys.stdout, TextIOWrapper):
         # Output is UTF-8 in every locale. A file name that is not UTF-8 is written with its own bytes.
         sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -45,11 +45,11 @@ def transcribe(
         Precision, typer.Option(help="auto: bf16 on a GPU that computes it natively, else float32.")
     ] = Precision.auto,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each core")
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each free core")
     ] = None,
     batch_seconds: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="20 on a CPU, else 120"),
+        typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="60 on a CPU, else 120"),
     ] = None,
     decoder: Annotated[
         Decoder | None,

@@ -7,6 +7,7 @@ peak memory of the process, with the corpus and the plan of the epoch before, is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -28,6 +29,7 @@ class Stream(IntEnum):
     GAIN = 3
     NOISE = 4
     WHITE_NOISE = 5
+    MIX = 6
 
 
 def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.random.Generator:
@@ -65,7 +67,8 @@ class EpochPlan:
         self._key = (seed, epoch)
         self._augment = augment
         random = random_stream(seed, epoch, 0, Stream.PLAN)
-        self._singles = len(corpus)
+        self._indices = _weigh(corpus, data.weights, random_stream(seed, epoch, 0, Stream.MIX))
+        self._singles = len(corpus) if self._indices is None else len(self._indices)
         self._parts, self._ends = _draw_strings(corpus, augment.join, random)
         self._silences = random.uniform(*SILENCE_SECONDS, augment.silence).astype(np.float32)
         spoken = self._singles + len(self._ends) - 1
@@ -99,7 +102,10 @@ class EpochPlan:
         edges = 2 * self._augment.edge_silence
         seconds = np.empty(len(self._speeds) + len(self._silences), np.float32)
         singles, strings, silences = np.split(seconds, [self._singles, len(self._speeds)])
-        np.divide(corpus.durations, self._pick_speeds(slice(0, self._singles)), out=singles)
+        durations = corpus.durations
+        if self._indices is not None:
+            durations = durations[self._indices]
+        np.divide(durations, self._pick_speeds(slice(0, self._singles)), out=singles)
         singles += np.float32(edges)
         if len(strings):
             spoken = np.add.reduceat(corpus.durations[self._parts], self._ends[:-1], dtype=np.float64)
@@ -115,13 +121,31 @@ class EpochPlan:
         key = (*self._key, index)
         if index >= len(self._speeds):
             return Example((), (float(self._silences[index - len(self._speeds)]),), 1.0, key)
+        string = index - self._singles
         parts: tuple[int, ...] = (index,)
-        if (string := index - self._singles) >= 0:
+        if string < 0 and self._indices is not None:
+            parts = (int(self._indices[index]),)
+        elif string >= 0:
             parts = tuple(self._parts[self._ends[string] : self._ends[string + 1]].tolist())
         random, join = random_stream(*key, Stream.LAYOUT), self._augment.join
         before, after = random.uniform(0, self._augment.edge_silence, 2).tolist()
         between = random.uniform(join.min_pause, join.max_pause, len(parts) - 1).tolist()
         return Example(parts, (before, *between, after), self._augment.speeds[self._speeds[index]], key)
+
+
+def _weigh(corpus: Corpus, weights: Sequence[float], random: np.random.Generator) -> np.ndarray | None:
+    """The index in the corpus of every single utterance of an epoch (n,) int32; None: each of them once.
+
+    A weight of 2.5 means each utterance of a manifest twice, and half of them, drawn for this epoch, again.
+    """
+    if not weights or all(weight == 1 for weight in weights):
+        return None
+    found = []
+    for begin, end, weight in zip(corpus.starts, [*corpus.starts[1:], len(corpus)], weights, strict=True):
+        manifest = np.arange(begin, end, dtype=np.int32)
+        found += [manifest] * int(weight)
+        found.append(np.sort(random.permutation(manifest)[: round((weight % 1) * len(manifest))]))
+    return np.concatenate(found)
 
 
 def _cut(

@@ -42,7 +42,7 @@ class Corpus(Sequence[Utterance]):
     """A read-only sequence of utterances. `read` makes one from manifests, `of` from utterances in memory.
 
     Safe to use from several threads. `durations` (n,) float32 in seconds; `speakers` (n,) int32, equal for
-    equal speakers, -1 without a speaker. Every utterance has a text and a duration.
+    equal speakers, -1 without a speaker. Every utterance has a duration, and a text or phonemes.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Corpus(Sequence[Utterance]):
         self.counts: Counter[str] = Counter()  # character: number of texts with it
         self.first_seen: dict[str, str] = {}  # character: file and line of the first text with it
         self.digest = ""  # of ids and durations, in order
+        self.starts = [0]  # the index of each manifest's first utterance
         self._fetch = fetch
 
     @classmethod
@@ -72,9 +73,10 @@ class Corpus(Sequence[Utterance]):
         return corpus
 
     @classmethod
-    def read(cls, data: DataConfig, key: str) -> Corpus:
+    def read(cls, data: DataConfig, key: str, phonemes: bool = False) -> Corpus:
         """The utterances of `data.train` or `data.dev` (`key`) that pass the filters of `data`, in one pass.
 
+        With `phonemes`, an utterance that has those needs no text. In `data.dev` it is left out then.
         Raises AsrError naming file and line for whatever `read_manifest` refuses, a missing text or duration,
         and a duplicate id in these manifests, and when no utterance passes.
         """
@@ -96,20 +98,23 @@ class Corpus(Sequence[Utterance]):
                     continue
                 record = parse_line(line, path, number)
                 ids.append(hash(record["id"]))
+                textless = phonemes and record.get("text") is None and record.get("phonemes") is not None
                 for needed in ("text", "duration"):
-                    if record.get(needed) is None:
+                    if record.get(needed) is None and not (textless and needed == "text"):
                         raise AsrError(
                             f"{path}, line {number}: no {needed!r}; training needs text and duration on "
                             "every line: add it, or write the manifest with `asr prepare`"
                         )
                 duration, speaker = record["duration"], record.get("speaker")
-                if speaker in excluded:
+                if textless and key == "dev":
+                    corpus._drop("without a text", record["id"])
+                elif speaker in excluded:
                     corpus._drop("of excluded speakers", record["id"])
                 elif duration < data.min_seconds:
                     corpus._drop(f"shorter than {data.min_seconds} s", record["id"])
                 elif duration > data.max_seconds:
                     corpus._drop(f"longer than {data.max_seconds} s", record["id"])
-                elif data.distinct_texts and (text := normalize_text(record["text"])) in texts:
+                elif data.distinct_texts and (text := normalize_text(record.get("text") or "")) in texts:
                     corpus._drop("with a text of an earlier one", record["id"])
                 else:
                     if data.distinct_texts:
@@ -118,7 +123,7 @@ class Corpus(Sequence[Utterance]):
                     durations.append(duration)
                     speakers.append(codes.setdefault(speaker, len(codes) - 1))
                     lines.offsets.append(offset)
-                    for character in corpus._count(record["text"]):
+                    for character in corpus._count(record.get("text") or ""):
                         corpus.first_seen[character] = f"{path}, line {number}"
         _refuse_duplicates(manifests, np.frombuffer(ids, np.int64))
         if not durations:
@@ -126,7 +131,7 @@ class Corpus(Sequence[Utterance]):
             raise AsrError(f"data.{key}: no utterance left of {corpus.name} ({out}); check the manifests")
         corpus.durations = np.frombuffer(durations, np.float32)
         corpus.speakers = np.frombuffer(speakers, np.int32)
-        lines.durations, corpus.digest = corpus.durations, digest.hexdigest()
+        lines.durations, corpus.digest, corpus.starts = corpus.durations, digest.hexdigest(), lines.starts
         return corpus
 
     def __len__(self) -> int:

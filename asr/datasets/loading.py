@@ -40,6 +40,10 @@ class Batch:
     lengths: Tensor
     tokens: Tensor
     token_lengths: Tensor
+    has_text: Tensor  # (B,) bool; without, a row has no tokens and only the phonemes are a target
+    phonemes: Tensor  # (B, P), ids from 1 on, padded with 0, which is the blank
+    phoneme_lengths: Tensor
+    has_phonemes: Tensor  # (B,) bool
     ids: list[str]
     texts: list[str]
     treatments: list[str]  # what was done to each row's audio, for readers
@@ -48,8 +52,12 @@ class Batch:
 
     @property
     def n_targets(self) -> int:
-        """The tokens that a decoder must predict: those of the texts, and EOS after each."""
-        return int(self.token_lengths.sum()) + len(self.ids)
+        """The tokens that a decoder must predict: those of the texts, and EOS after each.
+
+        The phonemes of a row without a text count in place of its tokens.
+        """
+        instead = self.phoneme_lengths[~self.has_text]
+        return int(self.token_lengths.sum()) + int(instead.sum()) + len(self.ids)
 
 
 class Loader:
@@ -65,10 +73,13 @@ class Loader:
         sample_rate: int,
         data: DataConfig,
         augment: AugmentConfig | None = None,
+        phonemes: str = "",
     ) -> None:
+        """`phonemes` are the symbols that become targets, with ids from 1 on. Others are left out."""
         self.corpus, self.tokenizer, self.sample_rate = corpus, tokenizer, sample_rate
         self.augmenter = Augmenter(augment, sample_rate) if augment is not None else None
         self._separator = augment.join.separator if augment is not None else " "
+        self._phoneme_ids = {symbol: id for id, symbol in enumerate(phonemes, 1)}
         self.workers = data.workers
         self._room = data.cache_mb * 2**20  # bytes
         self._cache: dict[int, np.ndarray] = {}
@@ -94,6 +105,7 @@ class Loader:
     def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
         """Decode, augment and pad. A recording that cannot be read adds a message to the batch."""
         waveforms, ids, texts, treatments, bad = [], [], [], [], []
+        phonemes, has_text, has_phonemes = [], [], []
         for example in examples:
             try:
                 utterances = [self.corpus[index] for index in example.parts]
@@ -104,7 +116,13 @@ class Loader:
             waveforms.append(torch.from_numpy(waveform))
             treatments.append(treatment)
             ids.append("+".join(utterance.id for utterance in utterances) or "silence")
-            texts.append(self._separator.join(utterance.text or "" for utterance in utterances))
+            # Every part of a string needs the target. Silence has the empty text and no phonemes.
+            has_text.append(all(utterance.text is not None for utterance in utterances))
+            has_phonemes.append(all(utterance.phonemes is not None for utterance in utterances))
+            spoken = utterances if has_text[-1] else []
+            texts.append(self._separator.join(utterance.text or "" for utterance in spoken))
+            pronounced = "".join(u.phonemes or "" for u in utterances) if has_phonemes[-1] else ""
+            phonemes.append(self._ids_of_phonemes(pronounced))
         tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
         return Batch(
             place,
@@ -112,12 +130,20 @@ class Loader:
             lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
             tokens=_pad(tokens, torch.long, self.tokenizer.special.pad),
             token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
+            has_text=torch.tensor(has_text, dtype=torch.bool),
+            phonemes=_pad(phonemes, torch.long, 0),
+            phoneme_lengths=torch.tensor([len(p) for p in phonemes], dtype=torch.long),
+            has_phonemes=torch.tensor(has_phonemes, dtype=torch.bool),
             ids=ids,
             texts=texts,
             treatments=treatments,
             amount=sum(len(w) for w in waveforms) / self.sample_rate,
             bad=tuple(bad),
         )
+
+    def _ids_of_phonemes(self, phonemes: str) -> Tensor:
+        ids = [self._phoneme_ids[symbol] for symbol in phonemes if symbol in self._phoneme_ids]
+        return torch.tensor(ids, dtype=torch.long)
 
     def _waveform(self, example: Example, utterances: list[Utterance]) -> tuple[np.ndarray, str]:
         """The audio (samples,) of an example, and a description of its augmentation."""

@@ -1,13 +1,14 @@
 """The manifest: one JSON object per line, one line per utterance.
 
     {"id": "a1", "audio": "wav/a1.flac", "text": "seven", "duration": 0.43,
-     "speaker": "theo", "lang": "en", "start": 0.0, ...}
+     "speaker": "theo", "lang": "en", "start": 0.0, "phonemes": "sɛvən", ...}
 
-Only `audio` is required. Training also needs `text` and `duration`. `audio` is relative to the folder of
-the manifest, or absolute. `start` and `duration` (seconds) select a part of a longer recording. The
-default `id` is the value of `audio`, followed by the start where there is one. NVIDIA NeMo's names
-`audio_filepath` and `offset` are read as `audio` and `start`. Other keys are kept in `extra` and written
-back, so that `split`, `gender` or `age` survive a round trip.
+Only `audio` is required. Training also needs `text` and `duration`. `phonemes`, one character for each, are
+a second target of training; an utterance that has them can be without a text there. `audio` is relative to
+the folder of the manifest, or absolute. `start` and `duration` (seconds) select a part of a longer
+recording. The default `id` is the value of `audio`, followed by the start where there is one. NVIDIA NeMo's
+names `audio_filepath` and `offset` are read as `audio` and `start`. Other keys are kept in `extra` and
+written back, so that `split`, `gender` or `age` survive a round trip.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Utterance:
     speaker: str | None = None
     lang: str | None = None
     start: float = 0.0
+    phonemes: str | None = None  # one character for each; None: not known
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -48,6 +50,7 @@ _TYPES: dict[str, Any] = {
     "speaker": str,
     "lang": str,
     "start": (int, float),
+    "phonemes": str,
 }
 _NEMO = {"audio_filepath": "audio", "offset": "start"}
 _LONGEST = 1e9  # seconds; larger values, infinity and NaN are refused
@@ -138,6 +141,7 @@ def to_utterance(record: dict[str, Any], path: Path) -> Utterance:
         speaker=record.get("speaker"),
         lang=record.get("lang"),
         start=float(record.get("start") or 0.0),
+        phonemes=record.get("phonemes"),
         extra={key: value for key, value in record.items() if key not in _TYPES},
     )
 
@@ -171,6 +175,8 @@ def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:
             record[key] = value
     if utterance.start:
         record["start"] = utterance.start
+    if utterance.phonemes is not None:
+        record["phonemes"] = utterance.phonemes
     return record | utterance.extra
 
 

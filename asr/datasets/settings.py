@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from asr.features.settings import SpecAugmentConfig
+from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.section import Fraction, Positive, Section
 
 
@@ -65,6 +65,9 @@ class AugmentConfig(Section):
     """Changes to the audio in training. All are functions of (seed, epoch, position in the epoch)."""
 
     specaugment: SpecAugmentConfig | None = Field(SpecAugmentConfig(), description="masks on the features")
+    vocal_tract: VocalTractConfig | None = Field(
+        None, description="vocal tract length perturbation, on the features"
+    )
     speeds: tuple[float, ...] = Field(
         (1.0,), description="factors, of which one is drawn for each utterance; the pitch changes too"
     )
@@ -99,6 +102,10 @@ class DataConfig(Section):
     """Which manifests, and which of their utterances."""
 
     train: tuple[Path, ...] = Field((), description="manifests to train on")
+    weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (),
+        description="passes over each manifest of train in an epoch, such as 3 or 0.5; empty: one over each",
+    )
     dev: tuple[Path, ...] = Field((), description="manifests to validate on")
     exclude_speakers: tuple[str, ...] = Field(
         (), description="speakers that are left out of training and validation"
@@ -126,6 +133,14 @@ class DataConfig(Section):
     def _something_is_left(self) -> DataConfig:
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_weight_for_each(self) -> DataConfig:
+        if self.weights and len(self.weights) != len(self.train):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.train)} manifests in train; give one for each"
+            )
         return self
 
 

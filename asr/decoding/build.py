@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from asr.decoding.beam import beam_search
@@ -14,6 +15,7 @@ from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.processors import LogitProcessor
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
+from asr.decoding.words import WORD_MODEL_WEIGHT, WordModel
 from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
 from asr.model_folder import Bundle
@@ -70,6 +72,12 @@ def _scorer_factories(bundle: Bundle[Any], options: DecodingOptions) -> list[Sco
             HotWords(options.hot_words, bundle.tokenizer, options.hot_word_weight, bundle.device)
         )
     if options.language_model:
-        weight, device = options.weight_of_language_model, str(bundle.device)
-        factories.append(LanguageModelFactory.load(options.language_model, bundle.tokenizer, weight, device))
+        weight, device = options.language_model_weight, str(bundle.device)
+        path, tokenizer = options.language_model, bundle.tokenizer
+        if Path(path).is_file():  # a word n-gram model; others are folders
+            weight = WORD_MODEL_WEIGHT if weight is None else weight
+            factories.append(WordModel.load(path, tokenizer, weight))
+        else:
+            weight = options.weight_of_language_model
+            factories.append(LanguageModelFactory.load(path, tokenizer, weight, device))
     return factories

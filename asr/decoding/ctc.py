@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss, pad
 
+from asr.decoding.fusion import FusedScores
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.scorers import ScorerFactory
 from asr.errors import AsrError
@@ -16,6 +18,8 @@ from asr.masks import length_mask
 from asr.model.interfaces import HasCTC, Memory
 from asr.tokenizers.special import SpecialTokens
 
+FUSED_CANDIDATES = 16  # the same, with other scorers
+SURE_BLANK = 0.999
 MAX_CANDIDATES = 64  # most likely tokens of each state that can be appended; all tokens of a small vocabulary
 _HASH_FACTOR = 6364136223846793005  # multiplier of the polynomial hash of prefixes (Knuth, MMIX)
 
@@ -31,20 +35,24 @@ def ctc_decode(
     """The `n_best` hypotheses of every row of the memory: of the best path, or of a beam search.
 
     `log_prob` is the log-probability of the token sequence, the sum over all its alignments. Raises AsrError
-    when scorer factories are given: use rescoring or beam search for them.
+    when scorer factories are given without a beam, and as `FusedScores` does. With scorers the hypotheses are
+    ranked by the sum of `log_prob` and the weighted scores (shallow fusion).
     """
-    if factories:
-        raise AsrError("CTC alone has no other scorers; use the decoder rescoring or beam")
+    if factories and options.beam_size == 1:
+        raise AsrError("beam 1: CTC's best path uses no other scores; give a beam of 2 or more")
     if memory.states.size(0) == 0:
         return []
     log_probs = mask_untrained(network.ctc(memory), special)
     if options.beam_size == 1:
         tokens, begun = collapse_paths(log_probs.argmax(2), memory.lengths, special)
         tokens, sizes = tokens.unsqueeze(1), begun[:, -1:]  # (B, 1, U), (B, 1)
+        added: Tensor | float = 0.0
     else:
-        tokens, sizes = prefix_beam_search(log_probs, memory.lengths, special, options.beam_size)
-    scores = sequence_log_probs(log_probs, memory.lengths, special, tokens, sizes)  # (B, N)
-    return n_best(tokens, sizes, scores, scores, options.n_best or 1)
+        fused = FusedScores(factories, special, *log_probs.shape[:2]) if factories else None
+        tokens, sizes = prefix_beam_search(log_probs, memory.lengths, special, options.beam_size, fused)
+        added = fused.final() if fused else 0.0
+    found = sequence_log_probs(log_probs, memory.lengths, special, tokens, sizes)  # (B, N)
+    return n_best(tokens, sizes, found, found + added, options.n_best or 1)
 
 
 def mask_untrained(log_probs: Tensor, special: SpecialTokens) -> Tensor:
@@ -85,7 +93,11 @@ class _Prefixes:
 
 
 def prefix_beam_search(
-    log_probs: Tensor, lengths: Tensor, special: SpecialTokens, beam: int
+    log_probs: Tensor,
+    lengths: Tensor,
+    special: SpecialTokens,
+    beam: int,
+    fused: FusedScores | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The `beam` most likely token sequences, best first (Hannun et al. 2014, algorithm 1).
 
@@ -94,7 +106,12 @@ def prefix_beam_search(
 
     All utterances and prefixes advance together, state by state. Prefixes are compared by their hashes: a
     prefix can be reached both as itself and as the continuation of a shorter one.
+
+    With `fused` the beam is ranked by the sum of CTC's and its scores. Then each state has fewer candidates,
+    and consecutive states that are almost certainly blank count as one.
     """
+    if fused:
+        log_probs, lengths = merge_blanks(log_probs, lengths, special)
     device, (batch, states, vocabulary) = log_probs.device, log_probs.shape
     valid = length_mask(lengths, states)
     log_probs = log_probs.double() if device.type != "mps" else log_probs
@@ -102,7 +119,9 @@ def prefix_beam_search(
     log_probs[..., special.blank].masked_fill_(~valid, 0.0)  # after its end a row has only blanks
     without_blank = log_probs.clone()
     without_blank[..., special.blank] = -torch.inf
-    likely, candidates = without_blank.topk(min(MAX_CANDIDATES, vocabulary - 1), dim=2)  # (B, S, K) each
+    likely, candidates = without_blank.topk(
+        min(FUSED_CANDIDATES if fused else MAX_CANDIDATES, vocabulary - 1), dim=2
+    )  # (B, S, K) each
 
     blank = log_probs.new_zeros(batch, 1)
     last = torch.full((batch, 1), special.blank, device=device)
@@ -117,7 +136,7 @@ def prefix_beam_search(
     )
     for state in range(states):
         longer = _advance(prefixes, log_probs[:, state], special, candidates[:, state], likely[:, state])
-        impossible = _keep_best(prefixes, longer, candidates[:, state], special, beam)
+        impossible = _keep_best(prefixes, longer, candidates[:, state], special, beam, fused)
     sizes = prefixes.sizes.masked_fill(impossible, -1)
     return prefixes.tokens[:, :, : max(1, int(sizes.max()))], sizes
 
@@ -149,7 +168,12 @@ def _advance(
 
 
 def _keep_best(
-    prefixes: _Prefixes, longer: Tensor, candidates: Tensor, special: SpecialTokens, beam: int
+    prefixes: _Prefixes,
+    longer: Tensor,
+    candidates: Tensor,
+    special: SpecialTokens,
+    beam: int,
+    fused: FusedScores | None,
 ) -> Tensor:
     """Keep the best of the prefixes and of the longer ones (B, W, K), which append candidates (B, K).
 
@@ -157,12 +181,16 @@ def _keep_best(
     """
     width, count = longer.shape[1:]
     totals = torch.cat([torch.logaddexp(prefixes.blank, prefixes.token), longer.flatten(1)], 1)
-    totals, chosen = totals.topk(min(beam, totals.size(1)))  # (B, W), with a new W
+    ranks = totals + fused.extend(candidates) if fused else totals
+    chosen = ranks.topk(min(beam, totals.size(1))).indices  # (B, W), with a new W
+    totals = totals.gather(1, chosen)
     grown = chosen >= width
     index = (chosen - width).clamp_min(0)  # in `longer`
     origin = torch.where(grown, index // count, chosen)
     added = torch.where(grown, candidates.gather(1, index % count), special.blank)
 
+    if fused:
+        fused.follow(chosen, origin, grown, added)
     blank, token, last, hashes, parents, sizes = (
         each.gather(1, origin)
         for each in (
@@ -182,6 +210,18 @@ def _keep_best(
     prefixes.sizes = sizes + grown.long()
     prefixes.tokens = tokens
     return impossible
+
+
+def merge_blanks(log_probs: Tensor, lengths: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
+    """Keep one of each run of states whose blank has a probability above 0.999.
+
+    log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many.
+    """
+    sure = log_probs[..., special.blank] > math.log(SURE_BLANK)
+    kept = length_mask(lengths, sure.size(1)) & ~(sure & pad(sure[:, :-1], (1, 0)))
+    lengths = kept.sum(1)
+    order = (~kept).to(torch.uint8).sort(dim=1, stable=True).indices[:, : max(1, int(lengths.max()))]
+    return log_probs.gather(1, order.unsqueeze(2).expand(-1, -1, log_probs.size(2))), lengths
 
 
 def sequence_log_probs(

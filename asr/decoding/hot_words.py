@@ -109,6 +109,15 @@ class HotWordScorer:
         self._open_bits = self._append(self._open_bits, tokens) & ~words.ended[self._states]
         self._pending = _count_bits(self._open_bits & words.begun[self._states])
 
+    def advance_some(self, tokens: Tensor, grows: Tensor) -> None:
+        """Append a token (R,) to those prefixes where `grows` (R,) is true."""
+        before = (self._states, self._open_bits, self._pending)
+        self.advance(torch.where(grows, tokens, self._words.space))
+        after = (self._states, self._open_bits, self._pending)
+        self._states, self._open_bits, self._pending = (
+            torch.where(grows, new, old) for new, old in zip(after, before, strict=True)
+        )
+
     def select(self, rows: Tensor) -> HotWordScorer:
         """The scorer of the given rows (indices): reordered, repeated or dropped."""
         return HotWordScorer(self._words, self._states[rows], self._open_bits[rows], self._pending[rows])

@@ -19,7 +19,9 @@ DECODERS: dict[str, tuple[str, ...]] = {
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalization", "hot_words",
         "hot_word_bonus", "language_model", "language_model_weight",
     ),
-    "ctc": ("beam", "n_best"),
+    "ctc": (
+        "beam", "n_best", "hot_words", "hot_word_bonus", "language_model", "language_model_weight",
+    ),
     "rescoring": (
         "ctc_weight", "beam", "n_best", "length_normalization", "hot_words", "hot_word_bonus",
         "language_model", "language_model_weight",
@@ -45,8 +47,8 @@ class DecodingOptions:
     length_normalization: float | None = None  # scores are divided by (tokens + 1) to this power; default: 0
     hot_words: tuple[str, ...] | None = None  # words and phrases to favor; default: none
     hot_word_bonus: float | None = None  # added to the score for each character of a hot word; default: 0.7
-    language_model: str | None = None  # folder of a language model whose scores are added; default: none
-    language_model_weight: float | None = None  # factor of the language model's scores; default: 0.3
+    language_model: str | None = None  # a language model: a folder, or a file of word n-grams
+    language_model_weight: float | None = None  # factor of its scores; default: 0.3, or 0.5 for n-grams
 
     def __post_init__(self) -> None:
         if self.decoder is not None and self.decoder not in DECODERS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -44,4 +44,14 @@ class Features(Protocol):
 
         Frames after a row's length are zero.
         """
+        ...
+
+
+@runtime_checkable
+class HasFrequencies(Protocol):
+    """Features whose values are energies around frequencies. Warping the frequency axis needs them."""
+
+    @property
+    def frequencies(self) -> Tensor:
+        """The center of each bin (F,) in Hz, rising."""
         ...

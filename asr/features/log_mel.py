@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -95,6 +96,15 @@ class LogMel(nn.Module):
     def frame_seconds(self) -> float:
         """The time from one frame to the next, in seconds."""
         return self.config.hop_length / self.config.sample_rate
+
+    @property
+    def frequencies(self) -> Tensor:
+        """Centers of the filters (n_mels,) in Hz: linear to 1000 Hz, then logarithmic (Slaney's scale)."""
+        top = 15 + 27 * math.log(self.config.sample_rate / 2 / 1000, 6.4)  # above 1000 Hz at usual rates
+        if self.config.sample_rate <= 2000:
+            top = self.config.sample_rate / 2 * 3 / 200
+        mels = torch.linspace(0, top, self.config.n_mels + 2, device=self.mean.device)[1:-1]
+        return torch.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
 
     def frames(self, samples: Tensor) -> Tensor:
         """Number of frames of waveforms with so many samples: (B,) -> (B,)."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from asr.masks import length_mask
 
-# A bin that hardly varies in training, such as the empty upper half of telephone speech, must not be amplified
-# where it varies later. One unit of natural log is well below the spread of any bin with speech in it.
+# A bin that hardly varies in training must not be amplified where it varies later. An example is the empty
+# upper half of telephone speech. One unit of natural log is well below the spread of any bin with speech.
 MIN_STD = 1.0
 
 

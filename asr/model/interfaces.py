@@ -11,6 +11,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
+PHONEMES = "phonemes"  # the name of an encoder's phoneme logits in `Memory.intermediate`
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -40,7 +42,7 @@ class State(Protocol):
         ...
 
     def reorder(self, parents: Tensor) -> Self:
-        """The state in which each utterance's hypotheses continue the given ones: parents (B, W) -> B * W rows.
+        """The state in which each utterance's hypotheses continue others: parents (B, W) -> B * W rows.
 
         `parents` are indices among the utterance's present hypotheses. The present state must not be used
         after this call.

@@ -73,8 +73,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention: queries (B, H, T, d), keys and values (B, H, S, d) -> (B, H, T, d).
 
-    `mask` broadcasts to (B, H, T, S) and is true where a key may be seen. This is torch's fused kernel, except
-    for bfloat16 on a CPU, where the fused kernel takes up to four times as long as separate operations.
+    `mask` broadcasts to (B, H, T, S) and is true where a key may be seen. This is torch's fused kernel,
+    except for bfloat16 on a CPU, where the fused kernel takes up to four times as long as its parts.
     """
     if queries.dtype != torch.bfloat16 or queries.device.type != "cpu":
         return scaled_dot_product_attention(queries, keys, values, mask, dropout_p, causal)

@@ -8,15 +8,11 @@ from pathlib import Path
 from asr.errors import AsrError
 from asr.kinds import TOKENIZERS
 from asr.section import load_kind
-from asr.tokenizers.characters import BOS, EOS, PAD, UNK, CharacterTokenizer, normalize_text
+from asr.tokenizers.characters import CharacterTokenizer, normalize_text
 from asr.tokenizers.interface import Tokenizer
 from asr.tokenizers.special import SpecialTokens
 
 __all__ = [
-    "BOS",
-    "EOS",
-    "PAD",
-    "UNK",
     "CharacterTokenizer",
     "SpecialTokens",
     "Tokenizer",

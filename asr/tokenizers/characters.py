@@ -127,7 +127,3 @@ class CharacterTokenizer:
 def normalize_text(text: str) -> str:
     """The text in Unicode form NFC, with one space for any white space."""
     return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-# Temporary, until no module outside asr.tokenizers uses them.
-PAD, BOS, EOS, UNK = _PAD, _BOS, _EOS, _UNK

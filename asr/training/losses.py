@@ -34,28 +34,40 @@ def joint_loss(
     ctc_weight: float,
     label_smoothing: float = 0.0,
     token_noise: float = 0.0,
+    has_text: Tensor | None = None,
 ) -> Losses:
     """Joint CTC/attention loss (Watanabe et al. 2017) of a memory and its texts: tokens (B, U), lengths (B,).
 
     `tokens` have neither prompt nor EOS. An unalignable text has an infinite CTC loss, which counts as zero.
     Its attention loss remains. `token_noise` is the share of the decoder's input tokens that are replaced.
+    Rows for which `has_text` (B,) is false have no losses.
     """
+    if has_text is None:
+        has_text = torch.ones_like(token_lengths, dtype=torch.bool)
     attention = ctc = memory.states.new_zeros((), dtype=torch.float32)
     unalignable = torch.zeros_like(token_lengths, dtype=torch.bool)
     if ctc_weight < 1:
         assert isinstance(network, HasDecoder), "the configuration refuses this weight without a decoder"
         attention = _attention_loss(
-            network, memory, tokens, token_lengths, special, label_smoothing, token_noise
+            network, memory, tokens, token_lengths, special, label_smoothing, token_noise, has_text
         )
     if ctc_weight > 0:
         assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
-        unalignable = _states_needed(tokens, token_lengths) > memory.lengths
-        log_probs = network.ctc(memory).transpose(0, 1)  # (S, B, V)
-        ctc = ctc_loss(
-            log_probs, tokens, memory.lengths, token_lengths, special.blank, "sum", zero_infinity=True
-        )
+        unalignable = (_states_needed(tokens, token_lengths) > memory.lengths) & has_text
+        log_probs = network.ctc(memory)
+        ctc = masked_ctc_loss(log_probs, memory.lengths, tokens, token_lengths, special.blank, has_text)
     total = (1 - ctc_weight) * attention + ctc_weight * ctc
     return Losses(total, attention.detach(), ctc.detach(), unalignable)
+
+
+def masked_ctc_loss(
+    log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int, mask: Tensor
+) -> Tensor:
+    """CTC of log_probs (B, S, V) and targets (B, U), summed over the alignable rows of `mask` (B,)."""
+    each = ctc_loss(
+        log_probs.transpose(0, 1), targets, lengths, target_lengths, blank, "none", zero_infinity=True
+    )
+    return (each * mask).sum()
 
 
 def sequence_loss(logits: Tensor, targets: Tensor, lengths: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -78,6 +90,7 @@ def _attention_loss(
     special: SpecialTokens,
     label_smoothing: float,
     token_noise: float,
+    has_text: Tensor,
 ) -> Tensor:
     """Label-smoothed cross-entropy of the decoder's predictions after the prompt: the tokens and EOS."""
     prompt = tokens.new_tensor(special.prompt).expand(len(tokens), -1)  # (B, P)
@@ -85,7 +98,7 @@ def _attention_loss(
     last = tokens.new_full((len(tokens), 1), special.eos)
     targets = torch.cat([tokens, last], 1).scatter(1, token_lengths.unsqueeze(1), special.eos)  # (B, U + 1)
     logits = network.decode(decoder_input, memory)[:, prompt.size(1) - 1 :]  # (B, U + 1, V)
-    return sequence_loss(logits, targets, token_lengths + 1, label_smoothing)
+    return sequence_loss(logits, targets, (token_lengths + 1) * has_text, label_smoothing)
 
 
 def _states_needed(tokens: Tensor, lengths: Tensor) -> Tensor:

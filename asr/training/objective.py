@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from asr.datasets.loading import Batch
-from asr.features.settings import SpecAugmentConfig
+from asr.errors import AsrError
+from asr.features.interface import HasFrequencies
+from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.features.spec_augment import spec_augment
-from asr.model.interfaces import Memory
+from asr.features.vocal_tract import perturb_vocal_tract
+from asr.model.interfaces import PHONEMES, Memory
 from asr.model_folder import Bundle
-from asr.training.losses import Losses, joint_loss
+from asr.training.losses import Losses, joint_loss, masked_ctc_loss
 from asr.training.optimizer import use_bf16
 from asr.training.settings import TrainConfig
 
@@ -25,27 +28,46 @@ class RecognitionObjective(nn.Module):
     It is one module with one `forward`, as DistributedDataParallel and torch.compile need it.
     """
 
-    def __init__(self, bundle: Bundle, config: TrainConfig, specaugment: SpecAugmentConfig | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: TrainConfig,
+        specaugment: SpecAugmentConfig | None,
+        vocal_tract: VocalTractConfig | None = None,
+    ) -> None:
+        """Raises AsrError for vocal tract perturbation of features without frequencies."""
         super().__init__()
         self.features, self.network, self.special = bundle.features, bundle.network, bundle.special
         self.config, self.specaugment, self.device = config, specaugment, bundle.device
+        self.vocal_tract = vocal_tract
+        if vocal_tract is not None and not isinstance(bundle.features, HasFrequencies):
+            kind = bundle.config.features.kind
+            raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
         self.bf16 = use_bf16(config.precision, bundle.device, bundle.config.model.width >= WIDE)
 
     def forward(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
-        """Sums over the batch (3,): total, attention and CTC loss; and (B,) bool: texts too long for CTC.
+        """Sums over the batch (4,): total, attention, CTC and phoneme loss; and (B,) bool: texts too long for
+        CTC.
 
         The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
         processes with and without data exchange the same gradients.
         """
         if batch is None or not batch.ids:
-            return zero_loss(self.network, 3), torch.zeros(0, dtype=torch.bool)
+            return zero_loss(self.network, 4), torch.zeros(0, dtype=torch.bool)
         with torch.no_grad():
             features, lengths = self.extract(batch)
+            if self.training and self.vocal_tract is not None:
+                features = perturb_vocal_tract(features, self.features.frequencies, self.vocal_tract)
             if self.training and self.specaugment is not None:
                 features = spec_augment(features, lengths, self.specaugment)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.losses(batch, self.network.encode(features, lengths))
-        return torch.stack([losses.total, losses.attention, losses.ctc]), losses.unalignable
+            memory = self.network.encode(features, lengths)
+            losses, phoneme_loss = self.losses(batch, memory), self.phoneme_loss(batch, memory)
+        total = losses.total
+        if self.config.phonemes is not None:
+            total = total + self.config.phonemes.weight * phoneme_loss
+        sums = torch.stack([total, losses.attention, losses.ctc, phoneme_loss.detach()])
+        return sums, losses.unalignable
 
     def extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) and lengths (B,) of a batch."""
@@ -63,7 +85,18 @@ class RecognitionObjective(nn.Module):
             self.config.ctc_weight,
             self.config.label_smoothing,
             self.config.token_noise if self.training else 0.0,
+            batch.has_text.to(self.device),
         )
+
+    def phoneme_loss(self, batch: Batch, memory: Memory) -> Tensor:
+        """CTC of the encoder's intermediate head and the phonemes; zero where they are no target."""
+        if self.config.phonemes is None:
+            return memory.states.new_zeros((), dtype=torch.float32)
+        logits, lengths = memory.intermediate[PHONEMES]
+        targets, target_lengths, mask = (
+            each.to(self.device) for each in (batch.phonemes, batch.phoneme_lengths, batch.has_phonemes)
+        )
+        return masked_ctc_loss(logits.float().log_softmax(-1), lengths, targets, target_lengths, 0, mask)
 
 
 def zero_loss(network: nn.Module, count: int) -> Tensor:

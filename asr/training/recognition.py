@@ -52,7 +52,7 @@ class RecognitionTask(Task[Batch]):
 
     pools = 1
     unit = "s audio"
-    loss_names = ("loss", "attention_loss", "ctc_loss")
+    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss")
 
     def __init__(self, config: Config, say: Callable[[str], None]) -> None:
         """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the
@@ -63,7 +63,8 @@ class RecognitionTask(Task[Batch]):
         """
         self.config = config.train
         self._augment, self._data = config.augment, config.data
-        train, dev = Corpus.read(config.data, "train"), Corpus.read(config.data, "dev")
+        phonemes = config.train.phonemes.symbols if config.train.phonemes else ""
+        train, dev = (Corpus.read(config.data, key, bool(phonemes)) for key in ("train", "dev"))
         say(f"data.train: {train.summary()}")
         say(f"data.dev: {dev.summary()}")
         self.data = f"train: {train.fingerprint}; dev: {dev.fingerprint}"
@@ -74,7 +75,7 @@ class RecognitionTask(Task[Batch]):
         torch.manual_seed(config.train.seed)
         self.bundle = Bundle.build(config, tokenizer)
         rate = config.features.sample_rate
-        self.loader = Loader(train, tokenizer, rate, config.data, config.augment)
+        self.loader = Loader(train, tokenizer, rate, config.data, config.augment, phonemes)
         self.dev_loader = Loader(dev, tokenizer, rate, config.data)
         unchanged = AugmentConfig(specaugment=None)
         self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, config.data, unchanged, seed=0, epoch=0))
@@ -85,7 +86,8 @@ class RecognitionTask(Task[Batch]):
 
     def objective(self) -> RecognitionObjective:
         """Features, SpecAugment, network and losses as one module."""
-        return RecognitionObjective(self.bundle, self.config, self._augment.specaugment)
+        augment = self._augment
+        return RecognitionObjective(self.bundle, self.config, augment.specaugment, augment.vocal_tract)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The batches of an epoch."""

@@ -20,7 +20,14 @@ Resume = Literal["never", "always", "if_possible"]
 MAY_CHANGE = (
     *("train.steps", "train.validate_every", "train.checkpoint_every", "train.average", "train.show"),
     *("train.patience", "train.stop_wer", "train.max_skipped", "train.precision", "train.compile"),
-    *("optim.lr", "optim.schedule", "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm"),
+    *(
+        "optim.lr",
+        "optim.schedule",
+        "optim.warmup_steps",
+        "optim.decay_steps",
+        "optim.weight_decay",
+        "optim.clip_norm",
+    ),
     *("optim.betas", "optim.eps", "optim.accumulate", "train.init"),
     *("data.train", "data.dev", "data.text", "data.workers", "data.cache_mb", "data.max_bad"),
 )

@@ -12,8 +12,16 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
 
     All schedules rise linearly over `warmup_steps` to `lr`. Then `inverse_sqrt` falls with the root of the
     step, which is the schedule of Vaswani et al. 2017 with `lr` = (d_model * warmup_steps) ** -0.5; `cosine`
-    falls along half a cosine to zero at `total`; `constant` stays.
+    falls along half a cosine to zero at `total`; `constant` stays. In the last `decay_steps` before `total`
+    the rate of the schedule is also multiplied by a factor that falls linearly from 1 to 0. A constant rate
+    with such an end can be continued later from any point before it (Hu et al. 2024, MiniCPM).
     """
+    rate = _before_decay(step, total, config)
+    left = max(0, total - step) / (config.decay_steps + 1)
+    return rate * min(1.0, left) if config.decay_steps else rate
+
+
+def _before_decay(step: int, total: int, config: OptimConfig) -> float:
     step, warmup = step + 1, max(1, config.warmup_steps)
     if step < warmup:
         return config.lr * step / warmup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from asr.section import Fraction, Positive, Section
 
@@ -18,6 +18,9 @@ class OptimConfig(Section):
         "inverse_sqrt", description="learning rate after the warm-up"
     )
     warmup_steps: int = Field(1000, ge=0, description="steps in which the learning rate rises from 0")
+    decay_steps: int = Field(
+        0, ge=0, description="last steps of the run, in which the learning rate also falls linearly to 0"
+    )
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.98), description="decay of AdamW's two moments")
     eps: float = Field(1e-9, gt=0, description="AdamW's epsilon")
     weight_decay: float = Field(0.01, ge=0, description="of weight matrices; not of biases and norms")
@@ -63,6 +66,22 @@ class LoopConfig(Section):
     show: int = Field(3, ge=0, description="number of transcripts shown at each validation")
 
 
+class PhonemeConfig(Section):
+    """CTC for the phonemes of the manifests, as a second target of the encoder's intermediate head."""
+
+    symbols: str = Field(
+        min_length=1, description="the phonemes, one character each; others in the manifests are left out"
+    )
+    weight: float = Field(0.3, gt=0, description="factor of this loss, which is added to the others")
+
+    @field_validator("symbols")
+    @classmethod
+    def _distinct(cls, symbols: str) -> str:
+        if len(set(symbols)) < len(symbols):
+            raise ValueError("symbols has a character twice; give each phoneme once")
+        return symbols
+
+
 class TrainConfig(LoopConfig):
     """The training of a recognizer: the loop and the losses."""
 
@@ -70,6 +89,9 @@ class TrainConfig(LoopConfig):
     label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
     token_noise: Fraction = Field(
         0.0, description="share of the decoder's input tokens that are replaced by random ones"
+    )
+    phonemes: PhonemeConfig | None = Field(
+        None, description="a second target; needs an encoder with a phoneme head, such as conformer"
     )
     stop_wer: float | None = Field(
         None,

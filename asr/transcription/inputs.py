@@ -59,6 +59,11 @@ class Input:
         return cls(name, source, Path(Path(name).stem))
 
     @property
+    def label(self) -> str | None:
+        """The name in messages: None for a file, whose path is named, and the id for data in memory."""
+        return None if isinstance(self.audio, Path) else self.id
+
+    @property
     def path(self) -> str:
         """The path of the file, or "" for data in memory."""
         return str(self.audio) if isinstance(self.audio, Path) else ""

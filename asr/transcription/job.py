@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from asr.decoding import DecodingOptions
 from asr.errors import AsrError
 from asr.files import atomic_write, printable
+from asr.threads import default_threads
 from asr.transcription.inputs import find_inputs
 from asr.transcription.output import Output, write_result
 from asr.transcription.recognizer import Recognizer
@@ -61,7 +62,7 @@ def transcribe_inputs(
             "--n-best: texts other than the best are written as JSON; add --output FILE, or --output-dir DIR "
             "and --format json"
         )
-    if threads is not None:
+    if threads := threads or default_threads():
         torch.set_num_threads(threads)
     inputs, problems = find_inputs(arguments)
     planned = output.plan(inputs)

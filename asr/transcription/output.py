@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -86,8 +86,11 @@ class Output:
             raise AsrError(
                 f"{printable(self.file)}: cannot be written ({error.strerror}); check the path"
             ) from None
-        with file:
+        try:
             yield file
+        finally:
+            with suppress(OSError):  # every line was flushed; closing has nothing to add
+                file.close()
 
 
 def write_result(file: IO[str], result: Transcript) -> None:

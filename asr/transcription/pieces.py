@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -75,7 +76,7 @@ class PieceReader:
         input = job.input
         length = input.duration or 0.0
         # The length of a pipe is not known before it is read. Data in memory needs no second place there.
-        if input.duration is None and isinstance(input.audio, Path) and input.audio.is_file():
+        if input.duration is None and isinstance(input.audio, Path) and os.path.isfile(input.audio):  # noqa: PTH113
             length = audio.duration(input.audio)
         return None if length > LONG else list(self._pieces(job, [self._whole(input)]))
 
@@ -85,7 +86,7 @@ class PieceReader:
         yield from self._pieces(
             job,
             audio.blocks(
-                input.audio, self.sample_rate, start=input.start, duration=input.duration, name=input.id
+                input.audio, self.sample_rate, start=input.start, duration=input.duration, name=input.label
             ),
         )
 
@@ -94,7 +95,7 @@ class PieceReader:
         if isinstance(input.audio, np.ndarray):
             assert input.sample_rate is not None
             return audio.from_array(input.audio, input.sample_rate, self.sample_rate)
-        return audio.read(input.audio, self.sample_rate, input.start, input.duration, name=input.id)
+        return audio.read(input.audio, self.sample_rate, input.start, input.duration, name=input.label)
 
     def _pieces(self, job: Job, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
         """The pieces of blocks of samples. The job's duration counts the samples that were read."""

@@ -18,8 +18,11 @@ from asr.transcription.inputs import Input
 from asr.transcription.pieces import Job, Piece, PieceReader
 from asr.transcription.transcript import Alternative, Segment, Transcript
 
-BATCH_SECONDS = {"cpu": 20.0}  # on a CPU, larger batches leave the caches and are up to 1.5 times as slow
+# Seconds of padded audio. On a CPU, large batches leave the caches in the encoder, but save decoder steps:
+# docs/transcription.md has the measurements.
+BATCH_SECONDS_ON_CPU = 60.0
 BATCH_SECONDS_ON_GPU = 120.0
+FIRST_WINDOW = 20.0  # seconds of audio before the first results
 WINDOW = 8  # batches whose audio is gathered and sorted by length, so that there is little padding
 
 
@@ -43,7 +46,7 @@ class Recognizer:
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         kind = self.bundle.device.type
         if batch_seconds is None:
-            batch_seconds = BATCH_SECONDS.get(kind, BATCH_SECONDS_ON_GPU)
+            batch_seconds = BATCH_SECONDS_ON_CPU if kind == "cpu" else BATCH_SECONDS_ON_GPU
         if not (math.isfinite(batch_seconds) and batch_seconds >= 1):
             raise AsrError(f"batch_seconds {batch_seconds}: impossible; give 1 second of audio or more")
         self.batch_seconds = batch_seconds
@@ -100,8 +103,8 @@ class Recognizer:
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         waiting: list[Job] = []  # read to their end, in the order given
         window: list[Piece] = []
-        batches = 1  # the first windows are small, so that the first results come soon
-        room = self._samples(batches)
+        size = min(FIRST_WINDOW, self.batch_seconds)  # the first windows are small: first results come soon
+        room = round(size * self.sample_rate)
         for job, pieces in self._reader.read_ahead(
             input if isinstance(input, Input) else Input.of(input) for input in inputs
         ):
@@ -110,20 +113,14 @@ class Recognizer:
                 room -= len(piece.samples)
                 if room <= 0:
                     self._recognize(window, decoder)
-                    batches = min(2 * batches, WINDOW)
-                    window, room = [], self._samples(batches)
+                    size = min(2 * size, WINDOW * self.batch_seconds)
+                    window, room = [], round(size * self.sample_rate)
                     yield from self._results(waiting)
-            if job.error:
-                window = [piece for piece in window if piece.job is not job]
-                room = self._samples(batches) - sum(len(piece.samples) for piece in window)
             waiting.append(job)
             if not window:
                 yield from self._results(waiting)
         self._recognize(window, decoder)
         yield from self._results(waiting)
-
-    def _samples(self, batches: int) -> int:
-        return round(batches * self.batch_seconds * self.sample_rate)
 
     def _recognize(self, pieces: list[Piece], decoder: Decoder) -> None:
         """Decode pieces in batches of similar length. Their segments are added to their jobs."""
@@ -178,7 +175,7 @@ class Recognizer:
 
 
 def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The pieces of a recording up to its end, or up to an error in it, which the job keeps."""
+    """The pieces of a recording up to its end, or up to an error, which becomes its result."""
     try:
         yield from pieces
     except AsrError as error:

@@ -104,8 +104,8 @@ def base_symbols(ipa: str) -> str:
 def inventory(english: Iterable[str], others: Sequence[tuple[str, str]]) -> str:
     """The phone symbols that become classes, sorted, as one string.
 
-    `english` has the phones of each English text, `others` has (language, phones) of the other texts. A symbol
-    is included when it occurs 5 times and is in English, or 60 times in at least 3 other languages. Rare
+    `english` has the phones of each English text, `others` has (language, phones) of other texts. A symbol
+    is included when it occurs 5 times and is in English, or 60 times in at least 3 others. Rare
     symbols (clicks, errors of espeak-ng) are too few to be learned.
     """
     in_english = Counter("".join(english))

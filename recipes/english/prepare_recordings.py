@@ -4,9 +4,9 @@
 
 CORPORA has one folder for each corpus (the README lists them), each with a `manifest.jsonl`. A corpus that
 is absent is reported and skipped. Each English utterance gets its text in lower case and the key `phonemes`;
-utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60, the
-development sets dev-native, dev-so762, dev-fsdd, dev-cv60 and the test sets test-so762, test-fsdd, each as a
-`.jsonl`, and the inventory of phone symbols, `phonemes.txt`.
+utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60,
+the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762, test-fsdd (each a
+`.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
 
 No sentence of dev-native is in train-real, whoever reads it.
 """
@@ -131,7 +131,7 @@ def add_phonemes(sets: Corpus, others: list[Utterance]) -> tuple[Corpus, list[Ut
         ]
         phones = phonemes([u.text or "" for _, u in chosen], language)
         for (name, utterance), symbols in zip(chosen, phones, strict=True):
-            with_phones[name].append(replace(utterance, extra=utterance.extra | {"phonemes": symbols}))
+            with_phones[name].append(replace(utterance, phonemes=symbols))
     foreign = []
     for lang in sorted({u.lang or "" for u in others}):
         voice = voice_for(lang)
@@ -142,13 +142,13 @@ def add_phonemes(sets: Corpus, others: list[Utterance]) -> tuple[Corpus, list[Ut
             chosen_others, phonemes([u.text or "" for u in chosen_others], voice), strict=True
         ):
             if len(symbols) > 3:
-                foreign.append(replace(utterance, text=None, extra=utterance.extra | {"phonemes": symbols}))
-    english = [u.extra["phonemes"] for name in with_phones for u in with_phones[name]]
-    symbols = inventory(english, [(u.lang or "", u.extra["phonemes"]) for u in foreign])
+                foreign.append(replace(utterance, text=None, phonemes=symbols))
+    english = [u.phonemes or "" for name in with_phones for u in with_phones[name]]
+    symbols = inventory(english, [(u.lang or "", (u.phonemes or "")) for u in foreign])
 
     def known(utterance: Utterance) -> Utterance:
-        phones = restrict(utterance.extra["phonemes"], symbols)
-        return replace(utterance, extra=utterance.extra | {"phonemes": phones})
+        phones = restrict(utterance.phonemes or "", symbols)
+        return replace(utterance, phonemes=phones)
 
     return (
         {name: [known(u) for u in with_phones[name]] for name in sets},

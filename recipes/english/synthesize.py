@@ -4,8 +4,9 @@
     python recipes/english/synthesize.py OUT --revoice MANIFEST [--shards 10] [--first 200] ...
 
 The first form speaks sentences of BOOKS (one on each line; plain, .gz or .xz) and everyday sentences. The
-second changes the voices of the recordings in MANIFEST with WORLD. OUT is the folder of `prepare_recordings.py`:
-its phonemes.txt is the inventory, and no sentence of its dev-*.jsonl and test-*.jsonl is spoken.
+second changes the voices of the recordings in MANIFEST with WORLD. OUT is the folder that
+`prepare_recordings.py` wrote: its phonemes.txt is the inventory, and no sentence of its dev-*.jsonl and
+test-*.jsonl is spoken.
 
 Shard N is the folder OUT/made-NNN with Opus files and the manifest OUT/made-NNN.jsonl, which is written when
 the shard is complete. A shard that exists is skipped, so a run that was stopped continues with the next one.
@@ -226,7 +227,7 @@ def main() -> None:
                 chosen = [i for i, of in enumerate(languages) if of == language]
                 phones = phonemes([utterances[i].text or "" for i in chosen], language)
                 for i, symbol in zip(chosen, phones, strict=True):
-                    utterances[i] = replace(utterances[i], extra={"phonemes": restrict(symbol, symbols)})
+                    utterances[i] = replace(utterances[i], phonemes=restrict(symbol, symbols))
         else:
             chosen_recordings = draw.sample(recordings, min(options.sentences, len(recordings)))
             for utterance, voice, audio in revoiced(chosen_recordings, draw, tally):

@@ -26,7 +26,8 @@ def normalize(text: str, *, capitals: bool = False) -> str | None:
 
     Numbers from 0 to 99 become words and "&" becomes "and". Other numbers and signs such as "#" or "*" have
     several readings: the result is None. Words in capitals ("PBX") may be spelled or spoken: the result is
-    None too, unless `capitals` says that the whole corpus is written in capitals. Text without a letter gives None.
+    None too, unless `capitals` says that the whole corpus is written in capitals. Text without a letter
+    gives None.
     """
     text = unicodedata.normalize("NFKD", text).replace("\u2019", "'").replace("\u2018", "'")
     text = "".join(character for character in text if not unicodedata.combining(character))

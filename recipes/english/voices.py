@@ -1,8 +1,8 @@
 """Synthetic voices: flite, festival and espeak-ng (Debian packages), each sentence in a voice of its own.
 
 A voice is drawn from a seed: a synthesizer, its speaker, and settings that change rate, pitch, intonation and
-the length of the vocal tract. The last is changed for every synthesizer by resampling its speech (`warp`); its
-rate and pitch are set beforehand so that they come out as drawn.
+the length of the vocal tract. The last is changed for every synthesizer by resampling its speech (`warp`);
+its rate and pitch are set beforehand so that they come out as drawn.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def read_aloud(number: int, sentence: str, seed: int, folder: Path) -> Utterance
     voice = draw.choice(FLITE if draw.random() < 0.5 else VOICES)
     speed, pitch, level = draw.randint(100, 190), draw.uniform(0.75, 1.3), draw.uniform(-30, -18)
     # What is kept from an earlier run is of the same sentence and seed.
-    said = hashlib.sha256(f"{seed} {sentence}".encode()).hexdigest()[:8]
-    path = folder / f"{number:06d}-{said}.ogg"
+    message = hashlib.sha256(f"{seed} {sentence}".encode()).hexdigest()[:8]
+    path = folder / f"{number:06d}-{message}.ogg"
     if not path.exists():
         audio = speak(voice, sentence.lower(), speed, pitch, SAMPLE_RATE)
         audio = at_level(trim(audio, SAMPLE_RATE, draw.uniform(0, 0.3), draw.uniform(0, 0.3)), level)

@@ -60,19 +60,19 @@ def test_bad_files_are_listed_and_the_rest_is_written(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (
             lambda corpus: [path.write_text("x") for path in corpus.glob("*.wav")],
             "no usable utterance .2 left",
         ),
         (lambda corpus: [path.unlink() for path in corpus.iterdir()], "no audio in this folder"),
-        (lambda corpus: (corpus / "b.wav").rename(corpus / "a.flac"), "'a' stands twice"),
+        (lambda corpus: (corpus / "b.wav").rename(corpus / "a.flac"), "duplicate id 'a'"),
     ],
 )
-def test_refused(corpus, tmp_path, change, says):
+def test_refused(corpus, tmp_path, change, message):
     change(corpus)
-    with pytest.raises(AsrError, match=says):
+    with pytest.raises(AsrError, match=message):
         prepare(Kind.folder, corpus, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -133,9 +133,9 @@ def test_the_ratio_holds_for_what_the_model_hears_after_room_and_gain(folders):
     loud = Augmenter(config(folders, noise=noisy, **settings), RATE)
     for place in range(20):
         key = (0, 0, place)
-        without, (before, said) = quiet(speech, RATE, key)[0], loud(speech, RATE, key)
+        without, (before, message) = quiet(speech, RATE, key)[0], loud(speech, RATE, key)
         assert decibel(power(without)) - decibel(power(before - without)) == pytest.approx(7, abs=0.02)
-        assert "at an SNR of 7.0 dB" in said[-1]
+        assert "at an SNR of 7.0 dB" in message[-1]
 
 
 def test_excerpts_come_from_all_over_a_recording_and_short_ones_are_repeated(folders):
@@ -173,10 +173,10 @@ def test_probabilities_are_kept(folders):
         rooms={"folder": folders["rooms"], "probability": 0.3},
         noise={"folder": folders["noise"], "probability": 0.5},
     )
-    said = [Augmenter(half, RATE)(noise(100), 100, (0, 0, i))[1] for i in range(200)]
-    assert sum(any("room" in part for part in parts) for parts in said) == pytest.approx(60, abs=24)
-    assert sum(any("SNR" in part for part in parts) for parts in said) == pytest.approx(100, abs=28)
-    assert len({part for parts in said for part in parts if "room" in part}) == 3
+    message = [Augmenter(half, RATE)(noise(100), 100, (0, 0, i))[1] for i in range(200)]
+    assert sum(any("room" in part for part in parts) for parts in message) == pytest.approx(60, abs=24)
+    assert sum(any("SNR" in part for part in parts) for parts in message) == pytest.approx(100, abs=28)
+    assert len({part for parts in message for part in parts if "room" in part}) == 3
 
 
 # ---------------------------------------------------------------------------------------------- streams
@@ -194,9 +194,9 @@ def test_each_step_draws_from_its_own_stream(folders):
     alone = {"room": {"rooms"}, "gain": {"gain_db"}, "noise": {"noise"}, "white": {"noise_db"}}
     off = {"rooms": None, "gain_db": 0.0, "noise": None, "noise_db": None}
     for place in range(10):
-        samples, said = everything(noise(500), 500, (3, 1, place))
-        assert [part.split()[0] for part in said] == [*alone]
-        for part, kept in zip(said, alone.values(), strict=True):
+        samples, message = everything(noise(500), 500, (3, 1, place))
+        assert [part.split()[0] for part in message] == [*alone]
+        for part, kept in zip(message, alone.values(), strict=True):
             one = Augmenter(config(folders, **{k: v for k, v in off.items() if k not in kept}), RATE)
             assert one(noise(500), 500, (3, 1, place))[1] == [part]
         again, _ = everything(noise(500), 500, (3, 1, place))
@@ -227,7 +227,7 @@ def test_batches_are_equal_however_many_workers_and_wherever_one_starts(folders,
             assert torch.equal(batch.waveforms, whole[batch.place].waveforms)
             assert torch.equal(batch.lengths, whole[batch.place].lengths)
             assert batch.treatments == whole[batch.place].treatments
-    assert all("room" in said and "SNR" in said for batch in whole for said in batch.treatments)
+    assert all("room" in message and "SNR" in message for batch in whole for message in batch.treatments)
 
 
 # ------------------------------------------------------------------------------------------- bad folders

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from asr.config import AugmentConfig, DataConfig, JoinConfig
 from asr.datasets.batching import SILENCE_SECONDS, EpochPlan
 from asr.datasets.corpus import Corpus
-from asr.datasets.manifest import Utterance
+from asr.datasets.manifest import Utterance, write_manifest
 
 
 def utterances(durations, speakers=3):
@@ -247,3 +248,56 @@ def test_plans_of_many_utterances_are_small_and_quick():
     assert held < 12 * count and peak < 60 * count
     places = random.integers(len(plan), size=50).tolist()
     assert all(len(plan[i]) * max(seconds(plan, e) for e in plan[i]) <= 600 for i in places)
+
+
+def weighted(tmp_path, sizes=(3, 4, 10), weights=(2, 0.5, 1.5)):
+    """A corpus of several manifests, and the settings with their weights."""
+    paths = [tmp_path / f"{i}.jsonl" for i in range(len(sizes))]
+    for i, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        rows = [Utterance(f"{i}-{j}", Path("a.wav"), "a", 1.0 + i + 0.01 * j) for j in range(size)]
+        write_manifest(path, rows)
+    settings = DataConfig(train=tuple(paths), weights=weights)
+    return Corpus.read(settings, "train"), settings
+
+
+def taken(plan):
+    return Counter(part for example in examples(plan) for part in example.parts)
+
+
+def test_weights_are_passes_over_each_manifest(tmp_path):
+    corpus, settings = weighted(tmp_path)
+    chosen = []
+    for epoch in range(30):
+        plan = EpochPlan(corpus, settings, AugmentConfig(silence=2), seed=0, epoch=epoch)
+        counts = [taken(plan)[i] for i in range(17)]
+        assert counts[:3] == [2, 2, 2]
+        assert sum(counts[3:7]) == 2 and max(counts[3:7]) == 1
+        assert sum(counts[7:]) == 15 and sorted(counts[7:]) == [1] * 5 + [2] * 5
+        assert len(examples(plan)) == 6 + 2 + 15 + 2 == len({e.key for e in examples(plan)})
+        for example in examples(plan):  # lengths belong to the right utterance
+            if example.parts:
+                assert seconds(plan, example) == pytest.approx(corpus.durations[example.parts[0]])
+        chosen.append(tuple(counts))
+    assert len(set(chosen)) > 20  # each epoch draws its own part
+    assert all(sum(counts[i] for counts in chosen) > 0 for i in range(17))
+    again = EpochPlan(corpus, settings, AugmentConfig(), seed=0, epoch=4)
+    assert tuple(taken(again)[i] for i in range(17)) == chosen[4]
+
+
+def test_weights_of_one_are_as_no_weights_and_strings_stay(tmp_path):
+    corpus, settings = weighted(tmp_path, weights=(1, 1.0, 1))
+    plain = DataConfig(train=settings.train)
+    first, second = (EpochPlan(corpus, each, BUSY, seed=3, epoch=1) for each in (settings, plain))
+    assert examples(first) == examples(second)
+    corpus, settings = weighted(tmp_path, weights=(3, 2, 2))
+    plan = EpochPlan(corpus, settings, BUSY, seed=3, epoch=1)
+    strings = [e for e in examples(plan) if len(e.parts) > 1]
+    assert len(strings) == sum(len(e.parts) > 1 for e in examples(second))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [((1, 2), "2 weights for 1 manifests"), ((0,), "greater than 0")]
+)
+def test_impossible_weights_are_refused(weights, message):
+    with pytest.raises(ValidationError, match=message):
+        DataConfig(train=(Path("a.jsonl"),), weights=weights)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import PAD
 
 from asr import audio
 from asr.config import Config
@@ -16,7 +17,7 @@ from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import Utterance
-from asr.tokenizers import PAD, CharacterTokenizer
+from asr.tokenizers import CharacterTokenizer
 
 RATE = 16000
 KEY = (0, 0, 0)
@@ -86,9 +87,9 @@ def reads(monkeypatch):
 def test_rows_are_recordings_and_their_texts_padded(tones):
     tokenizer = CharacterTokenizer.from_characters(TEXTS)
     config = configuration()
-    wanted = [3, 4, 0]
-    batch = loader(tones, config, train=False).load([Example((i,), (0.0, 0.0), 1.0, KEY) for i in wanted])
-    recordings = [audio.read(tones[i].audio) for i in wanted]
+    targets = [3, 4, 0]
+    batch = loader(tones, config, train=False).load([Example((i,), (0.0, 0.0), 1.0, KEY) for i in targets])
+    recordings = [audio.read(tones[i].audio) for i in targets]
     lengths = [len(samples) for samples in recordings]
     assert batch.waveforms.shape == (3, max(lengths)) and batch.waveforms.dtype == torch.float32
     assert batch.lengths.tolist() == lengths

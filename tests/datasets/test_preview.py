@@ -57,17 +57,20 @@ def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, 3)
     tokenizer = CharacterTokenizer.from_characters(corpus.counts)
     loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
-    wanted = {}
+    expected = {}
     for batch in loader.batches(plan, range(len(plan))):
         for row, length in enumerate(batch.lengths.tolist()):
-            wanted[batch.waveforms[row, :length].numpy().tobytes()] = batch.texts[row], batch.treatments[row]
+            expected[batch.waveforms[row, :length].numpy().tobytes()] = (
+                batch.texts[row],
+                batch.treatments[row],
+            )
     rows = read_manifest(tmp_path / "out" / "manifest.jsonl")
-    assert len(rows) == len(wanted) == 10
+    assert len(rows) == len(expected) == 10
     loudest = 0.0
     for row in rows:
         samples, rate = soundfile.read(row.audio, dtype="float32")
         assert rate == RATE and row.duration == len(samples) / RATE
-        assert wanted[samples.tobytes()] == (row.text, row.extra["treatment"])
+        assert expected[samples.tobytes()] == (row.text, row.extra["treatment"])
         loudest = max(loudest, np.abs(samples).max())
         height, width = np.asarray(Image.open(row.audio.with_suffix(".png"))).shape
         assert (height, width) == (80, len(samples) // 160 + 1)

@@ -206,7 +206,7 @@ def test_an_empty_batch_and_other_scorers():
     empty = network(0).encode(*batch([30])).select(torch.zeros(0, dtype=torch.long))
     assert ctc_decode(None, empty, SPECIAL, DecodingOptions("ctc")) == []
     assert rescore(None, empty, SPECIAL, DecodingOptions("rescoring")) == []
-    with pytest.raises(AsrError, match="rescoring or beam"):
+    with pytest.raises(AsrError, match="a beam of 2 or more"):
         ctc_decode(None, empty, SPECIAL, DecodingOptions("ctc"), [object()])
 
 

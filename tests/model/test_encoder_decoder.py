@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 import torch
-from helpers import sections
+from helpers import BOS, EOS, sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import HasCTC, Memory, ShowsAttention
-from asr.tokenizers import BOS, EOS, CharacterTokenizer
+from asr.tokenizers import CharacterTokenizer
 from asr.training.losses import joint_loss
 
 MELS, VOCABULARY = 12, 9

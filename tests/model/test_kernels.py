@@ -17,12 +17,12 @@ def test_a_linear_layer_and_its_gradients_are_torchs(rows: int, d_in: int, d_out
     direction = torch.randn(3, rows, d_out)
     expected = torch.nn.functional.linear(*inputs)
     torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
-    for found, wanted in zip(
+    for found, targets in zip(
         torch.autograd.grad(layer(x), inputs, direction),
         torch.autograd.grad(expected, inputs, direction),
         strict=True,
     ):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(found, targets, rtol=1e-4, atol=1e-3)
 
 
 def test_a_frozen_weight_gets_no_gradient_and_those_below_it_do() -> None:

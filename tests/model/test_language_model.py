@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from helpers import BOS
 
 from asr.datasets.text import padded
 from asr.model.language_model import LanguageModel
-from asr.tokenizers import BOS, SpecialTokens
+from asr.tokenizers import SpecialTokens
 
 V = 11
 

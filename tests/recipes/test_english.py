@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr.config import load_config
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 
@@ -80,7 +81,8 @@ def test_base_symbols_have_no_stress_length_ties_or_tones() -> None:
 def test_phonemes_of_texts_in_several_languages() -> None:
     texts = ["bath", "one, two. three", ""]
     assert phonemes(texts) == ["bæθ", "wʌntuθɹi", ""]
-    assert phonemes(texts[:1], "en-gb") == ["bɑθ"]
+    assert phonemes(["car"], "en-gb") == ["kɑ"]
+    assert phonemes(["car"], "en-us") == ["kɑɹ"]
     assert phonemes(["ночь"], "ru")[0][0] == "n"
     assert voice_for("sv-SE") == "sv"
     assert voice_for("zh-HK") == "yue"
@@ -156,7 +158,7 @@ def test_voices_differ_and_repeat_with_the_seed() -> None:
 
 
 @needs_synthesizers
-def test_warp_moves_the_pitch_of_no_voice_and_the_rate_neither(tmp_path: Path) -> None:
+def test_warp_keeps_the_speech_rate(tmp_path: Path) -> None:
     from voices import speak_all
 
     text = "a long sentence for a voice to speak"
@@ -226,7 +228,7 @@ def test_a_shard_from_the_command_line(tmp_path: Path) -> None:
         assert len(audio) / rate == pytest.approx(item.duration, abs=0.01)
         assert np.abs(audio).max() > 0.01
         assert item.text != "nobody was awake"
-        assert item.extra["phonemes"]
+        assert item.phonemes
     assert "exists" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -261,4 +263,9 @@ def test_manifests_from_the_command_line(tmp_path: Path) -> None:
     dev = read_manifest(tmp_path / "out" / "dev-native.jsonl")
     assert [u.text for u in dev] == ["text zero", "text ten"]
     assert len(read_manifest(tmp_path / "out" / "train-real.jsonl")) == 10
-    assert dev[0].extra["phonemes"].startswith("t")
+    assert dev[0].phonemes.startswith("t")
+
+
+def test_the_training_configuration_is_valid() -> None:
+    config = load_config(RECIPE / "english.yaml")
+    assert config.train.phonemes is not None and config.model.encoder.phonemes == 68

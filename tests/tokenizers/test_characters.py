@@ -4,11 +4,12 @@ import json
 import unicodedata
 
 import pytest
+from helpers import BOS, EOS, PAD, UNK
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import AsrError
-from asr.tokenizers import BOS, EOS, PAD, UNK, CharacterTokenizer, load_tokenizer
+from asr.tokenizers import CharacterTokenizer, load_tokenizer
 
 SCRIPTS = ["three blind mice", "机器学习", "как дела", "مرحبا", "नमस्ते", "ça va, où ?", "한국어", "👩‍🚀 ok"]
 

@@ -134,11 +134,11 @@ def test_when_a_process_dies_the_other_one_ends_with_one_line(tmp_path):
     ]
     wait_for_steps(run, processes[0])
     processes[1].kill()
-    _, said = processes[0].communicate(timeout=60)
+    _, message = processes[0].communicate(timeout=60)
     processes[1].communicate()
-    assert processes[0].returncode == 1, said
-    assert "Traceback" not in said
-    errors = [line for line in said.splitlines() if "asr: error:" in line]
+    assert processes[0].returncode == 1, message
+    assert "Traceback" not in message
+    errors = [line for line in message.splitlines() if "asr: error:" in line]
     assert len(errors) == 1 and "another process of this training has ended" in errors[0]
 
 

@@ -49,21 +49,21 @@ def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> 
     task = RecognitionTask(config, lambda line: None)
     before = {name: p.clone() for name, p in task.bundle.network.named_parameters()}
     lines = list(estimate(task, config, Ranks(0, 1, torch.device("cpu"))))
-    said = "\n".join(lines)
+    message = "\n".join(lines)
     assert len(lines) == 7
-    assert f"weights: {task.bundle.parameters():,} (front_end " in said
+    assert f"weights: {task.bundle.parameters():,} (front_end " in message
 
     plan = EpochPlan(task.loader.corpus, config.data, config.augment, 0, epoch=0)
     padded = sum(len(plan[i]) * max(plan.seconds[e.parts[0]] for e in plan[i]) for i in range(len(plan)))
     share = 1 - plan.seconds.sum() / padded
     steps = -(-len(plan) // 2)
     hours = plan.seconds.sum() / 3600
-    assert f"6 examples, {hours:.2f} h at most, in {len(plan)} batches" in said
-    assert f"with {share:.1%} padding: {steps} steps" in said
-    assert f"12 steps: {12 / steps:.1f} epochs" in said
-    assert re.search(r"operations: \d+\.\d+ GFLOP per second of audio", said)
-    assert re.search(r"speed: \d+\.\d s of audio/s on cpu", said)
-    assert re.search(r"time: \d+ min \d+ s an epoch, \d+ min \d+ s in all", said)
+    assert f"6 examples, {hours:.2f} h at most, in {len(plan)} batches" in message
+    assert f"with {share:.1%} padding: {steps} steps" in message
+    assert f"12 steps: {12 / steps:.1f} epochs" in message
+    assert re.search(r"operations: \d+\.\d+ GFLOP per second of audio", message)
+    assert re.search(r"speed: \d+\.\d s of audio/s on cpu", message)
+    assert re.search(r"time: \d+ min \d+ s an epoch, \d+ min \d+ s in all", message)
     for name, parameter in task.bundle.network.named_parameters():
         assert torch.equal(parameter, before[name]), name
         assert parameter.grad is None
@@ -75,15 +75,15 @@ def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_pa
     data = {"train": [SAMPLES], "dev": [SAMPLES], "max_batch": 3}
     config = Config.model_validate({"model": sizes, "data": data, "train": {"steps": 40}})
     dry_run(config, "cpu")
-    said = capsys.readouterr().out
-    assert "10 examples" in said and "in 4 batches" in said and "4 steps" in said
-    assert "40 steps: 10.0 epochs" in said
+    message = capsys.readouterr().out
+    assert "10 examples" in message and "in 4 batches" in message and "4 steps" in message
+    assert "40 steps: 10.0 epochs" in message
     assert re.search(
-        r"weights: [\d,]+ \(front_end [\d,]+, encoder [\d,]+, decoder [\d,]+, ctc_head [\d,]+\)", said
+        r"weights: [\d,]+ \(front_end [\d,]+, encoder [\d,]+, decoder [\d,]+, ctc_head [\d,]+\)", message
     )
-    assert re.search(r"operations: \d+\.\d\d GFLOP per second of audio", said)
-    assert "heaviest batch: 3 utterances" in said and "fits" in said
-    assert re.search(r"time: \d+ min \d+ s an epoch", said)
+    assert re.search(r"operations: \d+\.\d\d GFLOP per second of audio", message)
+    assert "heaviest batch: 3 utterances" in message and "fits" in message
+    assert re.search(r"time: \d+ min \d+ s an epoch", message)
     assert not list(tmp_path.iterdir())
 
 

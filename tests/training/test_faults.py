@@ -64,10 +64,10 @@ def assert_ended_as(alone: Path, run: Path, model: bool = True) -> None:
     ]
     if model:
         pairs.append(where / "model.safetensors" for where in (alone, run))
-    for wanted, found in pairs:
-        (wanted, _), (found, _) = load_tensors(wanted), load_tensors(found)
-        assert wanted.keys() == found.keys()
-        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    for targets, found in pairs:
+        (targets, _), (found, _) = load_tensors(targets), load_tensors(found)
+        assert targets.keys() == found.keys()
+        assert all(torch.equal(targets[name], found[name]) for name in targets)
     assert not list(run.rglob(".*"))
 
 
@@ -105,9 +105,9 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     disk = Disk(monkeypatch)
     after_step(monkeypatch, lambda number: setattr(disk, "full", number in (3, 4)))
     assert train(settings(), tmp_path / "run", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert "no checkpoint of step 3: " in said and "No space left on device" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "no checkpoint of step 3: " in message and "No space left on device" in message
+    assert "Traceback" not in message
     assert_ended_as(alone, tmp_path / "run", model=False)
     assert load_model(tmp_path / "run", "cpu").metadata["step"] in ("6", "9", "10")
 
@@ -130,8 +130,8 @@ def test_the_best_model_is_in_the_run_folder_although_there_was_no_room_at_first
     monkeypatch.setattr(loop, "save_checkpoint", save)
     run = tmp_path / "run"
     assert train(settings(), run, device="cpu") == 0
-    model, said = load_tensors(run / "model.safetensors")
-    assert (said["step"], said["dev_cer"]) == ("6", "0.3") and "averaged" not in said
+    model, message = load_tensors(run / "model.safetensors")
+    assert (message["step"], message["dev_cer"]) == ("6", "0.3") and "averaged" not in message
     best, _ = load_tensors(run / "checkpoints" / "step-00000006" / "model.safetensors")
     assert all(torch.equal(model[name], best[name]) for name in best)
 
@@ -175,10 +175,10 @@ def test_recordings_that_vanish_or_break_in_mid_epoch_are_counted_and_left_out(
     write_manifest(tmp_path / "m.jsonl", corpus)
     harm(monkeypatch, corpus)
     assert train(settings(tmp_path / "m.jsonl"), tmp_path / "run", device="cpu") == 0
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
-    assert len(said) == 2  # once each, although every epoch and validation comes across them
+    message = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(message) == 2  # once each, although every epoch and validation comes across them
     for utterance in corpus[:2]:
-        assert sum(str(utterance.audio) in line for line in said) == 1
+        assert sum(str(utterance.audio) in line for line in message) == 1
     tensors, _ = load_tensors(newest(tmp_path / "run") / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 

@@ -111,13 +111,13 @@ def newest(run):
     return checkpoints.newest(run)
 
 
-def interrupt_at(monkeypatch, wanted, number):
+def interrupt_at(monkeypatch, targets, number):
     """Send this process a signal in the middle of a step."""
     original = Monitor.step
 
     def step(self, step):
         original(self, step)
-        if step.number == wanted:
+        if step.number == targets:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Monitor, "step", step)
@@ -238,21 +238,21 @@ def refusal(config, run, **options):
 
 
 def test_text_that_cannot_be_used_is_refused_before_the_first_step(tmp_path):
-    def said(**data):
+    def message(**data):
         config = settings(tmp_path, data=data)
         return refusal(config, tmp_path / "run")
 
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "long.txt").write_text("a" * 101 + "\nab\n")
-    assert "data.text names no file" in said(text=[])
-    assert "no.txt: cannot be read as text" in said(text=[tmp_path / "no.txt"])
-    assert "data.text: no sentence left" in said(
+    assert "data.text names no file" in message(text=[])
+    assert "no.txt: cannot be read as text" in message(text=[tmp_path / "no.txt"])
+    assert "data.text: no sentence left" in message(
         text=[tmp_path / "empty.txt"], hold_out=0, dev=[tmp_path / "text.txt"]
     )
-    assert "held-out text: no sentence left" in said(hold_out=0, dev=[tmp_path / "empty.txt"])
-    assert "no held-out text" in said(hold_out=0)
-    assert "400 lines, so hold_out 400 leaves none" in said(hold_out=400)
-    assert "1 longer than data.max_characters" in said(text=[tmp_path / "long.txt"], hold_out=1)
+    assert "held-out text: no sentence left" in message(hold_out=0, dev=[tmp_path / "empty.txt"])
+    assert "no held-out text" in message(hold_out=0)
+    assert "400 lines, so hold_out 400 leaves none" in message(hold_out=400)
+    assert "1 longer than data.max_characters" in message(text=[tmp_path / "long.txt"], hold_out=1)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -290,9 +290,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
 
 
 def test_ruined_weights_end_the_run_and_are_not_saved(tmp_path):
-    said = refusal(
+    message = refusal(
         settings(tmp_path, optim={"lr": 1e30, "warmup_steps": 0}, train={"checkpoint_every": 1}),
         tmp_path / "run",
     )
-    assert "step 1: the weights are ruined, and are not saved; lower optim.lr" in said
+    assert "step 1: the weights are ruined, and are not saved; lower optim.lr" in message
     assert newest(tmp_path / "run") is None

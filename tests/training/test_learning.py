@@ -160,8 +160,8 @@ def test_a_script_without_spaces_is_validated_by_cer_alone(tmp_path, capsys):
     write_manifest(tmp_path / "m.jsonl", rows)
     data = {"train": [tmp_path / "m.jsonl"], "dev": [tmp_path / "m.jsonl"]}
     assert train(settings({"stop_wer": 99.0, "validate_every": 2}, data), tmp_path / "run", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert "no WER: the script has no spaces" in said and "train.stop_wer is reached" in said
+    message = capsys.readouterr().err
+    assert "no WER: the script has no spaces" in message and "train.stop_wer is reached" in message
     state = json.loads((checkpoints.newest(tmp_path / "run") / "trainer.json").read_text())
     assert state["step"] == 2 and set(state["history"][0]) == {"step", "loss", "cer"}
 
@@ -175,10 +175,10 @@ def test_texts_too_long_for_ctc_are_named_and_counted(tmp_path, capsys):
     write_manifest(tmp_path / "m.jsonl", rows)
     data = {"train": [tmp_path / "m.jsonl"], "dev": [tmp_path / "m.jsonl"]}
     assert train(settings({"steps": 4}, data), tmp_path / "run", device="cpu") == 0
-    said = capsys.readouterr().err.splitlines()
+    message = capsys.readouterr().err.splitlines()
     for epoch in (0, 1):
-        assert f"epoch {epoch}: 3 texts were too long for CTC" in said
-    named = [line.partition(":")[0] for line in said if "more tokens than CTC can align" in line]
+        assert f"epoch {epoch}: 3 texts were too long for CTC" in message
+    named = [line.partition(":")[0] for line in message if "more tokens than CTC can align" in line]
     assert sorted(named) == sorted(2 * [rows[i].id for i in (0, 2, 4)])
 
 
@@ -271,8 +271,8 @@ def test_ruined_weights_are_replaced_by_the_last_good_ones(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         ruin(patch, at=(6,), factor=factor)
         assert train(config, tmp_path / "run", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert "step 6: the weights are ruined; restored those of step-00000004" in said
+    message = capsys.readouterr().err
+    assert "step 6: the weights are ruined; restored those of step-00000004" in message
     state = json.loads((checkpoints.newest(tmp_path / "run") / "trainer.json").read_text())
     assert state["step"] == 12 and all(entry["loss"] < 10 for entry in state["history"])
 

@@ -56,9 +56,9 @@ def test_a_step_without_finite_gradient_is_skipped_and_its_batch_named(tmp_path,
     with monkeypatch.context() as patch:
         poison(patch, lambda place: place == 1)
         assert train(settings(), tmp_path / "run", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert said.count("skipped: its gradient") == 2  # once in each of the two epochs
-    assert "epoch 0, batch 1: " in said and "epoch 1, batch 1: " in said
+    message = capsys.readouterr().err
+    assert message.count("skipped: its gradient") == 2  # once in each of the two epochs
+    assert "epoch 0, batch 1: " in message and "epoch 1, batch 1: " in message
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 
 
@@ -87,8 +87,8 @@ def test_fine_tuning_starts_from_the_other_model_and_leaves_frozen_weights(tmp_p
     assert train(settings(), tmp_path / "old", device="cpu") == 0
     config = settings({"init": tmp_path / "old", "freeze": ("encoder.*",), "steps": 2})
     assert train(config, tmp_path / "new", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert f"started from {tmp_path / 'old'}" in said and "not trained: encoder." in said
+    message = capsys.readouterr().err
+    assert f"started from {tmp_path / 'old'}" in message and "not trained: encoder." in message
     old, new = (load_tensors(tmp_path / run / "model.safetensors")[0] for run in ("old", "new"))
     for name in old:
         if name.startswith(("network.encoder.", "features.")):

@@ -49,13 +49,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_tensors(checkpoints.newest(run) / "model.safetensors")[0]
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, wanted: int, number: signal.Signals) -> None:
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, expected: int, number: signal.Signals) -> None:
     """Send this process a signal in the middle of a step."""
     original = Monitor.step
 
     def step(self, done):
         original(self, done)
-        if done.number == wanted:
+        if done.number == expected:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Monitor, "step", step)

@@ -45,8 +45,8 @@ def test_attention_loss_is_smoothed_cross_entropy_of_what_follows(network, batch
         text = tokens[row, : token_lengths[row]].tolist()
         given = torch.tensor([[BOS, *text]])
         log_probs = network.decode(given, memory.select(torch.tensor([row]))).detach().log_softmax(-1)[0]
-        for position, wanted in enumerate([*text, EOS]):
-            expected += -(0.9 * log_probs[position, wanted] + 0.1 * log_probs[position].mean())
+        for position, targets in enumerate([*text, EOS]):
+            expected += -(0.9 * log_probs[position, targets] + 0.1 * log_probs[position].mean())
     assert float(found.total) == pytest.approx(float(expected), rel=1e-5)
     assert float(found.ctc) == 0
 

@@ -106,7 +106,7 @@ def test_a_resumed_run_counts_its_own_time_alone(tmp_path, clock, capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [
         (0.4, "0 s"),
         (89, "89 s"),
@@ -117,8 +117,8 @@ def test_a_resumed_run_counts_its_own_time_alone(tmp_path, clock, capsys):
         (1e6, "11.6 days"),
     ],
 )
-def test_durations_have_the_unit_that_reads_best(seconds, said):
-    assert module._duration(seconds) == said
+def test_durations_have_the_unit_that_reads_best(seconds, message):
+    assert module._duration(seconds) == message
 
 
 def test_a_loss_that_is_not_finite_does_not_hide_the_others(tmp_path, clock, capsys):
@@ -180,8 +180,8 @@ def test_what_a_killed_run_showed_after_its_checkpoint_is_removed(tmp_path, cloc
 def test_transcripts_are_shown_as_they_are(tmp_path, clock, capsys):
     with Monitor(tmp_path, 0, of(10, 5)) as monitor:
         monitor.validation(1, validation("'[red]x[/]' -> '机器'"))
-    said = "\n".join(lines(capsys))
-    assert "step 1  dev loss 3.000  CER 50.00%" in said and "    '[red]x[/]' -> '机器'" in said
+    message = "\n".join(lines(capsys))
+    assert "step 1  dev loss 3.000  CER 50.00%" in message and "    '[red]x[/]' -> '机器'" in message
 
 
 def test_a_language_model_is_measured_in_characters(tmp_path, clock, capsys):
@@ -218,9 +218,9 @@ def test_without_room_for_curves_training_goes_on_and_later_they_do_too(tmp_path
         assert monitor.board is None
         monitor.validation(3000, validation())
         monitor.step(step(3001, loss=7.0))
-    said = "\n".join(lines(capsys))
-    assert said.count("no curves until the next validation (File too large)") == 1
-    assert "Traceback" not in said
+    message = "\n".join(lines(capsys))
+    assert message.count("no curves until the next validation (File too large)") == 1
+    assert "Traceback" not in message
     assert [(e.step, e.value) for e in board(tmp_path).Scalars("train/loss")][-1] == (3001, 7.0)
 
 

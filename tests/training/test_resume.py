@@ -65,8 +65,8 @@ def test_settings_that_may_change_are_named_and_the_run_continues(run, capsys):
         {"workers": 1, "max_bad": 1}, {"lr": 5e-4}, steps=8, validate_every=4, max_skipped=3, show=0
     )
     assert train(changed, run, resume="always", device="cpu") == 0
-    said = capsys.readouterr().err
-    (line,) = [line for line in said.splitlines() if line.startswith("resumed with other settings: ")]
+    shown_lines = capsys.readouterr().err
+    (line,) = [line for line in shown_lines.splitlines() if line.startswith("resumed with other settings: ")]
     for part in ("optim.lr 0.0005 (was 0.001)", "train.steps 8 (was 6)", "data.workers 1 (was 2)"):
         assert part in line
     assert newest(run).name == "step-00000008"
@@ -108,9 +108,9 @@ def flip(path: Path) -> None:
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_resumed_from(original, run, capsys, name):
     flip(run / "checkpoints" / "step-00000006" / name)
     assert train(settings(), run, resume="always", device="cpu") == 0
-    said = capsys.readouterr().err
-    assert "step-00000006 is damaged" in said and name in said
-    assert f"resumed from {run}/checkpoints/step-00000004" in said
+    shown_lines = capsys.readouterr().err
+    assert "step-00000006 is damaged" in shown_lines and name in shown_lines
+    assert f"resumed from {run}/checkpoints/step-00000004" in shown_lines
     for file in ("model.safetensors", "optimizer.safetensors"):
         found, expected = (tensors(newest(where), file) for where in (run, original))
         assert all(torch.equal(found[key], expected[key]) for key in expected)

@@ -57,9 +57,9 @@ def copy(trained, tmp_path):
 
 def score(run, **metadata):
     """Say other things with the run folder's weights."""
-    tensors, said = load_tensors(run / "model.safetensors")
-    said = {k: v for k, v in said.items() if k not in ("dev_cer", "dev_wer", "averaged")}
-    save_tensors(run / "model.safetensors", tensors, said | metadata)
+    tensors, message = load_tensors(run / "model.safetensors")
+    message = {k: v for k, v in message.items() if k not in ("dev_cer", "dev_wer", "averaged")}
+    save_tensors(run / "model.safetensors", tensors, message | metadata)
 
 
 NEWEST = "checkpoints/*4/trainer.json"

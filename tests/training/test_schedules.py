@@ -25,15 +25,28 @@ def test_cosine_ends_at_zero_and_is_half_way_down_half_way():
     assert learning_rate(1099, 1100, config) == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("schedule", ["inverse_sqrt", "cosine", "constant"])
+def test_the_last_steps_fall_linearly_to_zero_and_the_others_do_not_change(schedule):
+    plain = OptimConfig(lr=1.0, schedule=schedule, warmup_steps=10)
+    config = plain.model_copy(update={"decay_steps": 20})
+    for step in range(80):
+        assert learning_rate(step, 100, config) == learning_rate(step, 100, plain)
+    for step in range(80, 100):
+        expected = learning_rate(step, 100, plain) * (100 - step) / 21
+        assert learning_rate(step, 100, config) == pytest.approx(expected)
+    assert learning_rate(100, 100, config) == 0.0
+
+
 @given(
     st.sampled_from(["inverse_sqrt", "cosine", "constant"]),
     st.integers(0, 50),
     st.integers(1, 500),
     st.integers(0, 600),
+    st.integers(0, 100),
 )
-def test_every_schedule_stays_between_zero_and_its_peak(schedule, warmup, total, step):
-    config = OptimConfig(lr=0.5, schedule=schedule, warmup_steps=warmup)
+def test_every_schedule_stays_between_zero_and_its_peak(schedule, warmup, total, step, decay):
+    config = OptimConfig(lr=0.5, schedule=schedule, warmup_steps=warmup, decay_steps=decay)
     rate = learning_rate(step, total, config)
     assert 0.0 <= rate <= 0.5
-    if 0 < step < warmup:
+    if 0 < step < warmup and not decay:
         assert rate > learning_rate(step - 1, total, config)

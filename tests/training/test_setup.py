@@ -26,11 +26,11 @@ def manifest(tmp_path):
 def build(manifest, augment=None, characters=None, **data):
     model = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [manifest], "dev": [manifest]} | data
-    said = []
+    shown_lines = []
     config = Config.model_validate(
         {"model": model, "data": data, "augment": augment or {}, "tokenizer": {"characters": characters}}
     )
-    return RecognitionTask(config, said.append), said
+    return RecognitionTask(config, shown_lines.append), shown_lines
 
 
 def refused(manifest, *args, **settings):
@@ -76,7 +76,16 @@ def test_folders_of_noise_and_rooms_are_looked_into_first(manifest, tmp_path, wh
 
 
 def test_what_was_read_and_left_out_is_said(manifest):
-    _, said = build(manifest, first=2)
-    assert said[0].startswith("data.train: 2 utterances, 0.00 h from") and said[0].endswith(
+    _, shown_lines = build(manifest, first=2)
+    assert shown_lines[0].startswith("data.train: 2 utterances, 0.00 h from") and shown_lines[0].endswith(
         "; left out: 1 after the first 2"
     )
+
+
+def test_features_without_frequencies_cannot_be_warped(manifest, monkeypatch):
+    warped = {"vocal_tract": {"factors": [0.9, 1.1]}}
+    task, _ = build(manifest, warped)
+    assert task.objective().vocal_tract.factors == (0.9, 1.1)
+    monkeypatch.delattr("asr.features.log_mel.LogMel.frequencies")
+    with pytest.raises(AsrError, match="features of kind log_mel cannot be warped"):
+        task.objective()

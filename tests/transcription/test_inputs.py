@@ -98,6 +98,18 @@ def test_a_pattern_without_a_match(tree):
     assert problem_of("*.aiff").startswith("*.aiff: no file matches this pattern; check")
 
 
+def test_an_empty_folder_does_not_stop_the_other_matches(tree):
+    (tree / "deep2").mkdir()
+    found, (problem,) = find_inputs(["deep*"])
+    assert [each.id for each in found] == ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]
+    assert str(problem).startswith("deep2: no audio in this folder")
+
+
+def test_standard_input_is_read_once(tree):
+    found, (problem,) = find_inputs(["-", "b.wav", "-"])
+    assert [each.id for each in found] == ["-", "b.wav"] and "only once" in str(problem)
+
+
 @pytest.mark.parametrize("argument", ["", " "])
 def test_an_empty_argument_is_not_the_current_folder(tree, argument):
     assert problem_of(argument).startswith("an empty argument is not a path")
@@ -113,6 +125,8 @@ def test_standard_input(tree):
 
 
 def test_data_in_memory(tree):
+    with pytest.raises(AsrError, match="an empty argument is not a path"):
+        Input.of("")
     assert Input.of(b"RIFF").path == "" and Input.of(b"RIFF", id="x").id == "x"
     with (tree / "b.wav").open("rb") as file:
         assert Input.of(file).id == str(tree / "b.wav")

@@ -1,6 +1,6 @@
-"""Files in, transcripts out: the same whatever the company, in the order given, and bad files in their place.
+"""Files in, transcripts out: independent of the other files in a batch, in the order given, errors in place.
 
-The model has random weights: what it hears in a sound is nonsense, but the nonsense of that sound alone.
+The model has random weights. The text of a sound is meaningless, but it depends on that sound alone.
 """
 
 import copy
@@ -23,7 +23,7 @@ from asr.tokenizers import CharacterTokenizer
 from asr.transcription import pieces as module
 from asr.transcription.inputs import Input
 from asr.transcription.pieces import PieceReader
-from asr.transcription.recognizer import Recognizer
+from asr.transcription.recognizer import Recognizer, _use_bf16
 from asr.transcription.transcript import Transcript
 
 RATE = 16000
@@ -80,12 +80,12 @@ def mixed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(recognizer, mixed):
     transcripts = [recognizer.transcribe(each.audio) for each in mixed]
-    # Were the texts all the same, equal texts would say nothing.
+    # Equal texts prove nothing unless different sounds have different texts.
     assert len({transcript.text for transcript in transcripts}) > len(mixed) / 2
     return transcripts
 
 
-# ------------------------------------------------------------------------------------- order and company
+# ------------------------------------------------------------------------------------- order and batches
 
 
 @pytest.mark.parametrize("batch_seconds", [2.5, 8.0, 120.0])
@@ -96,8 +96,8 @@ def test_alone_as_in_a_batch_of_16(bundle, mixed, alone, batch_seconds):
         same(one, other)
 
 
-def test_many_files_come_out_in_the_order_given(bundle, mixed, alone, tmp_path):
-    """Several windows, and silent files, which never enter one."""
+def test_results_are_in_the_order_given(bundle, mixed, alone, tmp_path):
+    """In several windows, and with silent files, which have no audio in a window."""
     quiet = write(tmp_path / "quiet.wav", silence(0.5))
     order = np.random.default_rng(0).integers(0, 17, 100)
     results = Recognizer(bundle, batch_seconds=2.5).transcribe_all(
@@ -109,12 +109,12 @@ def test_many_files_come_out_in_the_order_given(bundle, mixed, alone, tmp_path):
         assert result.text == ("" if i == 16 else alone[i].text)
 
 
-def test_nothing_in_nothing_out(recognizer):
+def test_no_inputs(recognizer):
     assert list(recognizer.transcribe_all([])) == []
 
 
 def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
-    """Among long files there may never be a moment without audio that waits to be decoded."""
+    """With long files, there may always be audio that waits to be decoded."""
     monkeypatch.setattr(module, "LONG", 1.0)
     files = [write(tmp_path / f"{i}.wav", sound(i, 21)) for i in range(5)]
     recognizer, begun = Recognizer(bundle, batch_seconds=2.5), []
@@ -129,7 +129,7 @@ def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
 # ----------------------------------------------------------------------------------------- arrays and files
 
 
-def test_an_array_is_heard_as_its_file(recognizer, tmp_path):
+def test_an_array_has_the_text_of_its_file(recognizer, tmp_path):
     for rate in (RATE, 8000):
         samples = sound(1, 1.5, rate)
         write(tmp_path / "a.wav", samples, rate)
@@ -183,6 +183,49 @@ def test_other_sources(recognizer, tmp_path, kind):
         same(recognizer.transcribe(file if kind is Input else kind(content)), expected)
 
 
+def test_a_list_is_decoded_in_batches(bundle, mixed, alone, monkeypatch, tmp_path):
+    recognizer, sizes = Recognizer(bundle, batch_seconds=60.0), []
+    original = recognizer._decode
+    monkeypatch.setattr(
+        recognizer, "_decode", lambda batch, d: sizes.append(len(batch)) or original(batch, d)
+    )
+    samples = [soundfile.read(each.audio, dtype="float32")[0] for each in mixed]
+    for found, expected in zip(recognizer.transcribe(samples, RATE), alone, strict=True):
+        same(found, expected)
+    assert max(sizes) > 4
+    with pytest.raises(AsrError, match=r"missing\.wav: no such file"):
+        recognizer.transcribe([mixed[0], tmp_path / "missing.wav", mixed[1]])
+
+
+def test_precision(bundle, mixed, monkeypatch):
+    """auto is bf16 only where the GPU computes it natively."""
+    for native in (True, False):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, n=native: n or including_emulation,
+        )
+        assert _use_bf16("auto", torch.device("cuda")) is native
+    assert not _use_bf16("auto", torch.device("cpu")) and _use_bf16("bf16", torch.device("cpu"))
+    assert not _use_bf16("float32", torch.device("cuda"))
+    with pytest.raises(AsrError, match="precision 'int4': unknown; choose auto, float32 or bf16"):
+        Recognizer(bundle, precision="int4")
+    types, encode = [], bundle.network.encode
+
+    def seen(*arguments):
+        types.append(torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"))
+        return encode(*arguments)
+
+    monkeypatch.setattr(bundle.network, "encode", seen)
+    for precision in ("bf16", "auto"):
+        Recognizer(bundle, precision=precision).transcribe(mixed[0])
+    assert types[0] is torch.bfloat16 and types[-1] is False
+
+
+def test_the_default_batch_depends_on_the_device(bundle):
+    assert Recognizer(bundle).batch_seconds == 60.0
+
+
 def test_options_for_one_call(recognizer, mixed, alone):
     first = recognizer.transcribe(mixed[0], options=DecodingOptions(max_tokens=1))
     assert all(len(segment.text) <= 1 for segment in first.segments)
@@ -209,7 +252,7 @@ def test_the_level_does_not_change_the_text(recognizer, mixed, alone, gain):
     assert recognizer.transcribe(samples * np.float32(gain), RATE).text == alone[2].text
 
 
-@pytest.mark.parametrize("value", ["abc", "-3", "nan"])
+@pytest.mark.parametrize("value", ["abc", "-3", "nan", "inf"])
 def test_a_model_with_an_impossible_length_is_refused(bundle, value):
     strange = replace(bundle, metadata=bundle.metadata | {"longest_seconds": value})
     with pytest.raises(AsrError, match="longest_seconds"):
@@ -230,6 +273,11 @@ def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
     results = recognizer.transcribe_all(mixed * 20)
     next(results)
     assert sum(len(piece.samples) for batch in decoded for piece in batch) < 8 * RATE
+    # Nor does it need a whole large batch.
+    recognizer, decoded = Recognizer(bundle, batch_seconds=600.0), []
+    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: decoded.append(batch) or original(batch, d))
+    next(recognizer.transcribe_all(mixed * 20))
+    assert sum(len(piece.samples) for batch in decoded for piece in batch) < 25 * RATE
 
 
 # -------------------------------------------------------------------------------------------- long recordings
@@ -247,7 +295,7 @@ def bursts():
 
 
 def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
-    def by_length(memory):  # no nonsense that may be empty: then there is no segment
+    def by_length(memory):  # never an empty text, which would have no segment
         return [[Hypothesis((5 + int(length) % 15,), -1.0)] for length in memory.lengths]
 
     monkeypatch.setattr(recognizer, "decoder", by_length)
@@ -278,18 +326,18 @@ def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatc
 
 def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
     bundle = Bundle.build(Config(), CharacterTokenizer.from_characters(["机器学习"])).eval()
-    said = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
+    hypothesis = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
     bundle.metadata["longest_seconds"] = "4"
     recognizer = Recognizer(bundle)
-    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[said]] * len(memory.lengths))
+    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[hypothesis]] * len(memory.lengths))
     found = recognizer.transcribe(samples, RATE)
     assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
     assert found.text == "机器学习机器学习"
 
 
 def test_an_hour_of_silence(recognizer, tmp_path):
-    """Empty text, at once, and in little memory: read block by block, and nothing goes to the model."""
+    """Empty text in little memory: it is read block by block, and nothing goes to the model."""
     path = tmp_path / "hour.flac"
     with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as out:
         for _ in range(60):
@@ -358,7 +406,7 @@ def test_one_bad_file_raises(recognizer, bad):
 
 @pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
 def test_a_long_file_that_breaks_half_way(bundle, mixed, alone, tmp_path, monkeypatch, batch_seconds):
-    """What was heard before the break is dropped, and is in nobody else's text."""
+    """Segments before the damage are dropped, and are in no other text."""
     monkeypatch.setattr(module, "LONG", 2.5)
     samples = sound(50, 45.0)
     samples[40 * RATE] = np.nan
@@ -383,7 +431,7 @@ def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
 # ------------------------------------------------------------------------------------------------- hypotheses
 
 
-def test_segments_say_what_the_decoder_found(recognizer, monkeypatch):
+def test_segments_have_the_results_of_the_decoder(recognizer, monkeypatch):
     ids = tuple(recognizer.bundle.tokenizer.encode("seven"))
     samples = np.concatenate([sound(0, 1.2), silence(2), sound(1, 0.9)])
     best, other = (

@@ -217,7 +217,7 @@ class TransformerDecoder(nn.Module):
         return torch.stack(weights, dim=1)
 
     def start(self, memory: Memory, capacity: int) -> DecoderState:
-        """An empty state for up to `capacity` positions. The cross-attention's keys are computed here, once."""
+        """An empty state for `capacity` positions. The cross-attention's keys are computed here, once."""
         projected = [block.cross_attention.project(memory.states) for block in self.blocks]  # type: ignore[operator, union-attr]
         keys, values = (torch.stack(each) for each in zip(*projected, strict=True))
         cache = MemoryCache(keys, values, _memory_mask(memory))

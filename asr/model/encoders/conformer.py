@@ -12,11 +12,9 @@ from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention
 from asr.model.blocks import BlockSection, Dropout, Residual
 from asr.model.convolution import Convolution
-from asr.model.interfaces import Memory
+from asr.model.interfaces import PHONEMES, Memory
 from asr.model.kernels import Linear
 from asr.model.positions import RotaryPositions
-
-PHONEMES = "phonemes"  # the name of the intermediate output in the memory
 
 
 class ConformerBlock(nn.Module):
@@ -49,12 +47,12 @@ class ConformerBlock(nn.Module):
 class HalfRate(nn.Module):
     """Blocks at half the rate of states, between a projection of pairs and its inverse.
 
-    The states before the pairs were formed are added at the end, as in a U-Net (Kim et al. 2022, Squeezeformer;
-    Yao et al. 2023, Zipformer). A block takes half the time there.
+    The states before the pairs were formed are added at the end, as in a U-Net (Kim et al. 2022,
+    Squeezeformer; Yao et al. 2023, Zipformer). A block takes half the time there.
 
     With `phonemes`, a CTC head for phonemes reads the states in the middle. There can be more phonemes in a
-    second than states, so the head gives two outputs for each state. Its probabilities are added to the states
-    (self-conditioning, Nozaki and Komatsu 2021).
+    second than states, so the head gives two outputs for each state. Its probabilities are added to the
+    states (self-conditioning, Nozaki and Komatsu 2021).
     """
 
     def __init__(self, config: ConformerEncoder.Config) -> None:
@@ -72,7 +70,10 @@ class HalfRate(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor, angles: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """x (B, S, d_model), zero after each row's length, lengths (B,) -> the same shape, and phoneme logits."""
+        """x (B, S, d_model), zero after each row's length, lengths (B,) -> the same shape.
+
+        The second result has the phoneme logits, for `Memory.intermediate`.
+        """
         size, intermediate = x.size(1), {}
         pairs = pad(x, (0, 0, 0, size % 2)).unflatten(1, (-1, 2)).flatten(2)  # (B, ceil(S / 2), 2 * d_model)
         y = self.pairs_norm(self.to_pairs(pairs))

@@ -18,8 +18,8 @@ class ConvolutionFrontEnd(nn.Module):
     """Two 3x3 convolutions with stride 2 over time and frequency, then a projection to d_model.
 
     Each convolution is followed by a mask. So the zeros after an utterance's end are the same in a batch as
-    for the utterance alone. The layer normalization at the end brings the states to the size of the positions,
-    which are added next. Without it the cross-attention takes longer to find its place.
+    for the utterance alone. The layer normalization at the end brings the states to the size of the
+    positions, which are added next. Without it the cross-attention takes longer to learn its place.
     """
 
     class Config(PartSection):
