@@ -127,9 +127,10 @@ def measure(
         fastest = dict.fromkeys(rows, float("inf"))
         for repeat in range(repeats):
             for name, row in rows.items():
-                before = counter.passes found, seconds = timed(bundle.device, lambda row=row, memory=memory:
-                row.decode(memory))  # type: ignore[misc] fastest[name] = min(fastest[name], seconds) if
-                repeat == 0:
+                before = counter.passes
+                found, seconds = timed(bundle.device, lambda row=row, memory=memory: row.decode(memory))  # type: ignore[misc]
+                fastest[name] = min(fastest[name], seconds)
+                if repeat == 0:
                     row.passes += counter.passes - before
                 for utterance, hypotheses in zip(batch, found, strict=True):
                     row.texts[utterance.id] = bundle.tokenizer.decode(hypotheses[0].tokens)

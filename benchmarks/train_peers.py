@@ -152,11 +152,10 @@ def speech2text(config: Sizes) -> System:
 
     def loss(batch: Batch) -> Tensor:
         decoder_input, targets = _shifted(batch)
-        frames = torch.arange(batch.features.size(1), device=decoder_input.device) < batch.lengths.unsqueeze(
-            1
-        )
+        frames = torch.arange(batch.features.size(1), device=batch.lengths.device)
+        mask = frames < batch.lengths.unsqueeze(1)  # (B, T)
         logits = network(
-            input_features=batch.features, attention_mask=frames.long(), decoder_input_ids=decoder_input
+            input_features=batch.features, attention_mask=mask.long(), decoder_input_ids=decoder_input
         ).logits
         return cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=0.1
@@ -226,7 +225,7 @@ def _shifted(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def make_batches(seconds: float, count: int) -> list[Batch]:
-    """Batches of utterances of similar length, as in training: 1.5 to 16.5 s, mean 12 s, as in LibriSpeech."""
+    """Batches of utterances of similar length: 1.5 to 16.5 s, mean 12 s, as in LibriSpeech."""
     durations = np.sort(1.5 + 15.0 * np.random.default_rng(0).beta(3.0, 1.2, 2000))
     batches = []
     for last in np.linspace(0, len(durations), count + 2)[1:-1].astype(int):

@@ -110,7 +110,7 @@ def check_installed() -> None:
     for program in ("espeak-ng", "flite"):
         if shutil.which(program) is None:
             raise AsrError(f"{program}: not installed; run `apt-get install espeak-ng flite`")
-    # For an unknown variant, espeak-ng uses its default voice with exit status 0. So the lists are read first.
+    # espeak-ng reads an unknown variant with its default voice and exit status 0. So check the lists first.
     accents = run(["espeak-ng", "--voices=en"]).lower().split()
     variants = run(["espeak-ng", "--voices=variant"]).split()
     flite = run(["flite", "-lv"]).split()
