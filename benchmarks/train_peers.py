@@ -69,9 +69,14 @@ class Sizes:
     def of_preset(cls, name: str) -> Sizes:
         """The sizes of one of our presets."""
         preset = PRESETS[name]
-        layers = preset["encoder"]["n_layers"], preset["decoder"]["n_layers"]
-        shared = (preset[key] for key in ("d_model", "n_heads", "d_ffn"))
-        return cls(*shared, *layers, preset["front_end"]["channels"])
+        return cls(
+            d_model=preset["d_model"],
+            n_heads=preset["n_heads"],
+            d_ffn=preset["d_ffn"],
+            encoder_layers=preset["encoder"]["n_layers"],
+            decoder_layers=preset["decoder"]["n_layers"],
+            channels=preset["front_end"]["channels"],
+        )
 
     def of_ours(self, ctc: bool) -> EncoderDecoder.Config:
         """The configuration of our model."""

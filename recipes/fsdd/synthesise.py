@@ -273,7 +273,7 @@ def main(
 def finish(folder: Path, utterances: list[Utterance]) -> None:
     """Write the manifest and print a summary."""
     write_manifest(folder / "manifest.jsonl", utterances)
-    minutes = sum(utterance.duration for utterance in utterances) / 60
+    minutes = sum(utterance.duration or 0.0 for utterance in utterances) / 60
     voices = len({utterance.speaker for utterance in utterances})
     print(f"{folder}: {len(utterances)} utterances, {voices} voices, {minutes:.1f} minutes")
 

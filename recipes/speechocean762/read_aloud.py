@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
 
     check_installed()
-    known = {u.text.upper() for path in options.exclude for u in read_manifest(path)}
+    known = {(u.text or "").upper() for path in options.exclude for u in read_manifest(path)}
     with OPENERS.get(options.text.suffix, open)(options.text, "rt", encoding="utf-8") as lines:
         sentences = [line.strip() for line in lines]
     low, high = CHARACTERS
