@@ -1,5 +1,4 @@
-"""Fifty kills: a small run is killed at random moments and resumed. It must end like a run that was not
-killed.
+"""Kill a small run at random moments and resume it. It must end like a run that was not killed.
 
     python benchmarks/faults.py [--kills 50] [--seed 0]
 

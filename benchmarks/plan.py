@@ -1,9 +1,9 @@
-"""What the plan of an epoch costs for a very large corpus, and what reading its manifest costs.
+"""Measure the time and memory of planning an epoch of a very large corpus, and of reading its manifest.
 
     python benchmarks/plan.py --utterances 30000000 --lines 1000000
 
-Durations are simulated (12 s on average, as in read and talked speech cut at pauses: 30 million of them are
-100,000 hours). Memory is the peak of the whole process, the interpreter and its libraries included.
+Durations are simulated (12 s on average, as in speech that is cut at pauses). 30 million of them are 100,000
+hours. Memory is the peak of the whole process, with the interpreter and its libraries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXT = "the quick brown fox jumps over the lazy dog and then it does so again an
 
 
 def peak() -> float:
-    """Most memory that this process has held so far, in GB."""
+    """The peak memory of this process so far, in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -67,7 +67,7 @@ def measure_plan(count: int) -> None:
     """Plan two epochs of `count` utterances with speeds and with neighbours joined."""
     durations, speakers = simulate(count)
     corpus = Corpus(durations, speakers, lambda index: NotImplemented, "simulated")
-    offsets = np.arange(count)  # of the lines: what a corpus read from manifests holds besides
+    offsets = np.arange(count)  # of the lines; a corpus that is read from manifests has them too
     held = (durations.nbytes + speakers.nbytes + offsets.nbytes) / 1e9
     print(f"{count:,} utterances, {corpus.seconds / 3600:,.0f} h: arrays of {held:.2f} GB")
     join = JoinConfig(order="neighbours", per_epoch=count // 20, max_seconds=60)
@@ -94,8 +94,8 @@ def measure_plan(count: int) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--utterances", type=int, default=30_000_000, help="in the plan; 0 leaves it out")
-    parser.add_argument("--lines", type=int, default=1_000_000, help="of the manifest; 0 leaves it out")
+    parser.add_argument("--utterances", type=int, default=30_000_000, help="in the plan; 0: no plan")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of the manifest; 0: no manifest")
     arguments = parser.parse_args()
     if arguments.lines:
         measure_reading(arguments.lines)

@@ -1,9 +1,9 @@
-"""Where the time of a training step goes, by kind of work, beside a peer.
+"""Measure the time of a training step by kind of work, and compare it with a peer.
 
     python benchmarks/profile_training.py [--preset tiny] [--precision float32] [--systems asr speech2text]
 
-Times are those of torch's profiler, which by itself slows a step down a little; the median over some steps on
-a batch of train_peers.py.
+Times come from torch's profiler, which makes a step slightly slower. The script prints the median over some
+steps on a batch of train_peers.py.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from train_peers import Batch, Sizes, System, make_batches, ours, speech2text, speechbrain
 
-# The first kind whose name begins so takes the operator.
+# An operator belongs to the first kind that has a beginning of its name.
 KINDS = {
-    "products of linear layers": ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise"),
+    "matrix multiplications of linear layers": ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise"),
     "attention": (
         "aten::_scaled_dot_product",
         "aten::bmm",
@@ -31,7 +31,7 @@ KINDS = {
     "CTC": ("aten::_ctc_loss",),
     "log-softmax, cross-entropy": ("aten::_log_softmax", "aten::nll_loss"),
     "random numbers of dropout": ("aten::random_", "aten::ge", "aten::bernoulli_", "aten::native_dropout"),
-    "products element by element": ("aten::mul", "aten::div"),
+    "elementwise multiplications": ("aten::mul", "aten::div"),
     "sums, residual connections": ("aten::add", "aten::sum", "aten::sub"),
     "ReLU, GLU": ("aten::clamp_min", "aten::relu", "aten::threshold_backward", "aten::glu"),
     "layer normalization": ("aten::native_layer_norm",),
@@ -57,7 +57,7 @@ class Profile:
         self.steps: list[Counter[str]] = []
 
     def measure(self, batch: Batch) -> None:
-        """Do a step and count what it did."""
+        """Run one step and add the times of its operators."""
         with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
             self.system.step(batch, self.optimizer, self.autocast)
         found: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class Profile:
         self.steps.append(found)
 
     def typical(self, kind: str) -> float:
-        """Milliseconds; the first step, in which memory is allocated, does not count."""
+        """Milliseconds. The first step is not counted, because it allocates memory."""
         return statistics.median(step[kind] for step in self.steps[1:])
 
 
@@ -78,8 +78,8 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny", choices=["tiny", "small", "base"])
     parser.add_argument("--precision", default="float32", choices=["float32", "bf16"])
     parser.add_argument("--systems", nargs="+", default=["asr"], choices=list(SYSTEMS))
-    parser.add_argument("--channels", type=int, help="width of our front end, where it is not the preset's")
-    parser.add_argument("--seconds", type=float, default=60.0, help="padded audio in a batch, at most")
+    parser.add_argument("--channels", type=int, help="width of our front end; default: the preset's")
+    parser.add_argument("--seconds", type=float, default=60.0, help="most padded audio in a batch")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -90,7 +90,7 @@ def main() -> None:
     profiles = [Profile(SYSTEMS[name](config), options.precision == "bf16") for name in options.systems]
     batch = make_batches(options.seconds, 1)[0]
     for _ in range(options.steps + 1):
-        for each in profiles:  # in turn, so that whatever else the machine does meets all
+        for each in profiles:  # in turn, so that other load affects all systems
             each.measure(batch)
     print(f"| {options.preset}, {options.precision} | " + " | ".join(p.system.name for p in profiles) + " |")
     print("|---|" + "---|" * len(profiles))
@@ -99,7 +99,7 @@ def main() -> None:
         found = [each.typical(kind) for each in profiles]
         cells = [f"{ms:.0f} ms, {ms / total:.0%}" for ms, total in zip(found, totals, strict=True)]
         print(f"| {kind} | " + " | ".join(cells) + " |")
-    print("| a step | " + " | ".join(f"{total:.0f} ms" for total in totals) + " |")
+    print("| whole step | " + " | ".join(f"{total:.0f} ms" for total in totals) + " |")
 
 
 if __name__ == "__main__":

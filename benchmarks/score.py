@@ -1,11 +1,11 @@
-"""Scoring of many utterances: `asr score` beside jiwer's own command line, and sclite if it is on PATH.
+"""Compare `asr score` on many utterances with jiwer's command line, and with sclite if it is on PATH.
 
     python benchmarks/score.py --utterances 1000000
 
-Each run is a separate process, from reading files to printing the rate. Peak memory (ru_maxrss) and processor
-time are those the system reports for the process; other programs disturb processor time less than wall time.
-The texts are random words with 10 % errors, equal for all; jiwer takes one text per line. `asr score` also
-counts characters and matches ids, which jiwer does not do in this run.
+Each run is a separate process that reads the files and prints the rate. The system reports its peak memory
+(ru_maxrss) and processor time. Other programs change processor time less than wall time. The texts are random
+words with 10 % errors, the same for all. jiwer reads one text per line. `asr score` also counts characters
+and matches ids, which jiwer does not do here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MEGA = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes the
 
 
 def write(folder: Path, utterances: int, words: int) -> None:
-    """ref.trn, hyp.trn and the same without ids, ref.txt and hyp.txt."""
+    """Write ref.trn and hyp.trn, and ref.txt and hyp.txt with the same texts without ids."""
     generator = random.Random(0)
     vocabulary = ["".join(generator.choices("etaoinshrdlu", k=generator.randint(2, 8))) for _ in range(5000)]
     files = {

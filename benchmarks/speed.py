@@ -59,7 +59,7 @@ def transcribe(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Time optimizer steps after a few that are not counted, in as many processes as torchrun started."""
+    """Time optimizer steps, after a few that are not counted, in all processes of torchrun."""
     config = load_config(options.config, tuple(options.overrides))
     with join(options.device) as ranks:
         task = RecognitionTask(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)

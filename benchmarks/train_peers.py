@@ -1,15 +1,16 @@
-"""Training throughput beside peers: the same batches, the same size of model, the same step, in one process.
+"""Compare training throughput with peers: the same batches, size of model and step, in one process.
 
     pip install transformers speechbrain
     python benchmarks/train_peers.py [--preset small] [--precision float32 bf16] [--device cpu] [--rounds 5]
 
-A step is forward, loss, backward, clipping and AdamW. Systems take turns batch by batch, so that whatever
-else the machine does meets all of them; a ratio is the median over the rounds of the peer's time by ours.
-Features are random numbers of realistic lengths and are given: their computation is not in the figures.
-Each peer is compared with our model with the peer's losses and a front end that makes a step no cheaper.
+A step is forward, loss, backward, clipping and AdamW. Systems take turns batch by batch, so that other load
+of the machine affects all of them. A ratio is the peer's time divided by ours, the median over the rounds.
+Features are random numbers of realistic lengths, and their computation is not measured. Each peer is compared
+with our model with the peer's losses. Our front end is so wide that our step has at least as many operations.
 
-`share` is the operations of a step (2 for a multiplication and addition; matrix products, convolutions,
-attention) by its time and by the matrix rate of the machine, which is measured in the same run.
+`share` is the rate of a step (operations per second of its matrix multiplications, convolutions and
+attention; a multiplication with an addition counts 2) divided by the matrix rate of the machine in the same
+run.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Batch:
 
     @property
     def seconds(self) -> float:
-        """Of audio, without padding."""
+        """Seconds of audio without padding."""
         return float(self.lengths.sum()) / FRAMES_PER_SECOND
 
 
@@ -67,10 +68,15 @@ class Sizes:
     @classmethod
     def of_preset(cls, name: str) -> Sizes:
         """The sizes of one of our presets."""
-        given = PRESETS[name]
-        layers = given["encoder"]["n_layers"], given["decoder"]["n_layers"]
-        shared = (given[key] for key in ("d_model", "n_heads", "d_ffn"))
-        return cls(*shared, *layers, given["front_end"]["channels"])
+        preset = PRESETS[name]
+        return cls(
+            d_model=preset["d_model"],
+            n_heads=preset["n_heads"],
+            d_ffn=preset["d_ffn"],
+            encoder_layers=preset["encoder"]["n_layers"],
+            decoder_layers=preset["decoder"]["n_layers"],
+            channels=preset["front_end"]["channels"],
+        )
 
     def of_ours(self, ctc: bool) -> EncoderDecoder.Config:
         """The configuration of our model."""
@@ -88,7 +94,7 @@ class Sizes:
 
 @dataclass(eq=False)
 class System:
-    """A model and how its loss is computed; `rounds` are the seconds it took for all batches, each time."""
+    """A model and its loss. `rounds` has the seconds that each round over all batches took."""
 
     name: str
     network: nn.Module
@@ -124,7 +130,7 @@ def ours(config: Sizes, ctc_weight: float, name: str) -> System:
 
 
 def speech2text(config: Sizes) -> System:
-    """transformers' Speech2Text: two 1-d convolutions with GLU, cross-entropy alone."""
+    """transformers' Speech2Text: two 1-d convolutions with GLU, only cross-entropy."""
     from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 
     network = Speech2TextForConditionalGeneration(
@@ -150,13 +156,14 @@ def speech2text(config: Sizes) -> System:
     )
 
     def loss(batch: Batch) -> Tensor:
-        given, expected = _shifted(batch)
-        frames = torch.arange(batch.features.size(1), device=given.device) < batch.lengths.unsqueeze(1)
+        decoder_input, targets = _shifted(batch)
+        frames = torch.arange(batch.features.size(1), device=batch.lengths.device)
+        mask = frames < batch.lengths.unsqueeze(1)  # (B, T)
         logits = network(
-            input_features=batch.features, attention_mask=frames.long(), decoder_input_ids=given
+            input_features=batch.features, attention_mask=mask.long(), decoder_input_ids=decoder_input
         ).logits
         return cross_entropy(
-            logits.float().flatten(0, 1), expected.flatten(), ignore_index=PAD, label_smoothing=0.1
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=0.1
         )
 
     return System("transformers Speech2Text", network, loss)
@@ -196,16 +203,16 @@ def speechbrain(config: Sizes) -> System:
     ctc_out, out = nn.Linear(config.d_model, VOCABULARY), nn.Linear(config.d_model, VOCABULARY)
 
     def loss(batch: Batch) -> Tensor:
-        given, expected = _shifted(batch)
+        decoder_input, targets = _shifted(batch)
         share = batch.lengths / batch.features.size(1)
         token_share = batch.token_lengths / batch.tokens.size(1)
-        encoded, decoded = transformer(front_end(batch.features), given, share, pad_idx=PAD)
+        encoded, decoded = transformer(front_end(batch.features), decoder_input, share, pad_idx=PAD)
         ctc_log_probs = ctc_out(encoded).float().log_softmax(-1)
         log_probs = out(decoded).float().log_softmax(-1)
         attention = kldiv_loss(
             log_probs,
-            expected,
-            length=(batch.token_lengths + 1) / expected.size(1),
+            targets,
+            length=(batch.token_lengths + 1) / targets.size(1),
             label_smoothing=0.1,
             reduction="batchmean",
         )
@@ -216,14 +223,14 @@ def speechbrain(config: Sizes) -> System:
 
 
 def _shifted(batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the decoder is given and what it should say, both (B, U + 1)."""
-    given = pad(batch.tokens, (1, 0), value=BOS)
-    expected = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), EOS)
-    return given, expected
+    """The input of the decoder and its targets, both (B, U + 1)."""
+    decoder_input = pad(batch.tokens, (1, 0), value=BOS)
+    targets = pad(batch.tokens, (0, 1), value=PAD).scatter(1, batch.token_lengths.unsqueeze(1), EOS)
+    return decoder_input, targets
 
 
 def make_batches(seconds: float, count: int) -> list[Batch]:
-    """Batches of neighbours in length, as in training, as long as LibriSpeech's: 1.5 to 16.5 s, mean 12 s."""
+    """Batches of utterances of similar length: 1.5 to 16.5 s, mean 12 s, as in LibriSpeech."""
     durations = np.sort(1.5 + 15.0 * np.random.default_rng(0).beta(3.0, 1.2, 2000))
     batches = []
     for last in np.linspace(0, len(durations), count + 2)[1:-1].astype(int):
@@ -238,7 +245,7 @@ def make_batches(seconds: float, count: int) -> list[Batch]:
 
 
 def matched(config: Sizes, ctc_weight: float, peer: System, batch: Batch) -> System:
-    """Our model with the narrowest front end that makes a step no cheaper than the peer's."""
+    """Our model with the narrowest front end whose step has at least as many operations as the peer's."""
     for channels in range(16, 513, 16):
         system = ours(replace(config, channels=channels), ctc_weight, f"{channels} conv channels")
         if system.flops(batch) >= peer.flops(batch):
@@ -247,20 +254,20 @@ def matched(config: Sizes, ctc_weight: float, peer: System, batch: Batch) -> Sys
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
-    """Floating-point operations per second of large matrix products: the best of torch's two ways.
+    """Operations per second of large matrix multiplications, by the faster of two functions of torch.
 
-    On a CPU a product of float32 goes to MKL and a convolution to oneDNN, and either may be the faster one.
+    On a CPU, MKL computes the float32 multiplication and oneDNN the convolution. Either can be faster.
     """
     if device.type == "cuda":
         size = 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    image = a.view(1, size, 1, size).permute(0, 3, 1, 2)  # the same product as a 1x1 convolution
+    image = a.view(1, size, 1, size).permute(0, 3, 1, 2)  # the same as a 1x1 convolution
     variants = [lambda: a @ b, lambda: conv2d(image, b.view(size, size, 1, 1), dilation=2)]
     return max(2 * size**3 / min(_seconds(way, device) for _ in range(5)) for way in variants)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time, or with one thread of a CPU its time of the processor: other programs do not count there."""
+    """Wall time; with one thread of a CPU, processor time, which other programs hardly change."""
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -282,7 +289,7 @@ def compare(options: argparse.Namespace, precision: str) -> Iterator[str]:
     for peer in peers:
         weight = 0.0 if peer.name == "transformers Speech2Text" else 0.3
         pairs += [(matched(config, weight, peer, short), peer)]
-    pairs += [(ours(config, 0.3, f"{options.preset} as it is"), peers[-1])]
+    pairs += [(ours(config, 0.3, f"{options.preset} preset"), peers[-1])]
     systems = [*peers, *(system for system, _ in pairs)]
 
     flops = {system: sum(map(system.flops, batches)) for system in systems}
@@ -300,7 +307,7 @@ def compare(options: argparse.Namespace, precision: str) -> Iterator[str]:
             for system in systems if (turn + index) % 2 else reversed(systems):
                 step = partial(system.step, batch, optimizers[system], autocast)
                 spent[system] += _seconds(step, device)
-        if turn:  # memory is allocated in the first one
+        if turn:  # the first round allocates memory and is not counted
             for system in systems:
                 system.rounds.append(spent[system])
 
@@ -319,7 +326,7 @@ def compare(options: argparse.Namespace, precision: str) -> Iterator[str]:
             f"| {precision} | {system.name} | {parameters:.1f} M | {flops[system] / audio / 1e9:.2f} "
             f"| {audio / seconds:.1f} | {flops[system] / seconds / rate:.0%} | {ratio} |"
         )
-    yield f"| {precision} | matrix products alone | | | | {rate / 1e9:.0f} GFLOP/s | |"
+    yield f"| {precision} | matrix multiplications alone | | | | {rate / 1e9:.0f} GFLOP/s | |"
 
 
 PEERS = {"speech2text": speech2text, "speechbrain": speechbrain}
@@ -334,7 +341,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=60.0, help="padded audio in a batch, at most")
+    parser.add_argument("--seconds", type=float, default=60.0, help="most padded audio in a batch")
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

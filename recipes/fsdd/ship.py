@@ -2,7 +2,7 @@
 
     python recipes/fsdd/ship.py RUN
 
-Weights are rounded to float16: half the file, and the loader turns them back into float32.
+Weights are rounded to float16, which halves the file. The loader converts them to float32.
 """
 
 from __future__ import annotations

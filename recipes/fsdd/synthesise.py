@@ -1,11 +1,11 @@
-"""Make the synthesised digits: `data/synthetic_digits` (training) and `data/samples` (to try `asr` on).
+"""Make the synthesised digits: `data/synthetic_digits` for training and `data/samples` for a first test.
 
     python recipes/fsdd/synthesise.py
 
-FSDD holds isolated digits of six people. Half a hundred synthetic voices add other accents, pitches and
-speeds, and digits said in one breath, where each one bends its neighbours. espeak-ng and flite do the
-speaking; both are Debian packages. Every choice is drawn from a generator seeded by (seed, voice), so the
-same versions of the synthesisers give the same audio again, and a new voice leaves the others as they are.
+FSDD has isolated digits of six speakers. 53 synthetic voices add other accents, pitches and speeds, and
+connected digits with coarticulation. The voices are those of espeak-ng and flite, which are Debian packages.
+Every random choice comes from a generator seeded by (seed, voice). So the same versions of the synthesisers
+give the same audio again, and a new voice does not change the others.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ Audio = NDArray[np.float32]  # mono samples, (time,)
 DATA = Path(__file__).resolve().parents[2] / "data"
 SAMPLE_RATE = 16_000  # of the training audio, Hz
 GAP = 0.2  # seconds of silence between two utterances of a file
-MARGIN = (0.03, 0.08)  # seconds kept on either side of the speech, drawn anew each time
-LEVEL = (-30.0, -18.0)  # RMS of an utterance in dB below full scale, drawn anew each time
+MARGIN = (0.03, 0.08)  # seconds before and after the speech, random for each utterance
+LEVEL = (-30.0, -18.0)  # RMS of an utterance in dB relative to full scale, random for each utterance
 OPUS_LEVEL = 0.96  # libsndfile's scale: 0 is 256 kbit/s, 1 is 6 kbit/s; this is 16 kbit/s
 STRINGS = {"espeak-ng": 6, "flite": 20}  # connected strings for each voice
-ROUNDS = {"espeak-ng": 1, "flite": 3}  # times each voice says the ten digits one by one
-# Short strings are the likelier ones, so that a megabyte holds many different ones.
+ROUNDS = {"espeak-ng": 1, "flite": 3}  # single utterances of each digit for each voice
+# Short strings are more likely, so that a small file has many different strings.
 STRING_LENGTHS = [2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10]
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A synthesiser and one of its voices, by the name its command line takes."""
+    """A synthesiser and the name of one of its voices, as its command line expects it."""
 
     synthesiser: str  # "espeak-ng" or "flite"
     name: str
@@ -57,8 +57,8 @@ class Voice:
         return f"{self.synthesiser.removesuffix('-ng')}-{self.name}"
 
 
-# espeak-ng: an accent, alone or crossed with a variant that changes the throat; no whispers, no
-# robots, none whose formants no throat could have.
+# espeak-ng: an accent, alone or with a variant that changes the vocal tract. Whispers, robots and variants
+# with impossible formants are not used.
 ACCENTS = {
     "en-us": "m1 m3 f2 f4 antonio Gene pedro",
     "en-gb": "m2 m7 f1 f5 Alex Andrea edward",
@@ -83,11 +83,11 @@ class Sample:
     voice: Voice
     sample_rate: int
     channels: int = 1
-    speed: int = 155  # words a minute
+    speed: int = 155  # words per minute
 
     @property
     def unseen(self) -> bool:
-        """Whether no training audio is by this voice."""
+        """Whether the training audio does not have this voice."""
         return self.voice not in VOICES
 
 
@@ -106,11 +106,11 @@ SAMPLES = [
 
 
 def check_installed() -> None:
-    """Raise AsrError unless both synthesisers and all the voices are here."""
+    """Raise AsrError if a synthesiser or a voice is not installed."""
     for program in ("espeak-ng", "flite"):
         if shutil.which(program) is None:
             raise AsrError(f"{program}: not installed; run `apt-get install espeak-ng flite`")
-    # espeak-ng answers an unknown variant with its default voice and exit status 0: look before speaking.
+    # espeak-ng reads an unknown variant with its default voice and exit status 0. So check the lists first.
     accents = run(["espeak-ng", "--voices=en"]).lower().split()
     variants = run(["espeak-ng", "--voices=variant"]).split()
     flite = run(["flite", "-lv"]).split()
@@ -125,7 +125,7 @@ def check_installed() -> None:
 
 
 def run(command: list[str]) -> str:
-    """A command's standard output; AsrError with its first line of complaint when it fails."""
+    """The standard output of a command. Raises AsrError with its first message when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         complaint = (done.stderr or done.stdout).strip().partition("\n")[0]
@@ -134,7 +134,7 @@ def run(command: list[str]) -> str:
 
 
 def speak(voice: Voice, text: str, speed: int, pitch: float, sample_rate: int) -> Audio:
-    """`text` in that voice. `speed` is in words a minute; `pitch` is relative, 1 for the voice's own."""
+    """Audio of `text`. `speed` is in words per minute, `pitch` is relative to the voice's own pitch."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         if voice.synthesiser == "espeak-ng":
@@ -142,7 +142,7 @@ def speak(voice: Voice, text: str, speed: int, pitch: float, sample_rate: int) -
             run(["espeak-ng", "-v", voice.name, "-s", str(speed), "-p", setting, "-w", str(wav), text])
         else:
             stretch = f"duration_stretch={160 / speed:.3f}"
-            mean = {"slt": 170, "awb": 130}.get(voice.name, 100) * pitch  # Hz; rms pays no heed to it
+            mean = {"slt": 170, "awb": 130}.get(voice.name, 100) * pitch  # Hz; the voice rms ignores it
             options = ["--setf", stretch, "--setf", f"int_f0_target_mean={mean:.0f}"]
             run(["flite", "-voice", voice.name, *options, "-t", text, "-o", str(wav)])
         audio, rate = soundfile.read(wav, dtype="float32")
@@ -150,10 +150,10 @@ def speak(voice: Voice, text: str, speed: int, pitch: float, sample_rate: int) -
 
 
 def trim(audio: Audio, sample_rate: int, before: float, after: float) -> Audio:
-    """The speech in `audio` with `before` and `after` seconds of quiet; what the synthesiser gave, or zeros.
+    """The speech in `audio` with `before` and `after` seconds of the synthesiser's silence, or of zeros.
 
-    Speech runs from the first to the last 5 ms whose energy is within 40 dB of the loudest: low enough for
-    the breath of a final "t" or "s", above the hiss of flite's recorded voices.
+    Speech is from the first to the last 5 ms whose energy is within 40 dB of the loudest. This limit keeps
+    the noise of a final "t" or "s", and is above the noise of flite's recorded voices.
     """
     hop = sample_rate // 200
     frames = audio[: audio.size // hop * hop].reshape(-1, hop)  # (frames, hop)
@@ -166,13 +166,13 @@ def trim(audio: Audio, sample_rate: int, before: float, after: float) -> Audio:
 
 
 def at_level(audio: Audio, decibels: float) -> Audio:
-    """`audio` scaled to an RMS of so many dB (full scale is 0), less where its peak would clip."""
+    """`audio` scaled to an RMS in dB relative to full scale, or less if its peak would clip."""
     gain = 10 ** (decibels / 20) / np.sqrt((audio**2).mean())
     return audio * min(gain, 0.9 / np.abs(audio).max())
 
 
 def punctuate(words: list[str], draw: random.Random) -> str:
-    """The words as the synthesiser reads them: in one breath, in groups, or with a pause after each."""
+    """Punctuation so that the words are read in one breath, in groups, or with a pause after each."""
     style = draw.choice(["breath", "breath", "breath", "groups", "groups", "pauses"])
     if style == "breath":
         return " ".join(words)
@@ -182,7 +182,7 @@ def punctuate(words: list[str], draw: random.Random) -> str:
 
 
 def texts(voice: Voice, draw: random.Random) -> Iterator[list[str]]:
-    """What a voice says: the ten digits one by one, then strings, none of which holds a sample's."""
+    """The texts of a voice: single digits, then strings. No string contains the text of a sample."""
     for _ in range(ROUNDS[voice.synthesiser]):
         yield from ([digit] for digit in DIGITS)
     made = 0
@@ -194,7 +194,7 @@ def texts(voice: Voice, draw: random.Random) -> Iterator[list[str]]:
 
 
 def make_voice(voice: Voice, seed: int, folder: Path) -> list[Utterance]:
-    """Write `<voice>.ogg` into `folder`; the utterances in it."""
+    """Write `<voice>.ogg` into `folder`. Returns its utterances."""
     draw = random.Random(f"{seed} {voice.id}")
     path = folder / f"{voice.id}.ogg"
     pieces, position, utterances = [], 0, []
@@ -204,7 +204,7 @@ def make_voice(voice: Voice, seed: int, folder: Path) -> list[Utterance]:
         audio = speak(voice, punctuate(words, draw), speed, pitch, SAMPLE_RATE)
         audio = trim(audio, SAMPLE_RATE, draw.uniform(*MARGIN), draw.uniform(*MARGIN))
         audio = at_level(audio, draw.uniform(*LEVEL))
-        # To whole milliseconds, which the manifest can then say exactly.
+        # Whole milliseconds, so that the times in the manifest are exact.
         audio = np.pad(audio, (0, -audio.size % (SAMPLE_RATE // 1000)))
         pieces += [gap, audio]
         position += gap.size
@@ -233,11 +233,11 @@ def make_voice(voice: Voice, seed: int, folder: Path) -> list[Utterance]:
 
 
 def make_sample(sample: Sample, folder: Path) -> Utterance:
-    """Write `<name>.wav` and `<name>.txt` into `folder`; the utterance."""
+    """Write `<name>.wav` and `<name>.txt` into `folder`. Returns the utterance."""
     path = folder / f"{sample.name}.wav"
     audio = speak(sample.voice, sample.text, sample.speed, 1.0, sample.sample_rate)
     audio = at_level(trim(audio, sample.sample_rate, 0.15, 0.15), -20)
-    if sample.channels == 2:  # a speaker who sits left of the middle
+    if sample.channels == 2:  # a speaker on the left
         audio = np.stack([audio, 0.6 * audio], axis=1)  # (time, 2)
     soundfile.write(path, audio, sample.sample_rate, subtype="PCM_16")
     path.with_suffix(".txt").write_text(sample.text + "\n", encoding="utf-8")
@@ -271,9 +271,9 @@ def main(
 
 
 def finish(folder: Path, utterances: list[Utterance]) -> None:
-    """Write the manifest and say what there is."""
+    """Write the manifest and print a summary."""
     write_manifest(folder / "manifest.jsonl", utterances)
-    minutes = sum(utterance.duration for utterance in utterances) / 60
+    minutes = sum(utterance.duration or 0.0 for utterance in utterances) / 60
     voices = len({utterance.speaker for utterance in utterances})
     print(f"{folder}: {len(utterances)} utterances, {voices} voices, {minutes:.1f} minutes")
 

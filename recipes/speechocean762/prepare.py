@@ -2,10 +2,10 @@
 
     python recipes/speechocean762/prepare.py TRAIN.jsonl TEST.jsonl OUT [--more MANIFEST ...]
 
-TRAIN and TEST are the corpus's own splits, as `asr prepare` writes them. Every twelfth speaker of TRAIN
-becomes OUT/dev.jsonl, the others OUT/train.jsonl; OUT/test.jsonl is TEST as it is. `--more` takes other
-recordings of read English, whose texts are brought to the corpus's spelling (capitals, apostrophe, no other
-signs): OUT/more.jsonl. Texts with digits are left out of it: they do not say how they were read.
+TRAIN and TEST are the official splits, as `asr prepare` writes them. OUT/dev.jsonl has every twelfth speaker
+of TRAIN, OUT/train.jsonl the others, and OUT/test.jsonl equals TEST. `--more` adds OUT/more.jsonl with other
+recordings of read English. Their texts are converted to the spelling of the corpus (upper case and
+apostrophe, no other signs). Texts with digits are left out, because it is not known how the digits were read.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 
-DEV_SPEAKERS = 12  # one in so many
+DEV_SPEAKERS = 12  # one speaker in twelve is for validation
 
 
 def spell(text: str) -> str:
-    """The text in capitals, without signs other than the apostrophe."""
+    """The text in upper case, without signs except the apostrophe."""
     return " ".join(re.sub("[^A-Z']+", " ", text.upper().replace("\u2019", "'")).split())
 
 

@@ -1,11 +1,11 @@
-"""Sentences of books, read by synthetic voices: more texts than the corpus has, to learn spelling from.
+"""Sentences of books read by synthetic voices. A model learns spelling from these additional texts.
 
     python recipes/speechocean762/read_aloud.py TEXT OUT [--sentences N] [--exclude MANIFEST ...] [--seed N]
 
-TEXT has one sentence a line (plain, .gz or .xz). The voices are those of the digits' recipe, espeak-ng's and
-flite's (Debian packages both); flite's, made from recordings of people, read half of the sentences. Sentences
-that stand in a manifest after `--exclude` are left out. OUT gets a manifest and one Opus file a sentence;
-those that are there already are kept, so that a run that was stopped goes on.
+TEXT has one sentence on each line (plain, .gz or .xz). The voices are those of the digits recipe, by
+espeak-ng and flite (Debian packages). flite's voices, made from human recordings, read half of the sentences.
+Sentences in the manifests of `--exclude` are left out. OUT gets a manifest and one Opus file for each
+sentence. Existing files are kept, so a run that was stopped can continue.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from asr.files import atomic_write
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fsdd"))
 from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, finish, speak, trim
 
-CHARACTERS = (12, 64)  # of a sentence; the corpus's own have 29 on average
+CHARACTERS = (12, 64)  # in a sentence; those of the corpus have 29 on average
 FLITE = [Voice("flite", name) for name in ("awb", "rms", "slt")]
 
 
 def read_aloud(number: int, sentence: str, seed: int, folder: Path) -> Utterance:
-    """One sentence in a voice, at a speed, pitch and level drawn for it; the file it lies in."""
+    """Synthesise one sentence with a random voice, speed, pitch and level. Returns its utterance."""
     draw = random.Random(f"{seed} {number}")
     voice = draw.choice(FLITE if draw.random() < 0.5 else VOICES)
     speed, pitch, level = draw.randint(100, 190), draw.uniform(0.75, 1.3), draw.uniform(-30, -18)
-    # What is kept from an earlier run is of the same sentence and seed.
+    # The name has a digest of seed and sentence, so a file of an earlier run is never mistaken for another.
     message = hashlib.sha256(f"{seed} {sentence}".encode()).hexdigest()[:8]
     path = folder / f"{number:06d}-{message}.ogg"
     if not path.exists():
@@ -63,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
 
     check_installed()
-    known = {u.text.upper() for path in options.exclude for u in read_manifest(path)}
+    known = {(u.text or "").upper() for path in options.exclude for u in read_manifest(path)}
     with OPENERS.get(options.text.suffix, open)(options.text, "rt", encoding="utf-8") as lines:
         sentences = [line.strip() for line in lines]
     low, high = CHARACTERS
