@@ -48,9 +48,14 @@ class CharacterTokenizer:
 
     @classmethod
     def from_characters(cls, characters: Iterable[str]) -> CharacterTokenizer:
-        """These characters, each once, in code point order. White space counts as the space."""
-        found = {" " if c.isspace() else c for c in unicodedata.normalize("NFC", "".join(characters))}
-        return cls(tuple(sorted(found)))
+        """The characters of a text, or of several texts, each once, in code point order.
+
+        White space counts as the space. Each text is brought to form NFC by itself: a letter and an accent
+        from two texts must not become one character.
+        """
+        texts = [characters] if isinstance(characters, str) else characters
+        found = {c for text in texts for c in unicodedata.normalize("NFC", text)}
+        return cls(tuple(sorted({" " if c.isspace() else c for c in found})))
 
     @classmethod
     def learn(cls, config: CharacterTokenizer.Config, characters: Iterable[str]) -> CharacterTokenizer:
