@@ -285,15 +285,17 @@ def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch)
 
 
 def test_a_lost_terminal_saves_and_leaves_and_nohup_is_respected(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        after_step(patch, lambda number: number == 5 and os.kill(os.getpid(), signal.SIGHUP))
-        assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGHUP
-        assert newest(tmp_path / "run").name == "step-00000005"
-        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
+    # pytest itself may run under nohup, which makes it ignore the signal: the test sets its own beginning.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with monkeypatch.context() as patch:
+            after_step(patch, lambda number: number == 5 and os.kill(os.getpid(), signal.SIGHUP))
+            assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGHUP
+            assert newest(tmp_path / "run").name == "step-00000005"
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             assert train(settings(), tmp_path / "nohup", device="cpu") == 0
-        finally:
-            signal.signal(signal.SIGHUP, before)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("ending", ["finished", "stopped", "failed"])
