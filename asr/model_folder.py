@@ -40,7 +40,7 @@ class Bundle(Generic[C]):
     config: C
     tokenizer: Tokenizer
     features: Any  # Features, which are also an nn.Module; None for a language model
-    network: Any  # what it offers is asked with isinstance (asr.model.interfaces)
+    network: Any  # isinstance tells its operations (asr.model.interfaces)
     metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of training audio
 
     @classmethod

@@ -52,7 +52,7 @@ class _Part:
 
 @lru_cache(maxsize=4096)
 def parse_header(header: bytes) -> Frame | None:
-    """The frame that four bytes announce; None when they are no frame header or one of free format."""
+    """The frame whose header is these four bytes. None for other bytes and for the free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version = {0: 3, 2: 2, 3: 1}.get(header[1] >> 3 & 3)  # 3 stands for "MPEG 2.5"

@@ -43,7 +43,7 @@ def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.rand
 
 @dataclass(frozen=True)
 class Example:
-    """One input of the model: recordings joined with pauses, or only silence if there are no parts."""
+    """One input of the model: joined recordings with pauses. Without parts it is silence."""
 
     parts: tuple[int, ...]  # indices in the corpus
     pauses: tuple[float, ...]  # seconds of silence before, between and after the parts: one more than parts

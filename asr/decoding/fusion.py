@@ -33,7 +33,7 @@ class RowScorer(Protocol):
 class FusedScores:
     """The weighted sum of the scores of all prefixes of the beam: W of each of B utterances.
 
-    Raises AsrError for factories whose scorers are no `RowScorer`.
+    Raises AsrError for a factory whose scorers are not `RowScorer`s.
     """
 
     def __init__(

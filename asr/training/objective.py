@@ -89,7 +89,7 @@ class RecognitionObjective(nn.Module):
         )
 
     def phoneme_loss(self, batch: Batch, memory: Memory) -> Tensor:
-        """CTC of the encoder's intermediate head and the phonemes; zero where they are no target."""
+        """CTC loss of the phonemes at the encoder's intermediate head. Rows without phonemes give zero."""
         if self.config.phonemes is None:
             return memory.states.new_zeros((), dtype=torch.float32)
         logits, lengths = memory.intermediate[PHONEMES]

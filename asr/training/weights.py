@@ -59,7 +59,7 @@ def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
 
     A row that belongs to a token (of the embedding, the output and the CTC output) goes to the same token of
     the new vocabulary. If the features are the same, they keep the statistics of the old model, because its
-    weights are adapted to them. Raises AsrError when the folder is no model, or no weight fits.
+    weights are adapted to them. Raises AsrError when the folder has no model, or no weight fits.
     """
     old = load_bundle(folder, "cpu")
     source, target = old.network.state_dict(), bundle.network.state_dict()

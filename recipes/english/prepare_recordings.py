@@ -8,7 +8,7 @@ utterances of other languages (`common_voice_60`) have phonemes and no text. OUT
 the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762, test-fsdd (each a
 `.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
 
-No sentence of dev-native is in train-real, whoever reads it.
+No sentence of dev-native is in train-real, from any speaker.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _discounts(counts: Ints) -> Floats:
 def _prune(levels: list[_Level], probabilities: list[Floats], threshold: float) -> None:
     """Drop the n-grams that back-off replaces nearly as well, the longest first (Stolcke 1998).
 
-    How probable a history is comes from its count: Kneser-Ney's lower orders are no such estimate.
+    The probability of a history is estimated from its count. Kneser-Ney's lower orders do not estimate it.
     """
     total = levels[0].raw.sum()
     for k in range(len(levels) - 1, 0, -1):
