@@ -173,6 +173,10 @@ def load_weights(bundle: Bundle[Any], folder: Path) -> dict[str, str]:
     """
     state, metadata = load_tensors(folder / WEIGHTS)
     state = {_upgrade_name(name): tensor for name, tensor in state.items()}
+    # Earlier versions stored parts that were not trained. The model is built without them.
+    for part in ("ctc_head", "decoder"):
+        if not hasattr(bundle.network, part):
+            state = {name: t for name, t in state.items() if not name.startswith(f"network.{part}.")}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise AsrError(f"{folder / WEIGHTS}: {name} is not finite; use another checkpoint of the run")

@@ -10,6 +10,9 @@ from asr.config import Config, LanguageConfig, load_config, load_experiment
 from asr.errors import AsrError
 from asr.features.log_mel import LogMel
 from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import HasCTC, HasDecoder
+from asr.model_folder import Bundle
+from asr.tokenizers import CharacterTokenizer
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("**/*.yaml"))
 
@@ -258,3 +261,18 @@ def test_a_duplicate_key_is_refused(tmp_path):
     path.write_text("model:\n  d_model: 128\n  d_ffn: 512\n  d_model: 256\n")
     with pytest.raises(AsrError, match=r"c\.yaml, line 4: d_model is a duplicate key"):
         load_config(path)
+
+
+# --------------------------------------------------------------- parts that training leaves untouched
+
+
+@pytest.mark.parametrize(
+    ("weight", "ctc", "decoder"), [(0.0, False, True), (1.0, True, False), (0.3, True, True)]
+)
+def test_a_part_that_is_not_trained_is_not_in_the_model(load, weight, ctc, decoder):
+    config = load(f"model: {{preset: tiny, ctc: true}}\ntrain: {{ctc_weight: {weight:g}}}\n")
+    assert (config.model.ctc, config.model.decoder is not None) == (ctc, decoder)
+    bundle = Bundle.build(config, CharacterTokenizer.from_characters("ab"))
+    assert isinstance(bundle.network, HasCTC) == ctc and isinstance(bundle.network, HasDecoder) == decoder
+    stored = {name.split(".")[1] for name in bundle.module.state_dict() if name.startswith("network.")}
+    assert ("ctc_head" in stored, "decoder" in stored) == (ctc, decoder)

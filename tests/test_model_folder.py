@@ -44,3 +44,15 @@ def test_weights_that_are_not_finite_are_refused(tiny_model, tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(AsrError, match=r"network\.ctc_head\.bias is not finite"):
         load_model(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(("weight", "part"), [(0.0, "ctc_head"), (1.0, "decoder")])
+def test_an_older_folder_with_an_untrained_part_loads_without_it(tiny_model, tmp_path, weight, part):
+    """Earlier versions stored every part, trained or not."""
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["train"]["ctc_weight"] = weight
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    network = load_model(tmp_path, "cpu").network
+    assert not hasattr(network, part) and isinstance(network, HasCTC if part == "decoder" else HasDecoder)

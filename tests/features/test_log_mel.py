@@ -243,3 +243,26 @@ def test_what_is_not_masked_stays_as_it_was():
     masked = spec_augment(features, torch.tensor([50, 40, 30, 9]), SpecAugmentConfig())
     assert (masked != features).any()
     assert torch.equal(masked[masked != 0], features[masked != 0])
+
+
+# ------------------------------------------------------------------------ the mean of an utterance
+
+
+def test_with_the_mean_of_each_utterance_the_level_has_no_effect():
+    own = LogMel(LogMel.Config(mean="utterance"))
+    wave = torch.from_numpy(speech_like(8000))
+    loud, lengths = torch.stack([wave, 10 * wave]), torch.tensor([8000, 8000])
+    features, _ = own(loud, lengths)
+    torch.testing.assert_close(features[0], features[1], rtol=0, atol=1e-3)
+    torch.testing.assert_close(features.mean(1), torch.zeros(2, 80), rtol=0, atol=1e-4)
+    global_mean, _ = PLAIN(loud, lengths)
+    assert (global_mean[1] - global_mean[0]).mean() > 1  # log of 100 where nothing is below the floor
+    assert (own.config.level_matters, PLAIN.config.level_matters) == (False, True)
+
+
+def test_the_mean_of_an_utterance_ignores_padding():
+    own = LogMel(LogMel.Config(mean="utterance"))
+    wave = torch.from_numpy(speech_like(4000))
+    alone, frames = own(wave[None], torch.tensor([4000]))
+    padded, _ = own(torch.nn.functional.pad(wave, (0, 6000))[None], torch.tensor([4000]))
+    torch.testing.assert_close(padded[:, : frames[0]], alone, rtol=0, atol=1e-4)

@@ -472,3 +472,13 @@ def test_a_bound_on_the_length_truncates(bundle, mixed, alone):
             cut += segment.finish_reason == "length"
         assert transcript.text or not whole.segments[:1] or not whole.segments[0].text[:2].strip()
     assert cut > 8
+
+
+@pytest.mark.parametrize(("mean", "normalized"), [("global", True), ("utterance", False)])
+def test_the_level_is_normalized_only_for_models_that_need_it(monkeypatch, mean, normalized):
+    config = Config.model_validate({"features": {"mean": mean}, "model": {"preset": "tiny"}})
+    recognizer = Recognizer(Bundle.build(config, CharacterTokenizer.from_characters("ab ")).eval())
+    calls, original = [], module.audio.normalize_level
+    monkeypatch.setattr(module.audio, "normalize_level", lambda *a, **k: calls.append(1) or original(*a, **k))
+    recognizer.transcribe(sound(0, 0.5), RATE)
+    assert bool(calls) == normalized
