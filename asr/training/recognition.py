@@ -77,8 +77,9 @@ class RecognitionTask(Task[Batch]):
         rate = config.features.sample_rate
         self.loader = Loader(train, tokenizer, rate, config.data, config.augment, phonemes)
         self.dev_loader = Loader(dev, tokenizer, rate, config.data)
-        unchanged = AugmentConfig(specaugment=None)
-        self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, config.data, unchanged, seed=0, epoch=0))
+        # Each dev utterance once: the weights are those of the training manifests.
+        once, unchanged = config.data.model_copy(update={"weights": []}), AugmentConfig(specaugment=None)
+        self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, once, unchanged, seed=0, epoch=0))
 
         plan = self.plan(epoch=0)
         self.bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"

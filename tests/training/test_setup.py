@@ -1,6 +1,7 @@
 """What is known to be wrong before a training starts: one line that names the place."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,13 @@ def test_features_without_frequencies_cannot_be_warped(manifest, monkeypatch):
     monkeypatch.delattr("asr.features.log_mel.LogMel.frequencies")
     with pytest.raises(AsrError, match="features of kind log_mel cannot be warped"):
         task.objective()
+
+
+@pytest.mark.parametrize("weights", [[3], [2, 0.5]])
+def test_the_weights_of_training_manifests_do_not_repeat_dev_utterances(manifest, tmp_path, weights):
+    rows = [replace(u, id=f"{u.id}-again") for u in read_manifest(manifest)]
+    write_manifest(tmp_path / "b.jsonl", rows)
+    manifests = [manifest, tmp_path / "b.jsonl"][: len(weights)]
+    setup, _ = build(manifest, train=manifests, weights=weights)
+    seen = [id for batch in setup.dev.batches(range(len(setup.dev))) for id in batch.ids]
+    assert sorted(seen) == sorted(u.id for u in read_manifest(manifest))
