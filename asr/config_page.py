@@ -17,8 +17,10 @@ command line a setting is written `section.key=value`, such as `asr train my.yam
 keys are refused.
 
 Some sections can be of several kinds. The key `kind` chooses one, and the other keys belong to that kind.
-In `model`, the settings `d_model`, `n_heads`, `d_ffn`, `dropout`, `attention_dropout` and `norm` can be given
-once for all parts that have them.
+In `model`, the settings `d_model`, `n_heads`, `d_ffn`, `dropout`, `attention_dropout`, `norm`, `activation`,
+`positions` and `key_bias` can be given once for encoder and decoder, and `d_model` also for the front end.
+For `positions`, the name of a kind alone chooses its defaults, as in `positions: rotary`. This page ends with
+its kinds.
 
 This page is made by `python tests/test_docs.py`. A test fails when it is out of date.
 """
@@ -39,6 +41,9 @@ def configuration_page() -> str:
     lines += ["", "# A language model (`asr train-lm`, `kind: language model`)"]
     lines += _sections(LanguageConfig, "", skip=("model",))
     lines += _table(load_kind(kinds.MODELS, "language_model").Config, "model", "language_model")
+    lines += ["", "# Positions, of an encoder, a decoder or a language model"]
+    for kind in kinds.POSITIONS:
+        lines += _table(load_kind(kinds.POSITIONS, kind).Config, "positions", kind)
     return "\n".join(lines) + "\n"
 
 
@@ -47,7 +52,7 @@ def _sections(section: type[Section], path: str, skip: tuple[str, ...] = ()) -> 
     lines: list[str] = []
     for name, field in section.model_fields.items():
         inner = f"{path}.{name}" if path else name
-        if name in skip or name == "kind":
+        if name in (*skip, "kind", "positions"):
             continue
         if name in OF_KIND and not isinstance(field.annotation, str):
             for kind in OF_KIND[name]:
@@ -66,7 +71,7 @@ def _table(section: type[Section], path: str, kind: str | None = None) -> list[s
     rows = [
         f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |"
         for name, field in section.model_fields.items()
-        if name != "kind" and name not in OF_KIND and _nested(field) is None
+        if name == "positions" or (name != "kind" and name not in OF_KIND and _nested(field) is None)
     ]
     if rows:
         lines += ["| key | type | default | meaning |", "|---|---|---|---|", *rows]
@@ -83,6 +88,8 @@ def _type(annotation: Any) -> str:
     """A type in words."""
     if annotation is type(None):
         return "null"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "name or section"
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is tuple:
         inner = [_type(a) for a in arguments if a is not Ellipsis]
@@ -107,6 +114,8 @@ def _default(field: FieldInfo) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"`{value['kind']}`"
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return f"`{value!r}`" if isinstance(value, str) else f"{value}"

@@ -11,10 +11,17 @@ TOKENIZERS = {
 }
 FRONT_ENDS = {
     "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",
+    "convolution1d": "asr.model.front_ends.convolution1d:Convolution1dFrontEnd",
 }
 ENCODERS = {
     "conformer": "asr.model.encoders.conformer:ConformerEncoder",
     "transformer": "asr.model.encoders.transformer:TransformerEncoder",
+}
+POSITIONS = {
+    "none": "asr.model.positions.interface:Positions",
+    "sinusoidal": "asr.model.positions.sinusoidal:SinusoidalPositions",
+    "learned": "asr.model.positions.learned:LearnedPositions",
+    "rotary": "asr.model.positions.rotary:RotaryPositions",
 }
 DECODERS = {
     "transformer": "asr.model.decoders.transformer:TransformerDecoder",

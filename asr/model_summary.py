@@ -60,4 +60,6 @@ def _sizes(config: Experiment) -> dict[str, str]:
 
 
 def _shown(settings: dict[str, object]) -> str:
-    return ", ".join(str(v) if k == "kind" else f"{k} {v}" for k, v in settings.items())
+    """Settings in one line. A section inside the section is shown in parentheses."""
+    shown = {k: f"({_shown(dict(v))})" if isinstance(v, Section) else v for k, v in settings.items()}
+    return ", ".join(str(v) if k == "kind" else f"{k} {v}" for k, v in shown.items())

@@ -47,7 +47,7 @@ def greedy(
         return []
     ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
-    max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options)  # (B,)
+    max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options, network)  # (B,)
     logit_processors = LogitProcessors(special, processors, memory.lengths.device)
     rules = GreedyRules(special, max_lengths, weight, options.candidate_count, logit_processors)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from asr.decoding.ctc import collapse_paths
 from asr.decoding.options import DecodingOptions
-from asr.model.interfaces import Memory
+from asr.model.interfaces import LimitsPositions, Memory
 from asr.tokenizers.special import SpecialTokens
 
 # One encoder state covers about 40 ms, and nobody speaks 25 characters a second for long. CTC merges
@@ -16,9 +16,14 @@ SPARE = 8
 
 
 def compute_max_lengths(
-    memory: Memory, ctc: Tensor | None, special: SpecialTokens, options: DecodingOptions
+    memory: Memory,
+    ctc: Tensor | None,
+    special: SpecialTokens,
+    options: DecodingOptions,
+    network: object = None,
 ) -> Tensor:
-    """The maximum number of tokens of each row (B,), from the duration, from CTC and from the options.
+    """The maximum number of tokens of each row (B,), from the duration, from CTC, from the options, and from
+    the positions of the network, if their number is limited.
 
     `ctc` has the log-probabilities (B, S, V) of the CTC head. It is None for a model without one and for
     decoding by attention alone, which CTC must not limit.
@@ -29,4 +34,6 @@ def compute_max_lengths(
         max_lengths = max_lengths.minimum(CTC_FACTOR * ctc_lengths + SPARE)
     if options.max_tokens is not None:
         max_lengths = max_lengths.clamp_max(options.max_tokens)
+    if isinstance(network, LimitsPositions):
+        max_lengths = max_lengths.clamp_max(network.max_positions - len(special.prompt))
     return max_lengths

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from asr.model.kernels import Linear, attention
-from asr.model.positions import rotate
+from asr.model.blocks import BlockSection
+from asr.model.kernels import Linear, attention, linear
+from asr.model.positions.interface import Relation
+from asr.model.positions.rotary import rotate
 
 
 class MultiHeadAttention(nn.Module):
@@ -15,14 +19,19 @@ class MultiHeadAttention(nn.Module):
 
     `forward` is self-attention. Its two halves are `project` and `attend`. Cross-attention and step-by-step
     decoding call them separately: keys and values go into a cache, and only the query is new.
+
+    `relation` is what the positions of the states give to the attention: the cosines and sines of
+    `RotaryPositions`, or None.
     """
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, d_model: int, n_heads: int, dropout: float, key_bias: bool = True) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.dropout = dropout
         self.query = Linear(d_model, d_model)
-        self.key_value = Linear(d_model, 2 * d_model)
+        self.key_value = Linear(d_model, 2 * d_model, bias=key_bias)
+        if not key_bias:
+            self.value_bias = nn.Parameter(torch.zeros(d_model))
         self.out = Linear(d_model, d_model)
 
     def forward(
@@ -30,28 +39,37 @@ class MultiHeadAttention(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         causal: bool = False,
-        angles: tuple[Tensor, Tensor] | None = None,
+        relation: Relation | None = None,
     ) -> Tensor:
-        """Self-attention of x (B, T, d_model). `mask` (B, 1, 1, T) is true where a key may be seen.
+        """Self-attention of x (B, T, d_model). `mask` (B, 1, 1, T) is true where a key may be seen."""
+        keys, values = self.project(x, relation)
+        return self.attend(x, keys, values, mask, causal, relation)
 
-        `angles` are those of `RotaryPositions`, if the model has them.
-        """
-        keys, values = self.project(x)
-        queries = self._split(self.query(x))
-        if angles is not None:
-            queries, keys = rotate(queries, *angles), rotate(keys, *angles)
-        return self._combine(queries, keys, values, mask, causal)
-
-    def project(self, source: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, source: Tensor, relation: Relation | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of a source (B, S, d_model), each (B, n_heads, S, d_head)."""
-        keys, values = self.key_value(source).chunk(2, dim=-1)  # (B, S, d_model) each
-        return self._split(keys), self._split(values)
+        bias = self.key_value.bias
+        if bias is None:
+            bias = pad(self.value_bias, (self.value_bias.numel(), 0))  # zeros for the keys
+        both = linear(source, self.key_value.weight, bias)
+        keys, values = (self._split(each) for each in both.chunk(2, dim=-1))
+        return (keys if relation is None else rotate(keys, *relation)), values
 
     def attend(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        relation: Relation | None = None,
     ) -> Tensor:
         """The weighted sums of values (B, n_heads, S, d_head) for the queries of x (B, T, d_model)."""
-        return self._combine(self._split(self.query(x)), keys, values, mask, causal)
+        queries = self._split(self.query(x))  # (B, n_heads, T, d_head)
+        if relation is not None:
+            queries = rotate(queries, *relation)
+        dropout = self.dropout if self.training else 0.0
+        sums = attention(queries, keys, values, mask, causal, dropout)
+        return self.out(sums.transpose(1, 2).flatten(2))  # (B, n_heads, T, d_head) -> (B, T, d_model)
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """The weights of the values in `attend` for x (B, T, d_model): (B, n_heads, T, S), float32.
@@ -64,13 +82,11 @@ class MultiHeadAttention(nn.Module):
             similarity = similarity.masked_fill(~mask, -math.inf)
         return similarity.softmax(-1)
 
-    def _combine(
-        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool
-    ) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        sums = attention(queries, keys, values, mask, causal, dropout)
-        return self.out(sums.transpose(1, 2).flatten(2))  # (B, n_heads, T, d_head) -> (B, T, d_model)
-
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, d_model) -> (B, n_heads, T, d_head)."""
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+
+def self_attention(config: BlockSection) -> MultiHeadAttention:
+    """The self-attention of a block with the given settings."""
+    return MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout, config.key_bias)

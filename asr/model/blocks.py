@@ -1,16 +1,17 @@
-"""Parts that encoders and decoders share: residual connections, feed-forward layers, positions."""
+"""Parts that encoders and decoders share: residual connections and feed-forward layers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from asr.model.kernels import Linear
+from asr.model.positions.interface import PositionsField
 from asr.section import Fraction, PartSection, Positive
 
 
@@ -27,6 +28,15 @@ class BlockSection(PartSection):
     norm: Literal["pre", "post"] = Field(
         "pre", description="place of the layer norm; post is the 2017 paper's and needs a longer warm-up"
     )
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = Field(
+        "relu",
+        description="activation of the feed-forward parts; swiglu has a third matrix, so two thirds of d_ffn "
+        "give the same number of weights",
+    )
+    positions: PositionsField = Field(
+        {"kind": "sinusoidal"}, validate_default=True, description="how states know their positions"
+    )
+    key_bias: bool = Field(True, description="bias of the projection to keys; Whisper has none")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> BlockSection:
@@ -34,6 +44,11 @@ class BlockSection(PartSection):
             raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
         if self.d_model % 2:
             raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
+        if self.positions.kind == "rotary" and self.d_model // self.n_heads % 2:
+            raise ValueError(
+                f"a head has {self.d_model // self.n_heads} channels; rotary positions need an even number, "
+                "so choose other n_heads"
+            )
         return self
 
 
@@ -81,40 +96,24 @@ def final_norm(config: BlockSection) -> nn.Module:
     return nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
 
 
+class SwiGLU(nn.Module):
+    """The first half of the channels through SiLU, times the second half (Shazeer 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., 2 * n) -> (..., n)."""
+        gate, values = x.chunk(2, dim=-1)
+        return silu(gate) * values
+
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "swiglu": SwiGLU}
+
+
 def feed_forward(config: BlockSection) -> nn.Module:
     """Position-wise feed-forward layer (section 3.3), d_model -> d_ffn -> d_model."""
+    gated = config.activation == "swiglu"
     return nn.Sequential(
-        Linear(config.d_model, config.d_ffn),
-        nn.ReLU(),
+        Linear(config.d_model, 2 * config.d_ffn if gated else config.d_ffn),
+        ACTIVATIONS[config.activation](),
         Dropout(config.dropout),
         Linear(config.d_ffn, config.d_model),
     )
-
-
-class SinusoidalPositions(nn.Module):
-    """Adds sinusoids of geometrically spaced wavelengths (section 3.5). Positions have no upper limit."""
-
-    table: Tensor
-
-    def __init__(self, d_model: int, dropout: float, size: int = 1024) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout)
-        self.register_buffer("table", _sinusoids(size, d_model), persistent=False)
-
-    def forward(self, x: Tensor, offset: int = 0) -> Tensor:
-        """x (B, T, d_model), whose first position is `offset`, plus the sinusoids of its positions."""
-        end = offset + x.size(1)
-        return self.dropout(x + self.up_to(end)[offset:end])
-
-    def up_to(self, end: int) -> Tensor:
-        """The sinusoids of `end` positions or more: (>= end, d_model)."""
-        if end > self.table.size(0):
-            self.table = _sinusoids(2 * end, self.table.size(1)).to(self.table)
-        return self.table
-
-
-def _sinusoids(size: int, d_model: int) -> Tensor:
-    """(size, d_model): sine in the even channels, cosine in the odd ones."""
-    frequency = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model))  # (d_model / 2,)
-    angle = torch.arange(size).unsqueeze(1) * frequency  # (size, d_model / 2)
-    return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)

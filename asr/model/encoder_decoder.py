@@ -32,7 +32,11 @@ PARTS = {
     "encoder": (ENCODERS, "transformer"),
     "decoder": (DECODERS, "transformer"),
 }
-SHARED = ("d_model", "n_heads", "d_ffn", "dropout", "attention_dropout", "norm")  # shorthand for all parts
+# Shorthand for all parts; the front end takes d_model alone.
+SHARED = (
+    *("d_model", "n_heads", "d_ffn", "dropout", "attention_dropout", "norm"),
+    *("activation", "positions", "key_bias"),
+)
 
 
 class EncoderDecoder(nn.Module):
@@ -80,7 +84,11 @@ class EncoderDecoder(nn.Module):
                     kind = kind_of(section, default)
                     # An unknown kind is reported where the part itself is read.
                     fields = load_kind(kinds, kind).Config.model_fields if kind in kinds else {}
-                    inherited = {key: value for key, value in shared.items() if key in fields}
+                    inherited = {
+                        key: value
+                        for key, value in shared.items()
+                        if key in fields and (key == "d_model" or part != "front_end")
+                    }
                     expanded[part] = inherited | dict(section)
             return expanded
 
@@ -120,6 +128,8 @@ class EncoderDecoder(nn.Module):
                 self._offer("forward_cached")
             if isinstance(self.decoder, ShowsAttention):
                 self._offer("cross_attention")
+            if getattr(self.decoder, "max_positions", None) is not None:
+                self.max_positions: int = self.decoder.max_positions
         if config.ctc:
             self.ctc_head = nn.Linear(config.encoder.d_model, vocabulary_size)
             self._offer("ctc")

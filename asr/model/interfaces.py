@@ -124,3 +124,13 @@ class PredictsLength(Protocol):
     def predict_lengths(self, memory: Memory) -> Tensor:
         """Log-probabilities (B, N) of 0 to N - 1 tokens."""
         ...
+
+
+@runtime_checkable
+class LimitsPositions(Protocol):
+    """A decoder that has a fixed number of positions, such as one with learned positions."""
+
+    @property
+    def max_positions(self) -> int:
+        """The most positions that a text can have, prompt included."""
+        ...

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from asr.model.blocks import BlockSection
-from asr.model.decoders.transformer import DecoderState, TransformerDecoder
+from asr.model.decoders.transformer import DecoderSection, DecoderState, TransformerDecoder
 from asr.section import ModelSection, Positive
 
 
@@ -18,7 +17,7 @@ class LanguageModel(nn.Module):
     Padding needs no mask, because it follows a sentence's end and no position sees the positions after it.
     """
 
-    class Config(BlockSection, ModelSection):
+    class Config(DecoderSection, ModelSection):
         """Sizes of the language model."""
 
         kind: Literal["language_model"] = "language_model"

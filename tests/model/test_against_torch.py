@@ -13,14 +13,18 @@ from asr.model.interfaces import Memory
 
 D, HEADS, FFN = 16, 4, 40
 NORMS = pytest.mark.parametrize("norm", ["pre", "post"])
+ACTIVATIONS = pytest.mark.parametrize("activation", ["relu", "gelu"])
 
 
-def encoder_config(norm: str) -> TransformerEncoder.Config:
-    return TransformerEncoder.Config(d_model=D, n_heads=HEADS, d_ffn=FFN, n_layers=3, dropout=0.0, norm=norm)
+SIZES = dict(d_model=D, n_heads=HEADS, d_ffn=FFN, n_layers=2, dropout=0.0)
 
 
-def decoder_config(norm: str) -> TransformerDecoder.Config:
-    return TransformerDecoder.Config(d_model=D, n_heads=HEADS, d_ffn=FFN, n_layers=2, dropout=0.0, norm=norm)
+def encoder_config(**settings: str) -> TransformerEncoder.Config:
+    return TransformerEncoder.Config(**SIZES, **settings)
+
+
+def decoder_config(**settings: str) -> TransformerDecoder.Config:
+    return TransformerDecoder.Config(**SIZES, **settings)
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -44,9 +48,9 @@ def copy_feed_forward(ours: nn.Sequential, theirs: nn.Module) -> None:
     theirs.linear2.load_state_dict(ours[-1].state_dict())
 
 
-def torch_encoder_layer(block: EncoderBlock, norm: str) -> nn.TransformerEncoderLayer:
+def torch_encoder_layer(block: EncoderBlock, norm: str, activation: str) -> nn.TransformerEncoderLayer:
     layer = nn.TransformerEncoderLayer(
-        D, HEADS, FFN, dropout=0.0, activation="relu", batch_first=True, norm_first=norm == "pre"
+        D, HEADS, FFN, dropout=0.0, activation=activation, batch_first=True, norm_first=norm == "pre"
     ).eval()
     copy_attention(block.attention, layer.self_attn)
     copy_feed_forward(block.feed_forward, layer)
@@ -55,9 +59,9 @@ def torch_encoder_layer(block: EncoderBlock, norm: str) -> nn.TransformerEncoder
     return layer
 
 
-def torch_decoder_layer(block: DecoderBlock, norm: str) -> nn.TransformerDecoderLayer:
+def torch_decoder_layer(block: DecoderBlock, norm: str, activation: str) -> nn.TransformerDecoderLayer:
     layer = nn.TransformerDecoderLayer(
-        D, HEADS, FFN, dropout=0.0, activation="relu", batch_first=True, norm_first=norm == "pre"
+        D, HEADS, FFN, dropout=0.0, activation=activation, batch_first=True, norm_first=norm == "pre"
     ).eval()
     copy_attention(block.self_attention, layer.self_attn)
     copy_attention(block.cross_attention, layer.multihead_attn)
@@ -80,13 +84,14 @@ def sinusoids(size: int) -> torch.Tensor:
 
 @torch.no_grad()
 @NORMS
-def test_the_encoder_is_positions_and_torch_layers(norm):
-    encoder = randomize(TransformerEncoder(encoder_config(norm)))
+@ACTIVATIONS
+def test_the_encoder_is_positions_and_torch_layers(norm, activation):
+    encoder = randomize(TransformerEncoder(encoder_config(norm=norm, activation=activation)))
     x, lengths = torch.randn(3, 9, D), torch.tensor([9, 4, 1])
     mask = length_mask(lengths, 9)
     expected = x + sinusoids(9)
     for block in encoder.blocks:
-        expected = torch_encoder_layer(block, norm)(expected, src_key_padding_mask=~mask)
+        expected = torch_encoder_layer(block, norm, activation)(expected, src_key_padding_mask=~mask)
     if norm == "pre":
         expected = nn.functional.layer_norm(expected, (D,), encoder.norm.weight, encoder.norm.bias)
     found = encoder(x, lengths)
@@ -96,15 +101,16 @@ def test_the_encoder_is_positions_and_torch_layers(norm):
 
 @torch.no_grad()
 @NORMS
-def test_the_decoder_is_scaled_embeddings_positions_and_torch_layers(norm):
-    decoder = randomize(TransformerDecoder(decoder_config(norm), 11))
+@ACTIVATIONS
+def test_the_decoder_is_scaled_embeddings_positions_and_torch_layers(norm, activation):
+    decoder = randomize(TransformerDecoder(decoder_config(norm=norm, activation=activation), 11))
     tokens = torch.randint(11, (2, 7))
     memory = Memory(torch.randn(2, 5, D), torch.tensor([5, 3]))
     padding = ~length_mask(memory.lengths, 5)
     causal = torch.ones(7, 7, dtype=torch.bool).triu(1)
     expected = decoder.embed.weight[tokens] * math.sqrt(D) + sinusoids(7)
     for block in decoder.blocks:
-        layer = torch_decoder_layer(block, norm)
+        layer = torch_decoder_layer(block, norm, activation)
         expected = layer(expected, memory.states, tgt_mask=causal, memory_key_padding_mask=padding)
     if norm == "pre":
         expected = nn.functional.layer_norm(expected, (D,), decoder.norm.weight, decoder.norm.bias)
@@ -115,7 +121,7 @@ def test_the_decoder_is_scaled_embeddings_positions_and_torch_layers(norm):
 @torch.no_grad()
 @NORMS
 def test_a_language_model_is_torch_encoder_layers_with_a_causal_mask(norm):
-    decoder = randomize(TransformerDecoder(decoder_config(norm), 11, cross_attention=False))
+    decoder = randomize(TransformerDecoder(decoder_config(norm=norm), 11, cross_attention=False))
     tokens = torch.randint(11, (2, 7))
     causal = torch.ones(7, 7, dtype=torch.bool).triu(1)
     expected = decoder.embed.weight[tokens] * math.sqrt(D) + sinusoids(7)

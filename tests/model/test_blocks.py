@@ -1,12 +1,11 @@
-"""Dropout, residual connections and positions."""
+"""Dropout, residual connections and feed-forward layers."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from asr.model.blocks import BlockSection, Dropout, Residual, SinusoidalPositions, final_norm
+from asr.model.blocks import BlockSection, Dropout, Residual, feed_forward, final_norm
 
 # ------------------------------------------------------------------------------------------------ dropout
 
@@ -97,38 +96,22 @@ def test_dropout_is_on_the_sublayer_only():
     torch.testing.assert_close(post(x, lambda y: y + 1), torch.nn.functional.layer_norm(x, (8,)))
 
 
-# ----------------------------------------------------------------------------------------------- positions
+# -------------------------------------------------------------------------------------------- feed-forward
 
 
-def formula(position, d_model):
-    """Section 3.5 of the paper, as it stands there."""
-    row = np.zeros(d_model)
-    for i in range(d_model // 2):
-        angle = position / 10000 ** (2 * i / d_model)
-        row[2 * i], row[2 * i + 1] = math.sin(angle), math.cos(angle)
-    return row
-
-
-def test_positions_equal_the_paper_s_formula():
-    positions = SinusoidalPositions(16, dropout=0.0)
-    expected = np.stack([formula(p, 16) for p in range(300)])
-    np.testing.assert_allclose(positions(torch.zeros(1, 300, 16))[0], expected, atol=1e-4)
-    np.testing.assert_allclose(positions(torch.zeros(1, 5, 16), offset=200)[0], expected[200:205], atol=1e-4)
-
-
-def test_positions_have_no_upper_limit():
-    small, large = SinusoidalPositions(8, 0.0, size=3), SinusoidalPositions(8, 0.0, size=5000)
-    x = torch.randn(2, 50, 8)
-    assert torch.equal(small(x), large(x))
-    assert torch.equal(small(x[:, :1], offset=4000), large(x[:, :1], offset=4000))
-    assert torch.equal(small(x), large(x))
-    assert not list(small.state_dict())  # the table follows from d_model, and its size may change
-
-
-def test_a_table_that_grew_while_decoding_serves_training_afterwards():
-    positions = SinusoidalPositions(8, 0.1, size=3)
-    with torch.inference_mode():
-        positions(torch.zeros(1, 10, 8))
-    x = torch.randn(1, 10, 8, requires_grad=True)
-    positions(x).sum().backward()
-    assert x.grad is not None and x.grad.any()
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "swiglu"])
+def test_the_feed_forward_layer_equals_its_formula(activation):
+    layer = feed_forward(
+        BlockSection(kind="test", d_model=8, n_heads=2, d_ffn=5, activation=activation)
+    ).eval()
+    x = torch.randn(2, 3, 8)
+    hidden = x @ layer[0].weight.T + layer[0].bias
+    if activation == "swiglu":  # W2 (SiLU(W x) * V x), Shazeer 2020
+        hidden = hidden[..., :5] * torch.sigmoid(hidden[..., :5]) * hidden[..., 5:]
+    else:
+        hidden = {
+            "relu": lambda h: h.clamp_min(0),
+            "gelu": lambda h: h * 0.5 * (1 + torch.erf(h / math.sqrt(2))),
+            "silu": lambda h: h * torch.sigmoid(h),
+        }[activation](hidden)
+    torch.testing.assert_close(layer(x), hidden @ layer[-1].weight.T + layer[-1].bias)

@@ -4,49 +4,15 @@ import shutil
 
 import pytest
 import torch
-from helpers import BOS, EOS, sections
+from helpers import BOS, EOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_networks import VOCABULARY, batch, close, network, tokens
 
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import HasCTC, Memory, ShowsAttention
 from asr.tokenizers import CharacterTokenizer
 from asr.training.losses import joint_loss
-
-MELS, VOCABULARY = 12, 9
-
-
-def network(seed=0, **sizes):
-    """A small network whose weights are large enough for everything to matter."""
-    torch.manual_seed(seed)
-    small = dict(d_model=16, n_heads=2, d_ffn=24, encoder_layers=2, decoder_layers=2, conv_channels=3)
-    config = EncoderDecoder.Config.model_validate(sections(**small | sizes))
-    model = EncoderDecoder(config, MELS, VOCABULARY)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data *= 1.5
-        else:
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def batch(lengths, padding=0):
-    """Features (B, T, MELS), zero beyond the lengths, with their lengths."""
-    features = torch.zeros(len(lengths), max(lengths) + padding, MELS)
-    for row, length in zip(features, lengths, strict=True):
-        row[:length] = torch.randn(length, MELS, generator=torch.Generator().manual_seed(length))
-    return features, torch.tensor(lengths)
-
-
-def tokens(rows, count):
-    given_ = torch.randint(EOS + 1, VOCABULARY, (rows, count), generator=torch.Generator().manual_seed(rows))
-    given_[:, 0] = BOS
-    return given_
-
-
-def close(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-5)
-
 
 MODEL = network()  # for what does not depend on sizes
 NORMS = pytest.mark.parametrize("norm", ["pre", "post"])
@@ -278,8 +244,9 @@ def test_the_base_preset_has_the_paper_s_size():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compiled_blocks_compute_the_same():
-    model, (features, lengths) = network(), batch([40, 23])
+@pytest.mark.parametrize("settings", [{}, {"positions": "rotary", "activation": "swiglu", "key_bias": False}])
+def test_compiled_blocks_compute_the_same(settings):
+    model, (features, lengths) = network(**settings), batch([40, 23])
     given_tokens = tokens(2, 5)
     plain = model.decode(given_tokens, model.encode(features, lengths))
     model.compile(dynamic=True)

@@ -11,9 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr.masks import length_mask
-from asr.model.attention import MultiHeadAttention
-from asr.model.blocks import BlockSection, Residual, SinusoidalPositions, feed_forward, final_norm
+from asr.model.attention import MultiHeadAttention, self_attention
+from asr.model.blocks import BlockSection, Residual, feed_forward, final_norm
 from asr.model.interfaces import Memory
+from asr.model.kernels import linear
+from asr.model.positions.interface import Relation, build_positions
 from asr.section import Positive
 
 
@@ -87,6 +89,15 @@ class DecoderState:
             raise IndexError(f"the state has capacity for {self.keys.size(3)} positions, not for {size}")
 
 
+class DecoderSection(BlockSection):
+    """Settings of a stack of decoder blocks with its embedding and its output."""
+
+    tie_embedding: bool = Field(
+        False, description="the output layer uses the weights of the embedding and has no bias"
+    )
+    scale_embedding: bool = Field(True, description="multiply embeddings by the square root of d_model")
+
+
 class DecoderBlock(nn.Module):
     """Masked self-attention, cross-attention, feed-forward, each with its residual connection.
 
@@ -95,23 +106,33 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, config: BlockSection, cross_attention: bool) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.self_attention = self_attention(config)
         self.self_attention_residual = Residual(config)
         self.has_cross_attention = cross_attention
         if cross_attention:
             self.cross_attention = MultiHeadAttention(
-                config.d_model, config.n_heads, config.attention_dropout
+                config.d_model, config.n_heads, config.attention_dropout, config.key_bias
             )
             self.cross_attention_residual = Residual(config)
         self.feed_forward = feed_forward(config)
         self.feed_forward_residual = Residual(config)
 
-    def forward(self, x: Tensor, memory: Memory | None, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Memory | None,
+        relation: Relation | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
         """Teacher forcing: x (B, U, d_model) -> the same shape.
 
         The cross-attention's weights (B, n_heads, U, S) are appended to `weights` if it is given.
         """
-        x = self.self_attention_residual(x, lambda y: self.self_attention(y, causal=True))
+
+        def attention(y: Tensor) -> Tensor:
+            return self.self_attention(y, causal=True, relation=relation)
+
+        x = self.self_attention_residual(x, attention)
         if memory is not None:
             keys, values = self.cross_attention.project(memory.states)
             mask = _memory_mask(memory)
@@ -124,39 +145,47 @@ class DecoderBlock(nn.Module):
             x = self.cross_attention_residual(x, cross_attention)
         return self.feed_forward_residual(x, self.feed_forward)
 
-    def step(self, x: Tensor, state: DecoderState, layer: int) -> Tensor:
+    def step(self, x: Tensor, state: DecoderState, layer: int, relation: Relation | None) -> Tensor:
         """One position x (B, 1, d_model). Its key and value are written to the state's caches."""
         end = state.position + 1
 
-        def self_attention(y: Tensor) -> Tensor:
+        def attention(y: Tensor) -> Tensor:
             keys, values = state.keys[layer], state.values[layer]
-            keys[:, :, end - 1 : end], values[:, :, end - 1 : end] = self.self_attention.project(y)
-            return self.self_attention.attend(y, keys[:, :, :end], values[:, :, :end])
+            keys[:, :, end - 1 : end], values[:, :, end - 1 : end] = self.self_attention.project(y, relation)
+            return self.self_attention.attend(y, keys[:, :, :end], values[:, :, :end], relation=relation)
 
-        x = self.self_attention_residual(x, self_attention)
+        x = self.self_attention_residual(x, attention)
         x = self._attend_to_memory(x, state, layer)
         return self.feed_forward_residual(x, self.feed_forward)
 
     def forward_cached(
-        self, x: Tensor, state: DecoderState, layer: int, positions: Tensor, mask: Tensor
+        self,
+        x: Tensor,
+        state: DecoderState,
+        layer: int,
+        positions: Tensor,
+        mask: Tensor,
+        relation: Relation | None,
     ) -> Tensor:
         """x (B, U, d_model) at positions (B, U) of the caches, or (1, U) if they are the same for all rows.
 
         `mask` (B or 1, 1, U, end) is true where a position may be seen.
         """
 
-        def self_attention(y: Tensor) -> Tensor:
+        def attention(y: Tensor) -> Tensor:
             keys, values = state.keys[layer], state.values[layer]
             end, size = mask.size(3), positions.size(1)
             rows = torch.arange(len(positions), device=positions.device).unsqueeze(1)
-            for cache, new in zip((keys, values), self.self_attention.project(y), strict=True):
+            for cache, new in zip((keys, values), self.self_attention.project(y, relation), strict=True):
                 if len(positions) == 1:
                     cache[:, :, end - size : end] = new
                 else:
                     cache[rows, :, positions] = new.transpose(1, 2)  # (B, U, n_heads, d_head)
-            return self.self_attention.attend(y, keys[:, :, :end], values[:, :, :end], mask)
+            return self.self_attention.attend(
+                y, keys[:, :, :end], values[:, :, :end], mask, relation=relation
+            )
 
-        x = self.self_attention_residual(x, self_attention)
+        x = self.self_attention_residual(x, attention)
         x = self._attend_to_memory(x, state, layer)
         return self.feed_forward_residual(x, self.feed_forward)
 
@@ -181,23 +210,23 @@ class TransformerDecoder(nn.Module):
     Without `cross_attention` it is a language model.
     """
 
-    class Config(BlockSection):
+    class Config(DecoderSection):
         """Settings of a Transformer decoder."""
 
         kind: Literal["transformer"] = "transformer"
         n_layers: Positive = Field(3, description="number of blocks")
 
-    def __init__(self, config: BlockSection, vocabulary_size: int, cross_attention: bool = True) -> None:
+    def __init__(self, config: DecoderSection, vocabulary_size: int, cross_attention: bool = True) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary_size, config.d_model)
         # Small weights, scaled up where they are used (section 3.4): they learn fast, and have the same size
         # as the positions.
         nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)
-        self.scale = math.sqrt(config.d_model)
-        self.positions = SinusoidalPositions(config.d_model, config.dropout)
+        self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.positions = build_positions(config)
         self.blocks = nn.ModuleList(DecoderBlock(config, cross_attention) for _ in range(config.n_layers))
         self.norm = final_norm(config)
-        self.out = nn.Linear(config.d_model, vocabulary_size)
+        self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
         self._cache_shape = (config.n_layers, config.n_heads, config.d_model // config.n_heads)
 
     def forward(self, tokens: Tensor, memory: Memory | None, weights: list[Tensor] | None = None) -> Tensor:
@@ -206,9 +235,15 @@ class TransformerDecoder(nn.Module):
         Every block appends the weights of its cross-attention (B, n_heads, U, S) to `weights`.
         """
         x = self.positions(self.embed(tokens) * self.scale)
+        relation = self.positions.relation_of(x)
         for block in self.blocks:
-            x = block(x, memory, weights)
-        return self.out(self.norm(x))
+            x = block(x, memory, relation, weights)
+        return self._logits(x)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The most positions that a text can have, prompt included. None: there is no limit."""
+        return self.positions.max_length
 
     def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
@@ -233,10 +268,11 @@ class TransformerDecoder(nn.Module):
         """tokens (B,) at the state's position -> logits (B, V). The state moves on by one position."""
         state.check_capacity(state.position + 1)
         x = self.positions(self.embed(tokens).unsqueeze(1) * self.scale, state.position)
+        relation = self.positions.relation(torch.full((1,), state.position, device=tokens.device))
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, state, layer)  # type: ignore[operator]
+            x = block.step(x, state, layer, relation)  # type: ignore[operator]
         state.position += 1
-        return self.out(self.norm(x)).squeeze(1)
+        return self._logits(x).squeeze(1)
 
     def forward_cached(self, tokens: Tensor, state: DecoderState, starts: Tensor) -> Tensor:
         """tokens (B, U), each row from its own position on, starts (B,) -> logits (B, U, V).
@@ -250,10 +286,16 @@ class TransformerDecoder(nn.Module):
         starts = starts[:1] if first == last else starts  # rows at the same position are written at once
         positions = starts.unsqueeze(1) + torch.arange(tokens.size(1), device=tokens.device)  # (B or 1, U)
         mask = torch.arange(end, device=tokens.device) <= positions.unsqueeze(2)  # (B or 1, U, end)
-        x = self.embed(tokens) * self.scale + self.positions.up_to(end)[positions]
+        x = self.positions.at(self.embed(tokens) * self.scale, positions, end)
+        relation = self.positions.relation(positions)
         for layer, block in enumerate(self.blocks):
-            x = block.forward_cached(x, state, layer, positions, mask.unsqueeze(1))  # type: ignore[operator]
-        return self.out(self.norm(x))
+            x = block.forward_cached(x, state, layer, positions, mask.unsqueeze(1), relation)  # type: ignore[operator]
+        return self._logits(x)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """States of the last block (B, U, d_model) -> logits (B, U, V)."""
+        x = self.norm(x)
+        return linear(x, self.embed.weight, None) if self.out is None else self.out(x)
 
 
 def _memory_mask(memory: Memory) -> Tensor:

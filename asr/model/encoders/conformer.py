@@ -9,36 +9,36 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asr.masks import length_mask
-from asr.model.attention import MultiHeadAttention
-from asr.model.blocks import BlockSection, Dropout, Residual
+from asr.model.attention import self_attention
+from asr.model.blocks import BlockSection, Residual, feed_forward
 from asr.model.convolution import Convolution
 from asr.model.interfaces import PHONEMES, Memory
 from asr.model.kernels import Linear
-from asr.model.positions import RotaryPositions
+from asr.model.positions.interface import Positions, PositionsField, Relation, build_positions
 
 
 class ConformerBlock(nn.Module):
     """Half a feed-forward step, self-attention, convolution, half a feed-forward step, and a norm.
 
-    Gulati et al. 2020, section 2, with rotary positions in place of relative ones.
+    Gulati et al. 2020, section 2. The default positions are rotary; the paper's are relative.
     """
 
     def __init__(self, config: ConformerEncoder.Config) -> None:
         super().__init__()
-        self.first_feed_forward = _feed_forward(config)
-        self.attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.first_feed_forward = feed_forward(config)
+        self.attention = self_attention(config)
         self.convolution = Convolution(config.d_model, config.conv_kernel)
-        self.second_feed_forward = _feed_forward(config)
+        self.second_feed_forward = feed_forward(config)
         self.first_feed_forward_residual = Residual(config)
         self.attention_residual = Residual(config)
         self.convolution_residual = Residual(config)
         self.second_feed_forward_residual = Residual(config)
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        """x (B, S, d_model), mask (B, S) true where a state is valid, rotary angles -> (B, S, d_model)."""
+    def forward(self, x: Tensor, mask: Tensor, relation: Relation | None) -> Tensor:
+        """x (B, S, d_model), mask (B, S) true where a state is valid -> (B, S, d_model)."""
         x = self.first_feed_forward_residual(x, lambda y: 0.5 * self.first_feed_forward(y))
-        x = self.attention_residual(x, lambda y: self.attention(y, mask[:, None, None, :], angles=angles))
+        x = self.attention_residual(x, lambda y: self.attention(y, mask[:, None, None, :], relation=relation))
         x = self.convolution_residual(x, lambda y: self.convolution(y, mask))
         x = self.second_feed_forward_residual(x, lambda y: 0.5 * self.second_feed_forward(y))
         return self.norm(x)
@@ -68,7 +68,7 @@ class HalfRate(nn.Module):
             self.phoneme_condition = Linear(2 * config.phonemes, d_model)
 
     def forward(
-        self, x: Tensor, lengths: Tensor, angles: tuple[Tensor, Tensor]
+        self, x: Tensor, lengths: Tensor, positions: Positions
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """x (B, S, d_model), zero after each row's length, lengths (B,) -> the same shape.
 
@@ -78,9 +78,9 @@ class HalfRate(nn.Module):
         pairs = pad(x, (0, 0, 0, size % 2)).unflatten(1, (-1, 2)).flatten(2)  # (B, ceil(S / 2), 2 * d_model)
         y = self.pairs_norm(self.to_pairs(pairs))
         mask = length_mask((lengths + 1) // 2, y.size(1))
-        angles = (angles[0][: y.size(1)], angles[1][: y.size(1)])
+        relation = positions.relation_of(y)
         for layer, block in enumerate(self.blocks, start=1):
-            y = block(y, mask, angles)
+            y = block(y, mask, relation)
             if layer == self.phonemes_after:
                 logits = self.phoneme_head(y)  # (B, ceil(S / 2), 2 * phonemes)
                 frames = logits.unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
@@ -97,6 +97,12 @@ class ConformerEncoder(nn.Module):
 
         kind: Literal["conformer"] = "conformer"
         norm: Literal["pre"] = Field("pre", description="place of the layer norm")
+        activation: Literal["relu", "gelu", "silu", "swiglu"] = Field(
+            "silu", description="activation of the feed-forward parts"
+        )
+        positions: PositionsField = Field(
+            {"kind": "rotary"}, validate_default=True, description="how states know their positions"
+        )
         n_layers: int = Field(3, ge=1, description="blocks at the full rate of states")
         half_rate_layers: int = Field(0, ge=0, description="blocks at half the rate, in the middle")
         conv_kernel: int = Field(15, ge=1, description="states under the convolution in each block, odd")
@@ -123,7 +129,7 @@ class ConformerEncoder(nn.Module):
 
     def __init__(self, config: ConformerEncoder.Config) -> None:
         super().__init__()
-        self.positions = RotaryPositions(config.d_model // config.n_heads)
+        self.positions = build_positions(config)
         after = config.n_layers // 3 if config.half_rate_layers else 0  # most see the states before halving
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.n_layers - after))
         self.half_rate = HalfRate(config) if config.half_rate_layers else None
@@ -132,22 +138,13 @@ class ConformerEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Memory:
         """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
         mask = length_mask(lengths, x.size(1))
-        angles = self.positions(x.size(1))
+        x = self.positions(x)
+        relation = self.positions.relation_of(x)
         for block in self.blocks:
-            x = block(x, mask, angles)
+            x = block(x, mask, relation)
         intermediate: dict[str, tuple[Tensor, Tensor]] = {}
         if self.half_rate is not None:
-            x, intermediate = self.half_rate(x * mask.unsqueeze(2), lengths, angles)
+            x, intermediate = self.half_rate(x * mask.unsqueeze(2), lengths, self.positions)
         for block in self.last_blocks:
-            x = block(x, mask, angles)
+            x = block(x, mask, relation)
         return Memory(x, lengths, intermediate)
-
-
-def _feed_forward(config: ConformerEncoder.Config) -> nn.Module:
-    """Feed-forward layer with SiLU, d_model -> d_ffn -> d_model."""
-    return nn.Sequential(
-        Linear(config.d_model, config.d_ffn),
-        nn.SiLU(),
-        Dropout(config.dropout),
-        Linear(config.d_ffn, config.d_model),
-    )

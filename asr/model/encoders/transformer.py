@@ -8,10 +8,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from asr.masks import length_mask
-from asr.model.attention import MultiHeadAttention
-from asr.model.blocks import BlockSection, Residual, SinusoidalPositions, feed_forward, final_norm
+from asr.model.attention import self_attention
+from asr.model.blocks import BlockSection, Residual, feed_forward, final_norm
 from asr.model.convolution import Convolution
 from asr.model.interfaces import Memory
+from asr.model.positions.interface import Relation, build_positions
 
 
 class EncoderBlock(nn.Module):
@@ -20,7 +21,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, config: TransformerEncoder.Config) -> None:
         super().__init__()
         self.conv_kernel = config.conv_kernel
-        self.attention = MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout)
+        self.attention = self_attention(config)
         self.feed_forward = feed_forward(config)
         self.attention_residual = Residual(config)
         if config.conv_kernel:
@@ -28,9 +29,9 @@ class EncoderBlock(nn.Module):
             self.convolution_residual = Residual(config)
         self.feed_forward_residual = Residual(config)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, relation: Relation | None = None) -> Tensor:
         """x (B, S, d_model), mask (B, 1, 1, S) true where a state is valid -> (B, S, d_model)."""
-        x = self.attention_residual(x, lambda y: self.attention(y, mask))
+        x = self.attention_residual(x, lambda y: self.attention(y, mask, relation=relation))
         if self.conv_kernel:
             x = self.convolution_residual(x, lambda y: self.convolution(y, mask[:, 0, 0]))
         return self.feed_forward_residual(x, self.feed_forward)
@@ -56,7 +57,7 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, config: TransformerEncoder.Config) -> None:
         super().__init__()
-        self.positions = SinusoidalPositions(config.d_model, config.dropout)
+        self.positions = build_positions(config)
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.n_layers))
         self.norm = final_norm(config)
 
@@ -64,6 +65,7 @@ class TransformerEncoder(nn.Module):
         """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
         x = self.positions(x)
         mask = length_mask(lengths, x.size(1))[:, None, None, :]
+        relation = self.positions.relation_of(x)
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, relation)
         return Memory(self.norm(x), lengths)

@@ -1,0 +1,1 @@
+"""Positions of states: one file per kind. `asr.model.positions.interface` has what they share."""
