@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asr.model.blocks import BlockSection
-from asr.model.kernels import Linear, attention, linear
+from asr.model.kernels import Linear, attention, attention_weights, linear
 from asr.model.positions.interface import Relation
 from asr.model.positions.rotary import rotate
 
@@ -28,6 +30,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.n_heads = n_heads
         self.dropout = dropout
+        self.record: Callable[[Tensor], None] | None = None  # set by `recorded_weights`
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model, bias=key_bias)
         if not key_bias:
@@ -67,6 +70,8 @@ class MultiHeadAttention(nn.Module):
         queries = self._split(self.query(x))  # (B, n_heads, T, d_head)
         if relation is not None:
             queries = rotate(queries, *relation)
+        if self.record is not None:
+            self.record(attention_weights(queries, keys, mask, causal))
         dropout = self.dropout if self.training else 0.0
         sums = attention(queries, keys, values, mask, causal, dropout)
         return self.out(sums.transpose(1, 2).flatten(2))  # (B, n_heads, T, d_head) -> (B, T, d_model)
@@ -74,13 +79,9 @@ class MultiHeadAttention(nn.Module):
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """The weights of the values in `attend` for x (B, T, d_model): (B, n_heads, T, S), float32.
 
-        Rows sum to one. The fused kernels do not return the weights, so plots compute them here.
+        Rows sum to one.
         """
-        queries = self._split(self.query(x)).float()  # (B, n_heads, T, d_head)
-        similarity = queries @ keys.float().transpose(-2, -1) / math.sqrt(queries.size(-1))
-        if mask is not None:
-            similarity = similarity.masked_fill(~mask, -math.inf)
-        return similarity.softmax(-1)
+        return attention_weights(self._split(self.query(x)), keys, mask, causal=False)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, d_model) -> (B, n_heads, T, d_head)."""
@@ -90,3 +91,21 @@ class MultiHeadAttention(nn.Module):
 def self_attention(config: BlockSection) -> MultiHeadAttention:
     """The self-attention of a block with the given settings."""
     return MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout, config.key_bias)
+
+
+@contextmanager
+def recorded_weights(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Records the weights of every attention in a module while it works, by its name, in the order of use.
+
+    The weights (B, n_heads, T, S), float32, are computed from the very queries, keys and mask of the forward
+    pass, positions included. Only one thread may use the module.
+    """
+    found = {name: each for name, each in module.named_modules() if isinstance(each, MultiHeadAttention)}
+    weights: dict[str, Tensor] = {}
+    try:
+        for name, each in found.items():
+            each.record = partial(weights.__setitem__, name)
+        yield weights
+    finally:
+        for each in found.values():
+            each.record = None

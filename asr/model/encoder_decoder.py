@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
+from asr.model.attention import MultiHeadAttention, recorded_weights
 from asr.model.interfaces import CachedForward, Memory, ShowsAttention, State
 from asr.section import ModelSection, PartSection, kind_of, load_kind, of_kind
 
@@ -121,6 +122,8 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.front_end = load_kind(FRONT_ENDS, config.front_end.kind)(config.front_end, n_features)
         self.encoder = load_kind(ENCODERS, config.encoder.kind)(config.encoder)
+        if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
+            self._offer("self_attention")
         if config.decoder is not None:
             self.decoder = load_kind(DECODERS, config.decoder.kind)(config.decoder, vocabulary_size)
             self._offer("decode", "start", "step")
@@ -159,6 +162,12 @@ class EncoderDecoder(nn.Module):
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
         return self.decoder.cross_attention(tokens, memory)
+
+    def _self_attention(self, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Weights (B, n_heads, S', S') of the encoder's layers by name, those of `encode`, float32."""
+        with recorded_weights(self.encoder) as weights:
+            self.encode(features, lengths)
+        return {name.removesuffix(".attention"): each for name, each in weights.items()}
 
     def _start(self, memory: Memory, capacity: int) -> State:
         """A state with caches for `capacity` positions."""

@@ -118,6 +118,19 @@ class ShowsAttention(Protocol):
 
 
 @runtime_checkable
+class ShowsSelfAttention(Protocol):
+    """A model that can return the weights of its encoder's self-attention."""
+
+    def self_attention(self, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """features (B, T, F), lengths (B,) in frames -> weights (B, n_heads, S', S') of each layer, by name.
+
+        Layers are in the order in which they work, and may have fewer states than the memory. They are the
+        weights of the forward pass: rows sum to one over the valid states.
+        """
+        ...
+
+
+@runtime_checkable
 class PredictsLength(Protocol):
     """A model that predicts the number of tokens, for decoders that fill all positions in parallel."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -89,3 +90,18 @@ def attention(
     scores = torch.baddbmm(bias, q, k.transpose(1, 2))  # (B * H, T, S)
     weights = dropout(scores.softmax(-1), dropout_p)
     return torch.bmm(weights, v).unflatten(0, (batch, heads))
+
+
+def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """The weights with which `attention` sums the values: (B, H, T, S), float32. Rows sum to one.
+
+    The fused kernels do not return them, so they are computed here where they are to be shown. `mask` is true
+    where a key may be seen, or is added to the scores.
+    """
+    scores = queries.float() @ keys.float().transpose(-2, -1) / math.sqrt(queries.size(-1))
+    if causal:
+        rows, columns = scores.shape[-2:]
+        mask = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
