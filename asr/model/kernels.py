@@ -102,6 +102,8 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None, causal
     if causal:
         rows, columns = scores.shape[-2:]
         mask = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    if mask is None:
+        return scores.softmax(-1)
+    if mask.dtype != torch.bool:
+        mask, scores = mask > -math.inf, scores + mask
+    return scores.masked_fill(~mask, -math.inf).softmax(-1).masked_fill(~mask, 0.0)
