@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asr.kinds import ENCODERS
+from asr.kinds import ENCODERS, POSITIONS
 from asr.model.attention import MultiHeadAttention
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import ShowsSelfAttention
@@ -12,9 +12,9 @@ MELS, VOCABULARY = 12, 9
 SIZES = {"conformer": {"n_layers": 3, "half_rate_layers": 2}, "transformer": {"n_layers": 2}}
 
 
-def network(kind):
+def network(kind, **settings):
     torch.manual_seed(0)
-    encoder = {"kind": kind} | SIZES.get(kind, {})
+    encoder = {"kind": kind} | SIZES.get(kind, {}) | settings
     config = {"d_model": 16, "n_heads": 2, "d_ffn": 24, "front_end": {"channels": 3}, "encoder": encoder}
     model = EncoderDecoder(EncoderDecoder.Config.model_validate(config | {"decoder": None}), MELS, VOCABULARY)
     for parameter in model.parameters():
@@ -30,9 +30,12 @@ def attentions(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ENCODERS)
-def test_the_weights_reproduce_the_output_of_every_layer(kind):
-    model = network(kind)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [*((kind, {}) for kind in ENCODERS), *(("transformer", {"positions": each}) for each in POSITIONS)],
+)
+def test_the_weights_reproduce_the_output_of_every_layer(kind, settings):
+    model = network(kind, **settings)
     if not attentions(model):
         assert not isinstance(model, ShowsSelfAttention)
         return
