@@ -5,6 +5,8 @@ The classes are imported when a configuration names them. Each has a nested clas
 
 FEATURES = {
     "log_mel": "asr.features.log_mel:LogMel",
+    "whisper_log_mel": "asr.features.whisper_log_mel:WhisperLogMel",
+    "kaldi_fbank": "asr.features.kaldi_fbank:KaldiFbank",
 }
 TOKENIZERS = {
     "characters": "asr.tokenizers.characters:CharacterTokenizer",

@@ -126,10 +126,16 @@ class Recognizer:
         """Decode pieces in batches of similar length. Their segments are added to their jobs."""
         pieces = sorted(pieces, key=lambda piece: -len(piece.samples))
         while pieces:
-            fit = max(1, int(self.batch_seconds * self.sample_rate / len(pieces[0].samples)))
+            fit = max(1, int(self.batch_seconds / self._padded_seconds(len(pieces[0].samples))))
             batch, pieces = pieces[:fit], pieces[fit:]
             for piece, segment in zip(batch, self._decode(batch, decoder), strict=True):
                 piece.job.segments.append(segment)
+
+    def _padded_seconds(self, samples: int) -> float:
+        """The seconds of audio that a piece occupies in a batch. Some features pad each one to a window."""
+        features = self.bundle.features
+        frames = int(features.frames(torch.tensor([samples])))
+        return max(samples / self.sample_rate, (frames - 1) * features.frame_seconds)
 
     @torch.inference_mode()
     def _decode(self, batch: Sequence[Piece], decoder: Decoder) -> list[Segment]:
