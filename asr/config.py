@@ -99,6 +99,8 @@ class Config(Experiment):
         has_ctc, has_decoder = (getattr(self.model, name, None) for name in ("ctc", "decoder"))
         if self.train.ctc_weight > 0 and not has_ctc:
             raise ValueError("train.ctc_weight is above 0 but model.ctc is off; set one to match the other")
+        if self.train.ctc_weight == 1 and self.train.scheduled_sampling is not None:
+            raise ValueError("train.scheduled_sampling needs a decoder, but train.ctc_weight is 1: CTC alone")
         if self.train.ctc_weight < 1 and has_decoder is None:
             raise ValueError("the model has no decoder; set train.ctc_weight to 1, or name a decoder")
         return self
@@ -124,7 +126,13 @@ class Config(Experiment):
         values["augment"] = AugmentConfig(specaugment=None).model_dump()
         values["data"] |= {"dev": self.data.train, "weights": (), "first": count, "distinct_texts": True}
         values["optim"] = OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump()
-        values["train"] |= {"label_smoothing": 0.0, "token_noise": 0.0, "steps": 1000, "validate_every": 20}
+        values["train"] |= {
+            "label_smoothing": 0.0,
+            "token_noise": 0.0,
+            "scheduled_sampling": None,
+            "steps": 1000,
+            "validate_every": 20,
+        }
         values["train"] |= {"checkpoint_every": 1000, "stop_wer": 0.0, "average": 1}
         return self.model_validate(values)
 

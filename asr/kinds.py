@@ -17,6 +17,7 @@ FRONT_ENDS = {
 }
 ENCODERS = {
     "conformer": "asr.model.encoders.conformer:ConformerEncoder",
+    "pyramidal_lstm": "asr.model.encoders.pyramidal_lstm:PyramidalLSTMEncoder",
     "transformer": "asr.model.encoders.transformer:TransformerEncoder",
 }
 POSITIONS = {
@@ -26,6 +27,7 @@ POSITIONS = {
     "rotary": "asr.model.positions.rotary:RotaryPositions",
 }
 DECODERS = {
+    "lstm": "asr.model.decoders.lstm:LSTMDecoder",
     "transformer": "asr.model.decoders.transformer:TransformerDecoder",
 }
 MODELS = {

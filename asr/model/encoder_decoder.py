@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
 from asr.model.attention import MultiHeadAttention, recorded_weights
-from asr.model.interfaces import CachedForward, Memory, ShowsAttention, State
+from asr.model.interfaces import CachedForward, Memory, ReadsOwnPredictions, ShowsAttention, State
 from asr.section import ModelSection, PartSection, kind_of, load_kind, of_kind
 
 # `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
@@ -129,6 +129,8 @@ class EncoderDecoder(nn.Module):
             self._offer("decode", "start", "step")
             if isinstance(self.decoder, CachedForward):
                 self._offer("forward_cached")
+            if isinstance(self.decoder, ReadsOwnPredictions):
+                self._offer("decode_sampled")
             if isinstance(self.decoder, ShowsAttention):
                 self._offer("cross_attention")
             if getattr(self.decoder, "max_positions", None) is not None:
@@ -158,6 +160,10 @@ class EncoderDecoder(nn.Module):
     def _decode(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V)."""
         return self.decoder(tokens, memory)
+
+    def _decode_sampled(self, tokens: Tensor, memory: Memory, sampled: Tensor) -> Tensor:
+        """As `_decode`, but the decoder reads its own predictions where sampled (B, U) is true."""
+        return self.decoder.decode_sampled(tokens, memory, sampled)
 
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""

@@ -97,6 +97,17 @@ class CachedForward(Protocol):
 
 
 @runtime_checkable
+class ReadsOwnPredictions(Protocol):
+    """A model whose decoder can read its own predictions in training, because it goes step by step."""
+
+    def decode_sampled(self, tokens: Tensor, memory: Memory, sampled: Tensor) -> Tensor:
+        """As `decode`. Where sampled (B, U) is true, a token drawn from the prediction for this position
+        takes the place of the given one. The first position must not be sampled.
+        """
+        ...
+
+
+@runtime_checkable
 class HasCTC(Protocol):
     """A model with a CTC head on its encoder (Graves et al. 2006)."""
 

@@ -37,7 +37,7 @@ class LanguageObjective(nn.Module):
         precision, width = bundle.config.train.precision, bundle.config.model.width
         self.bf16 = use_bf16(precision, bundle.device, width >= WIDE)
 
-    def forward(self, batch: TextBatch | None) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: TextBatch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy (1,) of the tokens after the prompt, zero for None; and an empty
         tensor.
         """

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, ctc_loss
 from asr.masks import length_mask
 from asr.model.interfaces import HasCTC, HasDecoder, Memory, Network
 from asr.tokenizers import SpecialTokens
+from asr.training.scheduled_sampling import decode_sampled
 
 _IGNORED = -100  # as a target; no token has this id
 
@@ -35,11 +36,13 @@ def joint_loss(
     label_smoothing: float = 0.0,
     token_noise: float = 0.0,
     has_text: Tensor | None = None,
+    sampled_share: float = 0.0,
 ) -> Losses:
     """Joint CTC/attention loss (Watanabe et al. 2017) of a memory and its texts: tokens (B, U), lengths (B,).
 
     `tokens` have neither prompt nor EOS. An unalignable text has an infinite CTC loss, which counts as zero.
-    Its attention loss remains. `token_noise` is the share of the decoder's input tokens that are replaced.
+    Its attention loss remains. `token_noise` is the share of the decoder's input tokens that are replaced by
+    others, and `sampled_share` the share that are replaced by its own predictions.
     Rows for which `has_text` (B,) is false have no losses.
     """
     if has_text is None:
@@ -49,7 +52,15 @@ def joint_loss(
     if ctc_weight < 1:
         assert isinstance(network, HasDecoder), "the configuration refuses this weight without a decoder"
         attention = _attention_loss(
-            network, memory, tokens, token_lengths, special, label_smoothing, token_noise, has_text
+            network,
+            memory,
+            tokens,
+            token_lengths,
+            special,
+            label_smoothing,
+            token_noise,
+            has_text,
+            sampled_share,
         )
     if ctc_weight > 0:
         assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
@@ -91,13 +102,18 @@ def _attention_loss(
     label_smoothing: float,
     token_noise: float,
     has_text: Tensor,
+    sampled_share: float,
 ) -> Tensor:
     """Label-smoothed cross-entropy of the decoder's predictions after the prompt: the tokens and EOS."""
     prompt = tokens.new_tensor(special.prompt).expand(len(tokens), -1)  # (B, P)
     decoder_input = torch.cat([prompt, _with_noise(tokens, token_lengths, token_noise)], 1)  # (B, P + U)
     last = tokens.new_full((len(tokens), 1), special.eos)
     targets = torch.cat([tokens, last], 1).scatter(1, token_lengths.unsqueeze(1), special.eos)  # (B, U + 1)
-    logits = network.decode(decoder_input, memory)[:, prompt.size(1) - 1 :]  # (B, U + 1, V)
+    if sampled_share:
+        logits = decode_sampled(network, decoder_input, memory, prompt.size(1), sampled_share)
+    else:
+        logits = network.decode(decoder_input, memory)
+    logits = logits[:, prompt.size(1) - 1 :]  # (B, U + 1, V)
     return sequence_loss(logits, targets, (token_lengths + 1) * has_text, label_smoothing)
 
 

@@ -45,12 +45,13 @@ class RecognitionObjective(nn.Module):
             raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
         self.bf16 = use_bf16(config.precision, bundle.device, bundle.config.model.width >= WIDE)
 
-    def forward(self, batch: Batch | None) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """Sums over the batch (4,): total, attention, CTC and phoneme loss; and (B,) bool: texts too long for
         CTC.
 
         The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
-        processes with and without data exchange the same gradients.
+        processes with and without data exchange the same gradients. `step` of the training decides on
+        scheduled sampling.
         """
         if batch is None or not batch.ids:
             return zero_loss(self.network, 4), torch.zeros(0, dtype=torch.bool)
@@ -62,7 +63,7 @@ class RecognitionObjective(nn.Module):
                 features = spec_augment(features, lengths, self.specaugment)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             memory = self.network.encode(features, lengths)
-            losses, phoneme_loss = self.losses(batch, memory), self.phoneme_loss(batch, memory)
+            losses, phoneme_loss = self.losses(batch, memory, step), self.phoneme_loss(batch, memory)
         total = losses.total
         if self.config.phonemes is not None:
             total = total + self.config.phonemes.weight * phoneme_loss
@@ -74,8 +75,11 @@ class RecognitionObjective(nn.Module):
         waveforms = batch.waveforms.to(self.device, non_blocking=True)
         return self.features(waveforms, batch.lengths.to(self.device, non_blocking=True))
 
-    def losses(self, batch: Batch, memory: Memory) -> Losses:
-        """The losses of a batch, of which the memory is known. Token noise is added in training alone."""
+    def losses(self, batch: Batch, memory: Memory, step: int = 0) -> Losses:
+        """The losses of a batch, of which the memory is known. In validation, the decoder's input is the text
+        itself.
+        """
+        sampling = self.config.scheduled_sampling
         return joint_loss(
             self.network,
             memory,
@@ -86,6 +90,7 @@ class RecognitionObjective(nn.Module):
             self.config.label_smoothing,
             self.config.token_noise if self.training else 0.0,
             batch.has_text.to(self.device),
+            sampling.at(step) if sampling is not None and self.training else 0.0,
         )
 
     def phoneme_loss(self, batch: Batch, memory: Memory) -> Tensor:

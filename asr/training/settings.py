@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr.section import Fraction, Positive, Section
 
@@ -82,6 +82,26 @@ class PhonemeConfig(Section):
         return symbols
 
 
+class ScheduledSamplingConfig(Section):
+    """The share of the decoder's input tokens that are its predictions rises linearly."""
+
+    probability: Fraction = Field(0.3, description="share of the tokens that are replaced, from `end` on")
+    start: int = Field(2000, ge=0, description="last step without sampling")
+    end: int = Field(6000, ge=0, description="step from which on the share has its full value")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScheduledSamplingConfig:
+        if self.end < self.start:
+            raise ValueError(f"end {self.end} is before start {self.start}")
+        return self
+
+    def at(self, step: int) -> float:
+        """The share at a step of the training."""
+        if step <= self.start:
+            return 0.0
+        return self.probability * min(1.0, (step - self.start) / max(1, self.end - self.start))
+
+
 class TrainConfig(LoopConfig):
     """The training of a recognizer: the loop and the losses."""
 
@@ -89,6 +109,9 @@ class TrainConfig(LoopConfig):
     label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
     token_noise: Fraction = Field(
         0.0, description="share of the decoder's input tokens that are replaced by random ones"
+    )
+    scheduled_sampling: ScheduledSamplingConfig | None = Field(
+        None, description="the decoder reads some of its own predictions; null: only the true text"
     )
     phonemes: PhonemeConfig | None = Field(
         None, description="a second target; needs an encoder with a phoneme head, such as conformer"

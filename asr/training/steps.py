@@ -131,7 +131,7 @@ def explosion_limit(typical_loss: float | None, vocabulary_size: int) -> float:
 def backward(
     objective: nn.Module, group: list[B], ranks: Ranks, key: tuple[int, int], n_targets: float
 ) -> tuple[Tensor, list[str]]:
-    """Add up the gradients of this process's batches of a step.
+    """Add up the gradients of this process's batches of a step. `key` is the seed and the step.
 
     Returns their losses (batches, n_losses) and the ids of texts that are too long for CTC. A process without
     a batch takes part with none, because the others wait for its gradients. Every batch has its own seed,
@@ -143,7 +143,7 @@ def backward(
         place = ranks.rank + turn * ranks.count
         torch.manual_seed(int(np.random.SeedSequence((*key, place)).generate_state(1, np.uint64)[0]))
         with ranks.without_exchange(objective) if turn + 1 < len(group) else nullcontext():
-            sums, too_long = objective(batch)
+            sums, too_long = objective(batch, key[1])
             (sums[0] * (ranks.count / n_targets)).backward()  # the exchange takes the mean of the processes
         losses.append(sums.detach())
         if batch is not None and too_long.any():
