@@ -37,7 +37,14 @@ from asr.training.recognition import RecognitionTask
 from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, steps
 from asr.training.tasks import Task, Validation
-from asr.training.train_state import TrainState, best_validations, criterion, describe, stop_reason
+from asr.training.train_state import (
+    TrainState,
+    best_validations,
+    criterion,
+    describe,
+    stop_reason,
+    time_is_over,
+)
 from asr.training.weights import MovingAverage, freeze, start_from
 
 MAX_UNWRITTEN = 5  # checkpoints in a row that could not be written before training stops
@@ -174,14 +181,17 @@ class Training:
 
     def _validation_is_due(self) -> bool:
         step, history = self.state.step, self.state.history
-        due = step % self.config.validate_every == 0 or step >= self.config.steps
+        over = step >= self.config.steps or time_is_over(self.state.seconds, self.config.max_minutes)
+        due = step % self.config.validate_every == 0 or over
         return due and step > 0 and not (history and history[-1]["step"] == step)
 
     def _stop_reason(self) -> str | None:
-        stop_wer = getattr(self.config, "stop_wer", None)
+        config, state = self.config, self.state
+        stop_wer = getattr(config, "stop_wer", None)
         return stop_reason(
-            self.state.step, self.state.history, self.config.steps, self.config.patience, stop_wer
-        )
+            state.step, state.history, config.steps, config.patience, stop_wer, config.max_minutes,
+            state.seconds,
+        )  # fmt: skip
 
     def _validate(self) -> bool:
         """Score the validation data. The run folder gets the model if it is the best. False: interrupted."""

@@ -51,6 +51,7 @@ class Monitor:
             config.validate_every,
             config.steps,
         )
+        self._max_minutes = config.max_minutes
         self.folder = run / CURVES
         self.board: SummaryWriter | None = None
         self._silent = log.console.quiet
@@ -95,7 +96,7 @@ class Monitor:
         finite = [each.loss for each in self._recent if math.isfinite(each.loss)]
         loss = sum(finite) / len(finite) if finite else math.nan
         line = f"epoch {step.epoch}  loss {loss:.3f}  {speed:,.0f} {self.task.unit}/s  data wait {wait:.0%}"
-        left = f"{_duration(self._seconds_left(step.number))} left"
+        left = f"{_duration(self._seconds_left(step))} left"
         self.bar.update(self.line, completed=step.number, description=line, left=left)
         if now - self._last_line >= LINE_EVERY:
             unit = "audio_seconds" if self.task.unit == "s audio" else self.task.unit
@@ -149,11 +150,14 @@ class Monitor:
         if not (isinstance(raised.exc_value, OSError) and "tensorboard" in type(raised.thread).__module__):
             self._excepthook(raised)
 
-    def _seconds_left(self, step: int) -> float:
+    def _seconds_left(self, step: Step) -> float:
         """The time of the remaining steps, as long as recent ones, and of the validations among them."""
         each = sum(recent.seconds for recent in self._recent) / len(self._recent)
-        validations = math.ceil(self._steps / self._validate_every) - (step - 1) // self._validate_every
-        return (self._steps - step) * each + validations * self._validation_seconds
+        last = self._steps
+        if self._max_minutes is not None:
+            last = min(last, step.number + max(0, round((60 * self._max_minutes - step.seconds) / each)))
+        validations = math.ceil(last / self._validate_every) - (step.number - 1) // self._validate_every
+        return (last - step.number) * each + validations * self._validation_seconds
 
 
 def _duration(seconds: float) -> str:

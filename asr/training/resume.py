@@ -19,7 +19,8 @@ Resume = Literal["never", "always", "if_possible"]
 # Settings that a resumed run may change. The others decide which batches follow, or which weights there are.
 MAY_CHANGE = (
     *("train.steps", "train.validate_every", "train.checkpoint_every", "train.average", "train.show"),
-    *("train.patience", "train.stop_wer", "train.max_skipped", "train.precision", "train.compile"),
+    *("train.patience", "train.stop_wer", "train.max_minutes", "train.max_skipped"),
+    *("train.precision", "train.compile"),
     *(
         "optim.lr",
         "optim.schedule",

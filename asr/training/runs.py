@@ -187,8 +187,9 @@ def _status(run: Run) -> str:
         return "nothing saved yet" if run.parameters is None else "a model alone"
     if run.steps is None:
         return f"at {run.step}"
-    rules = (run.settings.get(f"train.{name}") for name in ("patience", "stop_wer"))
-    reason = stop_reason(run.step, run.history, run.steps, *rules)
+    rules = (run.settings.get(f"train.{name}") for name in ("patience", "stop_wer", "max_minutes"))
+    seconds = 60 * (run.minutes or 0.0)
+    reason = stop_reason(run.step, run.history, run.steps, *rules, seconds=seconds)
     if reason is None:
         return f"at {run.step} of {run.steps}"
     return "finished" if run.step >= run.steps else f"finished at {run.step}: {reason}"

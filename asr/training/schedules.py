@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asr.training.settings import OptimConfig
+from asr.training.settings import LoopConfig, OptimConfig
 
 
 def learning_rate(step: int, total: int, config: OptimConfig) -> float:
@@ -19,6 +19,17 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     rate = _before_decay(step, total, config)
     left = max(0, total - step) / (config.decay_steps + 1)
     return rate * min(1.0, left) if config.decay_steps else rate
+
+
+def expected_steps(step: int, seconds: float, config: LoopConfig) -> int:
+    """The total number of steps, for the schedule of a step counted from 0 after `seconds` of steps.
+
+    With `max_minutes` it follows from the mean time of the steps so far, so that a schedule ends when the
+    time is over, on a machine of any speed.
+    """
+    if config.max_minutes is None or not step or seconds <= 0:
+        return config.steps
+    return min(config.steps, max(step + 1, round(step * 60 * config.max_minutes / seconds)))
 
 
 def _before_decay(step: int, total: int, config: OptimConfig) -> float:

@@ -42,6 +42,12 @@ class LoopConfig(Section):
         (), description="patterns of the names of weights that are not trained, such as encoder.*"
     )
     steps: Positive = Field(10000, description="optimizer steps in total")
+    max_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="training also ends after this time in steps, validations not counted; the schedule then "
+        "follows the clock, so a run cannot be repeated exactly",
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="auto: bf16 if it is faster on the device"
     )

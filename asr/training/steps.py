@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.training.distributed import Ranks
-from asr.training.schedules import learning_rate
+from asr.training.schedules import expected_steps, learning_rate
 from asr.training.settings import LoopConfig, OptimConfig
 from asr.training.tasks import B, Batch, Task
 from asr.training.train_state import StreamPosition, TrainState
@@ -41,6 +41,7 @@ class Step:
     unalignable: tuple[str, ...]  # ids of texts that are too long for CTC
     ends_epoch: bool
     stop: bool  # whether a process was asked to stop
+    seconds: float = 0.0  # spent in the steps of the run so far
 
 
 def steps(
@@ -61,6 +62,7 @@ def steps(
     processes do the same as one that accumulates n times as many batches. `stop` is asked at every step.
     """
     parameters = [p for p in objective.parameters() if p.requires_grad]
+    rest = 0.0  # seconds of the last step that are not yet in `state.seconds`
     while True:
         epoch, number, done = state.position
         pool = task.pool(epoch, number)
@@ -80,9 +82,13 @@ def steps(
                 # Divided by the tokens of the whole step, accumulated batches equal one larger batch.
                 key = (config.seed, state.step)
                 losses, unalignable = backward(objective, group, ranks, key, max(1.0, n_targets))
-                *sums, n_unalignable = ranks.total(*losses.sum(0).tolist(), len(unalignable))
+                measured = time.monotonic()
+                *sums, n_unalignable, spent = ranks.total(
+                    *losses.sum(0).tolist(), len(unalignable), rest + measured - began
+                )
+                state.seconds += spent / ranks.count  # equal in all processes, as it decides on the end
                 means = [each / max(1.0, n_targets) for each in sums]
-                rate = learning_rate(state.step, config.steps, optim)
+                rate = learning_rate(state.step, expected_steps(state.step, state.seconds, config), optim)
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = rate
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
@@ -118,8 +124,9 @@ def steps(
                     unalignable=_concatenated(ranks, unalignable) if n_unalignable else (),
                     ends_epoch=state.position.epoch > epoch,
                     stop=bool(stopping),
+                    seconds=state.seconds,
                 )
-                state.seconds += time.monotonic() - began
+                rest = time.monotonic() - measured
                 yield found, next((batch for batch in group if batch.ids), None)
 
 

@@ -64,8 +64,19 @@ def best_validations(history: History, count: int) -> list[Mapping[str, Any]]:
     return sorted(history, key=lambda entry: (criterion(entry), -entry["step"]))[:count]
 
 
+def time_is_over(seconds: float, max_minutes: float | None) -> bool:
+    """Whether a run has trained for its longest time."""
+    return max_minutes is not None and seconds >= 60 * max_minutes
+
+
 def stop_reason(
-    step: int, history: History, steps: int, patience: int | None = None, stop_wer: float | None = None
+    step: int,
+    history: History,
+    steps: int,
+    patience: int | None = None,
+    stop_wer: float | None = None,
+    max_minutes: float | None = None,
+    seconds: float = 0.0,
 ) -> str | None:
     """Why a run ends at a step, None if it goes on.
 
@@ -73,6 +84,8 @@ def stop_reason(
     """
     if step >= steps:
         return "all steps are done"
+    if time_is_over(seconds, max_minutes):
+        return "train.max_minutes is reached"
     if not history or history[-1]["step"] != step:
         return None
     last = history[-1]

@@ -17,6 +17,7 @@ from asr.training import checkpoints, loop, memory_check
 from asr.training.loop import train
 from asr.training.objective import RecognitionObjective
 from asr.training.recognition import RecognitionTask
+from asr.training.runs import read_run
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 
@@ -150,3 +151,12 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
         train(settings(), run, device="cpu")
     assert train(settings(), run, device="cpu") == 0
     assert not (run / ".claimed").exists()
+
+
+def test_training_ends_with_a_validation_when_the_time_is_over(tmp_path, capsys):
+    """The first step takes longer than the limit; without it there would be 4 steps."""
+    config = settings({"max_minutes": 1e-6, "validate_every": 100})
+    assert train(config, tmp_path / "run", device="cpu") == 0
+    assert "training ends at step 1: train.max_minutes is reached" in capsys.readouterr().err
+    assert load_model(tmp_path / "run", "cpu").metadata["step"] == "1"
+    assert read_run(tmp_path / "run").status == "finished at 1: train.max_minutes is reached"

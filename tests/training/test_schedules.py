@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.config import OptimConfig
-from asr.training.schedules import learning_rate
+from asr.training.schedules import expected_steps, learning_rate
+from asr.training.settings import LoopConfig
 
 
 def test_inverse_sqrt_is_the_schedule_of_the_2017_paper():
@@ -50,3 +51,14 @@ def test_every_schedule_stays_between_zero_and_its_peak(schedule, warmup, total,
     assert 0.0 <= rate <= 0.5
     if 0 < step < warmup and not decay:
         assert rate > learning_rate(step - 1, total, config)
+
+
+def test_with_a_time_limit_the_schedule_ends_when_the_time_is_over():
+    """Of 2 minutes at half a second for each step, 240 steps are expected, and never more than `steps`."""
+    config = LoopConfig(steps=1000, max_minutes=2.0)
+    assert [expected_steps(step, 0.5 * step, config) for step in (1, 60, 239)] == [240, 240, 240]
+    assert expected_steps(0, 0.0, config) == 1000 and expected_steps(600, 6.0, config) == 1000
+    assert expected_steps(300, 150.0, config) == 301  # late: what is left is this step
+    assert expected_steps(60, 30.0, LoopConfig(steps=1000)) == 1000
+    cosine = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=10)
+    assert learning_rate(239, expected_steps(239, 119.5, config), cosine) < 0.001
