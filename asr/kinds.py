@@ -14,6 +14,8 @@ TOKENIZERS = {
 FRONT_ENDS = {
     "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",
     "convolution1d": "asr.model.front_ends.convolution1d:Convolution1dFrontEnd",
+    "patches": "asr.model.front_ends.patches:PatchFrontEnd",
+    "stacked": "asr.model.front_ends.stacked:StackedFrontEnd",
 }
 ENCODERS = {
     "conformer": "asr.model.encoders.conformer:ConformerEncoder",
@@ -25,6 +27,8 @@ POSITIONS = {
     "sinusoidal": "asr.model.positions.sinusoidal:SinusoidalPositions",
     "learned": "asr.model.positions.learned:LearnedPositions",
     "rotary": "asr.model.positions.rotary:RotaryPositions",
+    "relative": "asr.model.positions.relative:RelativePositions",
+    "shaw": "asr.model.positions.shaw:ShawPositions",
 }
 DECODERS = {
     "lstm": "asr.model.decoders.lstm:LSTMDecoder",

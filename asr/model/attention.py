@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asr.model.blocks import BlockSection
+from asr.kinds import POSITIONS
+from asr.model.blocks import BlockSection, EncoderSection
 from asr.model.kernels import Linear, attention, attention_weights, linear
-from asr.model.positions.interface import Relation
+from asr.model.local_attention import Bias, dense_mask, local_attention
+from asr.model.positions.interface import Positions, Relation
 from asr.model.positions.rotary import rotate
+from asr.section import load_kind
 
 
 class MultiHeadAttention(nn.Module):
@@ -26,14 +29,17 @@ class MultiHeadAttention(nn.Module):
     `RotaryPositions`, or None.
     """
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float, key_bias: bool = True) -> None:
+    window: int | None = None  # states on each side that self-attention sees; None: all
+
+    def __init__(self, config: BlockSection) -> None:
         super().__init__()
-        self.n_heads = n_heads
-        self.dropout = dropout
+        d_model = config.d_model
+        self.n_heads = config.n_heads
+        self.dropout = config.attention_dropout
         self.record: Callable[[Tensor], None] | None = None  # set by `recorded_weights`
         self.query = Linear(d_model, d_model)
-        self.key_value = Linear(d_model, 2 * d_model, bias=key_bias)
-        if not key_bias:
+        self.key_value = Linear(d_model, 2 * d_model, bias=config.key_bias)
+        if not config.key_bias:
             self.value_bias = nn.Parameter(torch.zeros(d_model))
         self.out = Linear(d_model, d_model)
 
@@ -70,10 +76,26 @@ class MultiHeadAttention(nn.Module):
         queries = self._split(self.query(x))  # (B, n_heads, T, d_head)
         if relation is not None:
             queries = rotate(queries, *relation)
-        if self.record is not None:
-            self.record(attention_weights(queries, keys, mask, causal))
+        return self._mix(queries, keys, values, mask, causal)
+
+    def _mix(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        causal: bool = False,
+        bias: Bias | None = None,
+    ) -> Tensor:
+        """Queries (B, n_heads, T, d_head) -> (B, T, d_model). `bias` computes what is added to the scores."""
         dropout = self.dropout if self.training else 0.0
-        sums = attention(queries, keys, values, mask, causal, dropout)
+        if self.window is not None and self.record is None:
+            sums = local_attention(queries, keys, values, mask, self.window, dropout, bias)
+        else:
+            mask = dense_mask(queries, keys.size(2), mask, self.window, bias)
+            if self.record is not None:
+                self.record(attention_weights(queries, keys, mask, causal))
+            sums = attention(queries, keys, values, mask, causal, dropout)
         return self.out(sums.transpose(1, 2).flatten(2))  # (B, n_heads, T, d_head) -> (B, T, d_model)
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -89,8 +111,12 @@ class MultiHeadAttention(nn.Module):
 
 
 def self_attention(config: BlockSection) -> MultiHeadAttention:
-    """The self-attention of a block with the given settings."""
-    return MultiHeadAttention(config.d_model, config.n_heads, config.attention_dropout, config.key_bias)
+    """The self-attention of a block, of the class that its kind of positions needs."""
+    kind: type[Positions] = load_kind(POSITIONS, config.positions.kind)
+    attention_class = kind.attention or MultiHeadAttention
+    layer = attention_class(config)
+    layer.window = config.window if isinstance(config, EncoderSection) else None
+    return layer
 
 
 @contextmanager

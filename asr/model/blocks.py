@@ -52,6 +52,14 @@ class BlockSection(PartSection):
         return self
 
 
+class EncoderSection(BlockSection):
+    """Settings of a stack of encoder blocks."""
+
+    window: Positive | None = Field(
+        None, description="local attention: states on each side that a state attends to; null: all states"
+    )
+
+
 class Dropout(nn.Dropout):
     """Dropout that is eight times as fast as torch's on a CPU, where torch draws random numbers one by one.
 

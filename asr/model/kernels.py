@@ -74,8 +74,9 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention: queries (B, H, T, d), keys and values (B, H, S, d) -> (B, H, T, d).
 
-    `mask` broadcasts to (B, H, T, S) and is true where a key may be seen. This is torch's fused kernel,
-    except for bfloat16 on a CPU, where the fused kernel takes up to four times as long as its parts.
+    `mask` broadcasts to (B, H, T, S). It is true where a key may be seen, or it is added to the scores. This
+    is torch's fused kernel, except for bfloat16 on a CPU, where that takes up to four times as long as its
+    parts.
     """
     if queries.dtype != torch.bfloat16 or queries.device.type != "cpu":
         return scaled_dot_product_attention(queries, keys, values, mask, dropout_p, causal)
@@ -84,8 +85,10 @@ def attention(
         mask = torch.ones(1, 1, rows, keys.size(2), dtype=torch.bool).tril()
     elif mask is None:
         mask = torch.ones(1, 1, 1, keys.size(2), dtype=torch.bool)
-    bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, torch.finfo(torch.bfloat16).min)
-    bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)  # (B * H, T or 1, S)
+    if mask.dtype == torch.bool:
+        lowest = torch.finfo(torch.bfloat16).min
+        mask = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, lowest)
+    bias = mask.to(torch.bfloat16).expand(batch, heads, -1, -1).flatten(0, 1)  # (B * H, T or 1, S)
     q, k, v = (each.flatten(0, 1) for each in (queries * d_head**-0.5, keys, values))  # (B * H, T or S, d)
     scores = torch.baddbmm(bias, q, k.transpose(1, 2))  # (B * H, T, S)
     weights = dropout(scores.softmax(-1), dropout_p)

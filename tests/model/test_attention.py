@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from asr.model.attention import MultiHeadAttention
+from asr.model.blocks import BlockSection
 
 
 def attention(d_model=12, n_heads=3, seed=0):
     torch.manual_seed(seed)
-    layer = MultiHeadAttention(d_model, n_heads, dropout=0.0)
+    layer = MultiHeadAttention(BlockSection(kind="test", d_model=d_model, n_heads=n_heads))
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return layer.eval()
@@ -75,7 +76,7 @@ def test_keys_and_values_projected_apart_equal_those_projected_together():
 
 def test_dropout_of_attention_weights_is_for_training_only():
     torch.manual_seed(0)
-    layer = MultiHeadAttention(12, 3, dropout=0.5)
+    layer = MultiHeadAttention(BlockSection(kind="test", d_model=12, n_heads=3, attention_dropout=0.5))
     x = torch.randn(1, 6, 12)
     assert not torch.equal(layer(x), layer(x))
     layer.eval()

@@ -244,7 +244,14 @@ def test_the_base_preset_has_the_paper_s_size():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.parametrize("settings", [{}, {"positions": "rotary", "activation": "swiglu", "key_bias": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"positions": "rotary", "activation": "swiglu", "key_bias": False},
+        {"encoder": {"n_layers": 2, "positions": "relative", "window": 2}},
+    ],
+)
 def test_compiled_blocks_compute_the_same(settings):
     model, (features, lengths) = network(**settings), batch([40, 23])
     given_tokens = tokens(2, 5)

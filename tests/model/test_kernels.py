@@ -66,6 +66,14 @@ def test_attention_in_bfloat16_is_that_of_float32_rounded(kind: str) -> None:
         torch.testing.assert_close(one.float(), other.float(), rtol=0.05, atol=0.05)
 
 
+def test_a_bias_of_scores_in_bfloat16_is_added() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, 8).bfloat16() for n in (5, 9, 9))
+    bias = torch.randn(3, 2, 5, 9).masked_fill(torch.arange(9) > 6, -torch.inf).bfloat16()
+    expected = scaled_dot_product_attention(q.float(), k.float(), v.float(), bias.float())
+    torch.testing.assert_close(attention(q, k, v, bias, False, 0.0).float(), expected, rtol=0.03, atol=0.03)
+
+
 def test_in_bfloat16_too_what_is_masked_has_no_say_at_all() -> None:
     q, k, v = (torch.randn(1, 2, 6, 8).bfloat16() for _ in range(3))
     mask = (torch.arange(6) < 4)[None, None, None]

@@ -24,6 +24,11 @@ OPTIONS = {
     "concatenated": dict(positions=dict(kind="sinusoidal", layout="concatenated", offset=2)),
     "learned": dict(positions=dict(kind="learned", max_length=20)),
     "rotary": dict(positions="rotary"),
+    "relative": dict(encoder=dict(n_layers=2, positions="relative")),
+    "shaw": dict(encoder=dict(n_layers=2, positions=dict(kind="shaw", max_distance=3))),
+    "window": dict(encoder=dict(n_layers=2, window=2)),
+    "patches": dict(front_end=dict(kind="patches", frames=4, bins=5)),
+    "stacked": dict(front_end=dict(kind="stacked", frames=5, stride=3)),
     "gelu": dict(activation="gelu", norm="post"),
     "swiglu": dict(activation="swiglu"),
     "whisper": dict(
@@ -126,7 +131,7 @@ def test_an_encoder_without_positions_is_permutation_equivariant():
         return encoder(x[:, order], lengths).states, encoder(x, lengths).states[:, order]
 
     torch.testing.assert_close(*states("none"), rtol=1e-5, atol=1e-5)
-    for positions in ("sinusoidal", "learned", "rotary"):
+    for positions in ("sinusoidal", "learned", "rotary", "relative", "shaw"):
         permuted, expected = states(positions)
         assert (permuted - expected).abs().max() > 1e-2, positions
 
@@ -212,6 +217,33 @@ def test_lengths_of_one_dimensional_convolutions(front_end, divisors):
 
 
 @torch.no_grad()
+def test_states_of_the_patch_front_end_are_patches_in_the_order_of_time():
+    front_end = network(front_end=dict(kind="patches", frames=4, bins=5)).front_end
+    features, lengths = batch([9, 3])
+    found, states = front_end(features, lengths)  # 3 times of 3 bands: the last of each is filled with zeros
+    assert states.tolist() == [9, 3] and found.shape == (2, 9, 16)
+    filled = torch.zeros(2, 12, 15)
+    filled[:, :9, :MELS] = features
+    for time in range(3):
+        for band in range(3):
+            patch = filled[:, 4 * time : 4 * time + 4, 5 * band : 5 * band + 5].flatten(1)
+            expected = front_end.norm(front_end.project(patch) + front_end.band[band])
+            torch.testing.assert_close(found[:, 3 * time + band], expected)
+
+
+@torch.no_grad()
+def test_states_of_the_stacked_front_end_are_frames_side_by_side():
+    front_end = network(front_end=dict(kind="stacked", frames=5, stride=3)).front_end
+    features, lengths = batch([7, 3])
+    found, states = front_end(features, lengths)
+    assert states.tolist() == [3, 1] and found.shape == (2, 3, 16)
+    filled = torch.cat([features, torch.zeros(2, 4, MELS)], 1)
+    for state in range(3):
+        expected = front_end.norm(front_end.project(filled[:, 3 * state : 3 * state + 5].flatten(1)))
+        torch.testing.assert_close(found[:, state], expected)
+
+
+@torch.no_grad()
 def test_the_front_end_equals_that_of_whisper():
     transformers = pytest.importorskip("transformers")
     config = transformers.WhisperConfig(
@@ -252,6 +284,9 @@ def test_the_front_end_equals_that_of_speech2text():
         (dict(positions="circular"), "unknown kind 'circular'; choose one of none, sinusoidal"),
         (dict(positions=dict(kind="rotary", layout="interleaved")), "unknown key"),
         (dict(positions="rotary", d_model=12, n_heads=4), "rotary positions need an even number"),
+        (dict(positions="relative"), "positions relative are for encoders; a decoder has none, sinusoidal"),
+        (dict(front_end=dict(kind="stacked", stride=5)), "stride 5 is more than frames 4"),
+        (dict(encoder=dict(window=0)), "greater than 0"),
         (dict(front_end=dict(kind="convolution1d", kernels=(4, 3))), "odd numbers"),
         (dict(front_end=dict(kind="convolution1d", kernels=(3, 3, 3))), "3 kernels but 2 strides"),
     ],

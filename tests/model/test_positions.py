@@ -12,7 +12,7 @@ from asr.model.positions.interface import build_positions
 from asr.model.positions.rotary import rotate
 from asr.model.positions.sinusoidal import SinusoidalPositions
 
-KINDS = ["none", "sinusoidal", "learned", "rotary"]
+KINDS = ["none", "sinusoidal", "learned", "rotary"]  # those that decoders can have
 
 
 def stack(d_model=16, dropout=0.0, **positions):

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from asr.kinds import POSITIONS
 from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention, self_attention
 from asr.model.blocks import BlockSection, Residual, feed_forward, final_norm
 from asr.model.interfaces import Memory
 from asr.model.kernels import linear
 from asr.model.positions.interface import Relation, build_positions
-from asr.section import Positive
+from asr.section import Positive, load_kind
 
 
 @dataclass
@@ -97,6 +98,15 @@ class DecoderSection(BlockSection):
     )
     scale_embedding: bool = Field(True, description="multiply embeddings by the square root of d_model")
 
+    @model_validator(mode="after")
+    def _positions_fit_caches(self) -> DecoderSection:
+        if load_kind(POSITIONS, self.positions.kind).attention is not None:
+            raise ValueError(
+                f"positions {self.positions.kind} are for encoders; a decoder has none, sinusoidal, learned "
+                "or rotary positions"
+            )
+        return self
+
 
 class DecoderBlock(nn.Module):
     """Masked self-attention, cross-attention, feed-forward, each with its residual connection.
@@ -110,9 +120,7 @@ class DecoderBlock(nn.Module):
         self.self_attention_residual = Residual(config)
         self.has_cross_attention = cross_attention
         if cross_attention:
-            self.cross_attention = MultiHeadAttention(
-                config.d_model, config.n_heads, config.attention_dropout, config.key_bias
-            )
+            self.cross_attention = MultiHeadAttention(config)
             self.cross_attention_residual = Residual(config)
         self.feed_forward = feed_forward(config)
         self.feed_forward_residual = Residual(config)

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from asr.masks import length_mask
 from asr.model.attention import self_attention
-from asr.model.blocks import BlockSection, Residual, feed_forward
+from asr.model.blocks import EncoderSection, Residual, feed_forward
 from asr.model.convolution import Convolution
 from asr.model.interfaces import PHONEMES, Memory
 from asr.model.kernels import Linear
@@ -53,17 +53,23 @@ class HalfRate(nn.Module):
     With `phonemes`, a CTC head for phonemes reads the states in the middle. There can be more phonemes in a
     second than states, so the head gives two outputs for each state. Its probabilities are added to the
     states (self-conditioning, Nozaki and Komatsu 2021).
+
+    With `inner_layers`, as many blocks at half of this rate are in the middle of these, in the same way.
     """
 
-    def __init__(self, config: ConformerEncoder.Config) -> None:
+    def __init__(
+        self, config: ConformerEncoder.Config, layers: int, inner_layers: int, phonemes: int
+    ) -> None:
         super().__init__()
         d_model = config.d_model
         self.to_pairs = Linear(2 * d_model, d_model)
         self.pairs_norm = nn.LayerNorm(d_model)
-        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.half_rate_layers))
+        self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(layers))
+        self.inner_after = layers - layers // 3  # as around these blocks
+        self.inner = HalfRate(config, inner_layers, 0, phonemes=0) if inner_layers else None
         self.from_pairs = Linear(d_model, 2 * d_model)
-        self.phonemes_after = config.phonemes_after if config.phonemes else None
-        if config.phonemes:
+        self.phonemes_after = config.phonemes_after if phonemes else None
+        if phonemes:
             self.phoneme_head = Linear(d_model, 2 * config.phonemes)
             self.phoneme_condition = Linear(2 * config.phonemes, d_model)
 
@@ -77,10 +83,13 @@ class HalfRate(nn.Module):
         size, intermediate = x.size(1), {}
         pairs = pad(x, (0, 0, 0, size % 2)).unflatten(1, (-1, 2)).flatten(2)  # (B, ceil(S / 2), 2 * d_model)
         y = self.pairs_norm(self.to_pairs(pairs))
-        mask = length_mask((lengths + 1) // 2, y.size(1))
+        pair_lengths = (lengths + 1) // 2
+        mask = length_mask(pair_lengths, y.size(1))
         relation = positions.relation_of(y)
         for layer, block in enumerate(self.blocks, start=1):
             y = block(y, mask, relation)
+            if self.inner is not None and layer == self.inner_after:
+                y = self.inner(y * mask.unsqueeze(2), pair_lengths, positions)[0]
             if layer == self.phonemes_after:
                 logits = self.phoneme_head(y)  # (B, ceil(S / 2), 2 * phonemes)
                 frames = logits.unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
@@ -92,7 +101,7 @@ class HalfRate(nn.Module):
 class ConformerEncoder(nn.Module):
     """The states of a front end to encoder states, at the same rate."""
 
-    class Config(BlockSection):
+    class Config(EncoderSection):
         """Settings of a Conformer encoder. `n_layers` blocks work at the full rate."""
 
         kind: Literal["conformer"] = "conformer"
@@ -105,6 +114,9 @@ class ConformerEncoder(nn.Module):
         )
         n_layers: int = Field(3, ge=1, description="blocks at the full rate of states")
         half_rate_layers: int = Field(0, ge=0, description="blocks at half the rate, in the middle")
+        quarter_rate_layers: int = Field(
+            0, ge=0, description="blocks at a quarter of the rate, in the middle of those at half the rate"
+        )
         conv_kernel: int = Field(15, ge=1, description="states under the convolution in each block, odd")
         phonemes: int = Field(
             0, ge=0, description="outputs of a CTC head for phonemes in the middle, with blank; 0: no head"
@@ -119,7 +131,11 @@ class ConformerEncoder(nn.Module):
             return kernel
 
         @model_validator(mode="after")
-        def _phoneme_head_has_a_place(self) -> ConformerEncoder.Config:
+        def _inner_parts_have_a_place(self) -> ConformerEncoder.Config:
+            if self.quarter_rate_layers and not self.half_rate_layers:
+                raise ValueError(
+                    "quarter_rate_layers without half_rate_layers; blocks at half the rate are around them"
+                )
             if self.phonemes and self.phonemes_after > self.half_rate_layers:
                 raise ValueError(
                     f"phonemes_after {self.phonemes_after} is more than half_rate_layers "
@@ -132,7 +148,10 @@ class ConformerEncoder(nn.Module):
         self.positions = build_positions(config)
         after = config.n_layers // 3 if config.half_rate_layers else 0  # most see the states before halving
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(config.n_layers - after))
-        self.half_rate = HalfRate(config) if config.half_rate_layers else None
+        self.half_rate = None
+        if config.half_rate_layers:
+            layers = (config.half_rate_layers, config.quarter_rate_layers)
+            self.half_rate = HalfRate(config, *layers, phonemes=config.phonemes)
         self.last_blocks = nn.ModuleList(ConformerBlock(config) for _ in range(after))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Memory:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asr.masks import length_mask
 from asr.model.attention import self_attention
-from asr.model.blocks import BlockSection, Residual, feed_forward, final_norm
+from asr.model.blocks import EncoderSection, Residual, feed_forward, final_norm
 from asr.model.convolution import Convolution
 from asr.model.interfaces import Memory
 from asr.model.positions.interface import Relation, build_positions
@@ -40,7 +40,7 @@ class EncoderBlock(nn.Module):
 class TransformerEncoder(nn.Module):
     """The states of a front end to encoder states (Vaswani et al. 2017, section 3.1)."""
 
-    class Config(BlockSection):
+    class Config(EncoderSection):
         """Settings of a Transformer encoder."""
 
         kind: Literal["transformer"] = "transformer"

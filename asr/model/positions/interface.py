@@ -12,6 +12,7 @@ from asr.kinds import POSITIONS
 from asr.section import Section, load_kind, of_kind
 
 if TYPE_CHECKING:
+    from asr.model.attention import MultiHeadAttention
     from asr.model.blocks import BlockSection
 
 Relation = tuple[
@@ -38,8 +39,8 @@ PositionsField = Annotated[
 class Positions(nn.Module):
     """The base of all kinds, and the kind `none`: states know nothing of their order.
 
-    Kinds that are added to the states replace `forward` and `at`. Kinds that change the attention replace
-    `relation`.
+    Kinds that are added to the states replace `forward` and `at`. Kinds that act inside the attention replace
+    `relation` or `attention`.
     """
 
     class Config(PositionsSection):
@@ -48,6 +49,8 @@ class Positions(nn.Module):
         kind: Literal["none"] = "none"
 
     max_length: int | None = None  # the most positions, where there is a limit
+    # The self-attention that the kind needs in place of the plain one. Only encoders can have such kinds.
+    attention: type[MultiHeadAttention] | None = None
 
     def __init__(self, settings: Any, stack: BlockSection) -> None:
         super().__init__()

@@ -35,24 +35,30 @@ class SinusoidalPositions(AbsolutePositions):
     def __init__(self, settings: SinusoidalPositions.Config, stack: BlockSection, size: int = 1024) -> None:
         super().__init__(settings, stack)
         self.layout, self.offset = settings.layout, settings.offset
-        self.register_buffer("table", self._sinusoids(size, stack.d_model), persistent=False)
+        self.d_model = stack.d_model
+        self.register_buffer("table", self._sinusoids(size), persistent=False)
 
     def rows(self, end: int) -> Tensor:
         """The sinusoids of `end` positions or more: (>= end, d_model)."""
         if end > self.table.size(0):
-            self.table = self._sinusoids(2 * end, self.table.size(1)).to(self.table)
+            self.table = self._sinusoids(2 * end).to(self.table)
         return self.table
 
-    def _sinusoids(self, size: int, d_model: int) -> Tensor:
-        """(size, d_model). The paper divides the exponents by d_model / 2.
+    def _sinusoids(self, size: int) -> Tensor:
+        positions = torch.arange(self.offset, self.offset + size)
+        return sinusoids(positions, self.d_model, self.layout)
 
-        The concatenated layout comes from tensor2tensor, which divides them by d_model / 2 - 1. Its longest
-        wavelength is exactly 10000 * 2 pi.
-        """
-        half = d_model // 2
-        steps = half if self.layout == "interleaved" else max(half - 1, 1)
-        frequency = torch.exp(torch.arange(half) * (-math.log(10000.0) / steps))  # (d_model / 2,)
-        angle = torch.arange(self.offset, self.offset + size).unsqueeze(1) * frequency  # (size, d_model / 2)
-        if self.layout == "concatenated":
-            return torch.cat((angle.sin(), angle.cos()), dim=1)
-        return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)
+
+def sinusoids(positions: Tensor, d_model: int, layout: str = "interleaved") -> Tensor:
+    """Positions (T,) to their sines and cosines (T, d_model), float32. d_model is even.
+
+    The paper divides the exponents by d_model / 2. The concatenated layout comes from tensor2tensor, which
+    divides them by d_model / 2 - 1. Its longest wavelength is exactly 10000 * 2 pi.
+    """
+    half = d_model // 2
+    steps = half if layout == "interleaved" else max(half - 1, 1)
+    exponents = torch.arange(half, device=positions.device) * (-math.log(10000.0) / steps)
+    angle = positions.unsqueeze(1) * exponents.exp()  # (T, d_model / 2)
+    if layout == "concatenated":
+        return torch.cat((angle.sin(), angle.cos()), dim=1)
+    return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)
