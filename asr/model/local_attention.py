@@ -11,8 +11,8 @@ from torch.nn.functional import pad
 from asr.model.kernels import attention
 
 MIN_BLOCK = 32  # queries that are computed together; smaller blocks gain nothing
-# What is added to scores (B, H, T, S), from queries (B, H, T, d_head), the number of keys S, and the index of the
-# first query among the keys.
+# What is added to scores (B, H, T, S), from queries (B, H, T, d_head), the number of keys S, and the index of
+# the first query among the keys.
 Bias = Callable[[Tensor, int, int], Tensor]
 
 
