@@ -11,6 +11,7 @@ from asr.decoding import DecodingOptions, greedy
 from asr.errors import AsrError
 from asr.model.blocks import BlockSection
 from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.encoders.conformer import ConformerEncoder
 from asr.model.encoders.transformer import TransformerEncoder
 from asr.model.interfaces import LimitsPositions
 from asr.model.language_model import LanguageModel
@@ -120,12 +121,14 @@ def test_gradients_reach_every_parameter(option):
 
 
 @torch.no_grad()
-def test_an_encoder_without_positions_is_permutation_equivariant():
+@pytest.mark.parametrize("kind", [TransformerEncoder, ConformerEncoder])
+def test_an_encoder_without_positions_is_permutation_equivariant(kind):
+    """A convolution with a kernel of 1 sees one state alone."""
+
     def states(positions):
         torch.manual_seed(0)
-        encoder = TransformerEncoder(
-            TransformerEncoder.Config(d_model=16, n_heads=2, d_ffn=24, n_layers=3, positions=positions)
-        ).eval()
+        sizes = dict(d_model=16, n_heads=2, d_ffn=24, n_layers=3, positions=positions, conv_kernel=1)
+        encoder = kind(kind.Config(**sizes)).eval()
         order, lengths = torch.randperm(9), torch.tensor([9])
         x = torch.randn(1, 9, 16)
         return encoder(x[:, order], lengths).states, encoder(x, lengths).states[:, order]
