@@ -17,6 +17,7 @@ from asr.model import kernels
 from asr.training.distributed import Ranks, join
 from asr.training.memory_check import check_memory
 from asr.training.optimizer import build_optimizer
+from asr.training.precision import use_bf16
 from asr.training.recognition import RecognitionTask
 from asr.training.weights import freeze, start_from
 
@@ -58,6 +59,7 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     )
     yield f"{config.train.steps:,} steps: {config.train.steps / steps:.1f} epochs"
 
+    task.bf16 = use_bf16(config.train.precision, bundle.device, config.model.width)
     objective = task.objective().train()
     yield check_memory(task, objective, epoch=0)
     order = padded.argsort()  # batches at equal distances from the lightest to the heaviest

@@ -22,20 +22,16 @@ from asr.tokenizers import load_tokenizer
 from asr.training.distributed import Ranks
 from asr.training.losses import sequence_loss
 from asr.training.objective import zero_loss
-from asr.training.optimizer import use_bf16
 from asr.training.tasks import Task, Validation
-
-WIDE = 192  # d_model from which on bfloat16 is faster on a CPU that has it
 
 
 class LanguageObjective(nn.Module):
     """The cross-entropy of a language model. The weights are those of the bundle."""
 
-    def __init__(self, bundle: Bundle[LanguageConfig]) -> None:
+    def __init__(self, bundle: Bundle[LanguageConfig], bf16: bool = False) -> None:
         super().__init__()
         self.network, self.special, self.device = bundle.network, bundle.special, bundle.device
-        precision, width = bundle.config.train.precision, bundle.config.model.width
-        self.bf16 = use_bf16(precision, bundle.device, width >= WIDE)
+        self.bf16 = bf16  # autocast to bfloat16 in training
 
     def forward(self, batch: TextBatch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy (1,) of the tokens after the prompt, zero for None; and an empty
@@ -88,7 +84,7 @@ class LanguageTask(Task[TextBatch]):
 
     def objective(self) -> LanguageObjective:
         """Network and cross-entropy as one module."""
-        return LanguageObjective(self.bundle)
+        return LanguageObjective(self.bundle, self.bf16)
 
     def pool(self, epoch: int, number: int) -> TextPool:
         """A pool of text."""

@@ -33,6 +33,7 @@ from asr.training.log import Log
 from asr.training.memory_check import check_memory
 from asr.training.monitor import Monitor
 from asr.training.optimizer import build_optimizer
+from asr.training.precision import use_bf16
 from asr.training.recognition import RecognitionTask
 from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, steps
@@ -92,6 +93,11 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
             state = load_checkpoint(start.checkpoint, task.bundle, optimizer, average)
             check_data(state, task.data, start.checkpoint)
             state.data = task.data
+        if state.bf16 is None or config.train.precision != "auto":
+            width = config.model.width
+            state.bf16 = ranks.decide(lambda: use_bf16(config.train.precision, ranks.device, width))
+        task.bf16 = state.bf16
+        log.say(f"precision: {'bf16' if task.bf16 else 'float32'}")
         ranks.gather(None)  # all processes have read the checkpoint before the first one deletes any
 
         # 4. The run folder, and a check of memory and disk.

@@ -14,12 +14,7 @@ from asr.features.vocal_tract import perturb_vocal_tract
 from asr.model.interfaces import PHONEMES, Memory
 from asr.model_folder import Bundle
 from asr.training.losses import Losses, joint_loss, masked_ctc_loss
-from asr.training.optimizer import use_bf16
 from asr.training.settings import TrainConfig
-
-# With bfloat16 instructions, a CPU does a step of the digits recipe 1.32 times as fast in bfloat16 with the
-# preset `tiny` (d_model 144) and 2.08 times with `small` (docs/performance.md). Smaller models lose by casts.
-WIDE = 144
 
 
 class RecognitionObjective(nn.Module):
@@ -34,8 +29,12 @@ class RecognitionObjective(nn.Module):
         config: TrainConfig,
         specaugment: SpecAugmentConfig | None,
         vocal_tract: VocalTractConfig | None = None,
+        bf16: bool = False,
     ) -> None:
-        """Raises AsrError for vocal tract perturbation of features without frequencies."""
+        """`bf16` turns autocast to bfloat16 on.
+
+        Raises AsrError for vocal tract perturbation of features without frequencies.
+        """
         super().__init__()
         self.features, self.network, self.special = bundle.features, bundle.network, bundle.special
         self.config, self.specaugment, self.device = config, specaugment, bundle.device
@@ -43,7 +42,7 @@ class RecognitionObjective(nn.Module):
         if vocal_tract is not None and not isinstance(bundle.features, HasFrequencies):
             kind = bundle.config.features.kind
             raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
-        self.bf16 = use_bf16(config.precision, bundle.device, bundle.config.model.width >= WIDE)
+        self.bf16 = bf16
 
     def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """Sums over the batch (4,): total, attention, CTC and phoneme loss; and (B,) bool: texts too long for

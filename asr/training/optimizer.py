@@ -1,4 +1,4 @@
-"""AdamW, its state in files, and the precision of matrix products."""
+"""AdamW, and its state in files."""
 
 from __future__ import annotations
 
@@ -45,18 +45,3 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, tensor
             missing.append(name)
     if missing and optimizer.state:
         raise AsrError(f"no moments of {missing[0]} are stored; start again with train.init")
-
-
-def use_bf16(precision: str, device: torch.device, wide: bool) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or "auto" on a device that is faster with it.
-
-    A GPU is faster if it has bfloat16 instructions; torch can emulate them. A CPU is faster if it has them
-    and the model is `wide` enough to make up for the casts.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return device.type == "cpu" and bool(fast) and wide

@@ -88,7 +88,9 @@ class RecognitionTask(Task[Batch]):
     def objective(self) -> RecognitionObjective:
         """Features, SpecAugment, network and losses as one module."""
         augment = self._augment
-        return RecognitionObjective(self.bundle, self.config, augment.specaugment, augment.vocal_tract)
+        return RecognitionObjective(
+            self.bundle, self.config, augment.specaugment, augment.vocal_tract, self.bf16
+        )
 
     def plan(self, epoch: int) -> EpochPlan:
         """The batches of an epoch."""

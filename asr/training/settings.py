@@ -49,7 +49,7 @@ class LoopConfig(Section):
         "follows the clock, so a run cannot be repeated exactly",
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="auto: bf16 if it is faster on the device"
+        "auto", description="auto: bf16 if the device is faster with it, which is measured on a CPU"
     )
     compile: bool = Field(
         False, description="use torch.compile; starting takes minutes, and a CPU needs a C++ compiler"

@@ -33,6 +33,7 @@ class TrainState:
     skipped: int = 0  # steps in a row that did not
     typical_loss: float | None = None  # moving average of the loss per token
     unalignable: int = 0  # texts of this epoch that were too long for CTC
+    bf16: bool | None = None  # whether steps compute in bfloat16; a run keeps it if train.precision is auto
     data: str = ""  # describes the training and validation data, to notice when they change
 
     def to_json(self) -> dict[str, Any]:

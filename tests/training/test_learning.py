@@ -19,7 +19,7 @@ from asr.training import checkpoints, objective, recognition, steps
 from asr.training.distributed import Ranks
 from asr.training.guard import WeightGuard
 from asr.training.loop import train
-from asr.training.optimizer import build_optimizer, use_bf16
+from asr.training.optimizer import build_optimizer
 from asr.training.recognition import RecognitionTask
 from asr.training.train_state import TrainState
 
@@ -323,16 +323,3 @@ def test_skipped_steps_count_in_a_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(objective.RecognitionObjective, "forward", forward)
     assert train(settings({"steps": 8, "max_skipped": 1}), tmp_path / "run", device="cpu") == 0
-
-
-# ------------------------------------------------------------------------------------------------- precision
-
-
-def test_auto_precision_never_emulates_bfloat16(monkeypatch):
-    """A T4 can only emulate it."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    device = torch.device("cuda")
-    assert not use_bf16("auto", device, wide=True)
-    assert use_bf16("bf16", device, wide=True) and not use_bf16("float32", device, wide=True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert use_bf16("auto", device, wide=False)

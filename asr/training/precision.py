@@ -1,0 +1,57 @@
+"""Whether training computes in bfloat16: asked for, or measured on the device."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from asr.model.kernels import Linear
+
+MIN_WIDTH = 96  # casts cost narrower models more than bfloat16 saves, so nothing is measured
+MAX_WIDTH = 512  # the gain grows with the width, so wider models need no longer measurement
+MIN_GAIN = 1.2  # the result of a measurement must not hang on chance
+_ROUNDS = 5
+
+
+def use_bf16(precision: str, device: torch.device, width: int) -> bool:
+    """Whether autocast to bfloat16 is on: asked for, or "auto" on a device where it is faster.
+
+    A GPU is faster if it has bfloat16 instructions; torch can emulate them. On a CPU with such instructions
+    the products of a model of this width (d_model) are timed. Other devices use float32.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return device.type == "cpu" and bool(native) and width >= MIN_WIDTH and bf16_gain(width) >= MIN_GAIN
+
+
+def bf16_gain(width: int) -> float:
+    """The time of a linear layer and its gradients in float32, divided by that in bfloat16, casts included.
+
+    Takes about 0.1 s. It is processor time of one thread, the best of five rounds, so that other work on the
+    machine hardly changes it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            width = min(width, MAX_WIDTH)
+            layer = Linear(width, width)
+            x = torch.randn(max(256, 2**25 // width**2), width, requires_grad=True)
+        times = [[_time(layer, x, bf16) for bf16 in (False, True)] for _ in range(_ROUNDS)]
+    finally:
+        torch.set_num_threads(threads)
+    float32, bf16 = (min(each) for each in zip(*times, strict=True))
+    return float32 / max(bf16, 1e-9)
+
+
+def _time(layer: Linear, x: torch.Tensor, bf16: bool) -> float:
+    begin = time.thread_time()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        y = layer(x)
+    y.float().square().sum().backward()
+    return time.thread_time() - begin
