@@ -64,7 +64,7 @@ def measure_reading(count: int) -> None:
 
 
 def measure_plan(count: int) -> None:
-    """Plan two epochs of `count` utterances with speeds and with neighbours joined."""
+    """Plan two epochs of `count` utterances with speeds and with neighbors joined."""
     durations, speakers = simulate(count)
     corpus = Corpus(durations, speakers, lambda index: NotImplemented, "simulated")
     offsets = np.arange(count)  # of the lines; a corpus that is read from manifests has them too

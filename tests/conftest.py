@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Fixtures that several test files use."""
 
 import os
 
@@ -10,14 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more about the machine than about the code.
+# The time of an example depends more on the load of the machine than on the code.
 settings.register_profile("asr", deadline=None)
 settings.load_profile("asr")
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """A model folder with random weights: its texts are nonsense, but other nonsense for every other sound.
+    """A model folder with random weights. Its texts have no meaning, but they differ from sound to sound.
 
     Recordings are cut into pieces of two seconds at most.
     """
@@ -36,7 +36,7 @@ def tiny_model(tmp_path_factory):
     with torch.no_grad():
         for name, weights in bundle.network.named_parameters():
             if "cross_attention" in name and weights.dim() > 1:
-                weights *= 8  # so that the text depends on what is heard
+                weights *= 8  # so that the text depends on the audio
         bundle.network.decoder.out.bias[EOS] += 0.5  # so that about half of the texts end by themselves
         bundle.features.mean.fill_(-8.0)
         bundle.features.std.fill_(3.0)

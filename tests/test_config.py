@@ -1,4 +1,4 @@
-"""One experiment, one YAML file; whatever is wrong in it is named with file, line and key."""
+"""One YAML file is one experiment. An error in it is named with file, line and key."""
 
 import re
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_the_base_preset_is_the_paper_s_base_model():
         assert (part.d_model, part.n_heads, part.d_ffn, part.n_layers) == (512, 8, 2048, 6)
 
 
-def test_what_is_given_beside_a_preset_wins(load):
+def test_explicit_settings_override_a_preset(load):
     model = load("model: {d_ffn: 100, preset: small, dropout: 0.2, decoder: {n_layers: 2}}").model
     found = [(p.d_model, p.d_ffn, p.n_layers, p.dropout) for p in (model.encoder, model.decoder)]
     assert found == [(256, 100, 12, 0.2), (256, 100, 2, 0.2)] and model.front_end.channels == 256
@@ -83,7 +83,7 @@ def test_an_empty_file_is_the_defaults(load):
     assert load("") == load("# nothing but a comment") == Config()
 
 
-def test_a_file_says_only_what_differs(load):
+def test_a_file_needs_only_settings_that_differ_from_the_defaults(load):
     config = load(FULL)
     assert config.features.n_mels == 40 and config.features.n_fft == Config().features.n_fft
     assert config.features.hop_length == 200 and config.features.win_length == 400
@@ -137,7 +137,7 @@ def test_there_are_recipes():
     assert RECIPES
 
 
-def test_overfitting_keeps_the_model_and_switches_off_what_hinders(load):
+def test_overfitting_keeps_the_model_and_switches_regularization_off(load):
     config = load(FULL + "  label_smoothing: 0.2\n", "data.first=100", "train.seed=5")
     over = config.overfit(8)
     assert over.features == config.features and over.model.front_end == config.model.front_end
@@ -212,7 +212,7 @@ def test_a_ctc_weight_needs_a_ctc_head(complaint, load):
 @pytest.mark.parametrize(
     "text", ["- 1\n", "text\n", "7\n", "a: [\n", "a: b: c\n", "? [a]\n: 1\n", "a: *b", "\0"]
 )
-def test_what_is_not_a_mapping_in_yaml(complaint, text):
+def test_yaml_that_is_not_a_mapping_is_refused(complaint, text):
     assert re.search(r"some\.yaml: (not YAML|the configuration must be a mapping)", complaint(text))
 
 
@@ -246,7 +246,7 @@ def test_more_errors_are_counted(complaint):
         ("data.train=[1]", "'data.train=\\[1\\]': data.train.0: .*path"),
     ],
 )
-def test_an_override_that_is_wrong_is_named_and_not_the_file_s_line(complaint, override, message):
+def test_a_wrong_override_is_named_instead_of_a_line_of_the_file(complaint, override, message):
     shown_lines = complaint("train:\n  steps: 5\n", "train.seed=1", override)
     assert re.search(message, shown_lines), shown_lines
     assert "line" not in shown_lines

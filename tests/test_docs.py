@@ -1,4 +1,4 @@
-"""README and docs say what the program does.
+"""The commands, help and settings in README and docs are those of the program.
 
 `python tests/test_docs.py` writes docs/cli.md and docs/configuration.md again.
 """
@@ -83,7 +83,7 @@ def test_every_command_shown_is_one_the_program_takes(page, line):
     command.make_context(verb, arguments)
 
 
-def test_help_in_the_docs_is_what_the_program_prints():
+def test_help_in_the_docs_equals_the_output_of_the_program():
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == help_page()
 
 
@@ -95,7 +95,7 @@ def test_the_page_of_settings_is_up_to_date():
     assert not undescribed
 
 
-def test_first_command_of_the_readme_prints_what_the_readme_says():
+def test_the_first_command_of_the_readme_has_the_output_shown_there():
     shown = next(block for block in blocks("README.md") if block.startswith("data/samples/"))
     (line,) = [
         line
@@ -121,7 +121,7 @@ def test_python_of_the_readme_runs(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "docs/cli.md"])
-def test_links_lead_somewhere(page):
+def test_links_have_a_target(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):

@@ -51,7 +51,7 @@ def test_printable_names():
     assert printable("a b/学\n\t\x1b[1m\x9b\u202e.wav") == "a b/学\\n\\t\\x1b[1m\\x9b\\u202e.wav"
 
 
-def test_a_place_below_a_file_is_one_clear_line(tmp_path):
+def test_a_path_below_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(AsrError, match="cannot be written"), atomic_write(tmp_path / "file" / "x") as out:
         out.write("x")

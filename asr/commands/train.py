@@ -40,7 +40,7 @@ def train(
     """Train the model of a YAML file, with validations and checkpoints.
 
     The exit status is 0 for a finished run, 128 + the signal for one that was stopped and saved, and 1 for a
-    run that learnt nothing or had to stop.
+    run that learned nothing or had to stop.
     """
     from asr.config import load_config
     from asr.errors import AsrError

@@ -17,7 +17,7 @@ class WeightGuard:
     """Checks the weights with the last batch that had a usual loss.
 
     One strange batch makes the loss high, and one bad step ruins the weights. The loss of a batch that
-    was learnt well tells these cases apart.
+    was learned well tells these cases apart.
     """
 
     def __init__(self, objective: nn.Module, vocabulary_size: int, state: TrainState, ranks: Ranks) -> None:

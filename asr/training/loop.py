@@ -63,7 +63,7 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
     every process calls this function, and the first one writes files and messages.
 
     Raises AsrError for mistakes that can be known before the first step, when a limit of the configuration is
-    exceeded, and when nothing was learnt.
+    exceeded, and when nothing was learned.
     """
     with join(device) as ranks, claimed(run) if ranks.main else nullcontext():
         log = Log(silent=not ranks.main)
@@ -210,7 +210,7 @@ class Training:
             if not math.isfinite(found.scores["loss"]):
                 raise AsrError(
                     f"the validation loss of step {state.step} is {found.scores['loss']}: nothing was "
-                    "learnt; lower optim.lr"
+                    "learned; lower optim.lr"
                 )
             if self.ranks.main:
                 self.monitor.validation(state.step, found, self.task.figure())
@@ -316,7 +316,7 @@ class Training:
         """Average the best checkpoints. The run folder gets the average if it is better than the best one."""
         state, bundle = self.state, self.bundle
         if not state.updates:
-            raise AsrError("nothing was learnt: every step was skipped; check the data, and lower optim.lr")
+            raise AsrError("nothing was learned: every step was skipped; check the data, and lower optim.lr")
         written = [entry for entry in state.history if has_weights(self.run, entry["step"])]
         best = self.ranks.gather(best_validations(written, self.config.average))[0]  # the main one's files
         if not best:

@@ -1,10 +1,10 @@
-"""Make the synthesised digits: `data/synthetic_digits` for training and `data/samples` for a first test.
+"""Make the synthesized digits: `data/synthetic_digits` for training and `data/samples` for a first test.
 
     python recipes/fsdd/synthesise.py
 
 FSDD has isolated digits of six speakers. 53 synthetic voices add other accents, pitches and speeds, and
 connected digits with coarticulation. The voices are those of espeak-ng and flite, which are Debian packages.
-Every random choice comes from a generator seeded by (seed, voice). So the same versions of the synthesisers
+Every random choice comes from a generator seeded by (seed, voice). So the same versions of the synthesizers
 give the same audio again, and a new voice does not change the others.
 """
 
@@ -46,15 +46,15 @@ STRING_LENGTHS = [2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10]
 
 @dataclass(frozen=True)
 class Voice:
-    """A synthesiser and the name of one of its voices, as its command line expects it."""
+    """A synthesizer and the name of one of its voices, as its command line expects it."""
 
-    synthesiser: str  # "espeak-ng" or "flite"
+    synthesizer: str  # "espeak-ng" or "flite"
     name: str
 
     @property
     def id(self) -> str:
         """The speaker in the manifest, as "espeak-en-us+f2"."""
-        return f"{self.synthesiser.removesuffix('-ng')}-{self.name}"
+        return f"{self.synthesizer.removesuffix('-ng')}-{self.name}"
 
 
 # espeak-ng: an accent, alone or with a variant that changes the vocal tract. Whispers, robots and variants
@@ -106,7 +106,7 @@ SAMPLES = [
 
 
 def check_installed() -> None:
-    """Raise AsrError if a synthesiser or a voice is not installed."""
+    """Raise AsrError if a synthesizer or a voice is not installed."""
     for program in ("espeak-ng", "flite"):
         if shutil.which(program) is None:
             raise AsrError(f"{program}: not installed; run `apt-get install espeak-ng flite`")
@@ -116,12 +116,12 @@ def check_installed() -> None:
     flite = run(["flite", "-lv"]).split()
     for voice in VOICES + [sample.voice for sample in SAMPLES]:
         accent, _, variant = voice.name.partition("+")
-        if voice.synthesiser == "flite":
+        if voice.synthesizer == "flite":
             known = voice.name in flite
         else:
             known = accent in accents and (not variant or f"!v/{variant}" in variants)
         if not known:
-            raise AsrError(f"{voice.synthesiser}: has no voice {voice.name}; install another version")
+            raise AsrError(f"{voice.synthesizer}: has no voice {voice.name}; install another version")
 
 
 def run(command: list[str]) -> str:
@@ -137,7 +137,7 @@ def speak(voice: Voice, text: str, speed: int, pitch: float, sample_rate: int) -
     """Audio of `text`. `speed` is in words per minute, `pitch` is relative to the voice's own pitch."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        if voice.synthesiser == "espeak-ng":
+        if voice.synthesizer == "espeak-ng":
             setting = str(round(50 * pitch))  # 0 .. 99
             run(["espeak-ng", "-v", voice.name, "-s", str(speed), "-p", setting, "-w", str(wav), text])
         else:
@@ -150,7 +150,7 @@ def speak(voice: Voice, text: str, speed: int, pitch: float, sample_rate: int) -
 
 
 def trim(audio: Audio, sample_rate: int, before: float, after: float) -> Audio:
-    """The speech in `audio` with `before` and `after` seconds of the synthesiser's silence, or of zeros.
+    """The speech in `audio` with `before` and `after` seconds of the synthesizer's silence, or of zeros.
 
     Speech is from the first to the last 5 ms whose energy is within 40 dB of the loudest. This limit keeps
     the noise of a final "t" or "s", and is above the noise of flite's recorded voices.
@@ -183,10 +183,10 @@ def punctuate(words: list[str], draw: random.Random) -> str:
 
 def texts(voice: Voice, draw: random.Random) -> Iterator[list[str]]:
     """The texts of a voice: single digits, then strings. No string contains the text of a sample."""
-    for _ in range(ROUNDS[voice.synthesiser]):
+    for _ in range(ROUNDS[voice.synthesizer]):
         yield from ([digit] for digit in DIGITS)
     made = 0
-    while made < STRINGS[voice.synthesiser]:
+    while made < STRINGS[voice.synthesizer]:
         words = draw.choices(DIGITS, k=draw.choice(STRING_LENGTHS))
         if not any(sample.text in " ".join(words) for sample in SAMPLES):
             made += 1
@@ -217,7 +217,7 @@ def make_voice(voice: Voice, seed: int, folder: Path) -> list[Utterance]:
                 speaker=voice.id,
                 lang="en",
                 start=position / SAMPLE_RATE,
-                extra={"synthesiser": voice.synthesiser},
+                extra={"synthesizer": voice.synthesizer},
             )
         )
         position += audio.size
@@ -248,7 +248,7 @@ def make_sample(sample: Sample, folder: Path) -> Utterance:
         duration=round(len(audio) / sample.sample_rate, 6),
         speaker=sample.voice.id,
         lang="en",
-        extra={"synthesiser": sample.voice.synthesiser, "unseen_voice": sample.unseen},
+        extra={"synthesizer": sample.voice.synthesizer, "unseen_voice": sample.unseen},
     )
 
 
@@ -260,7 +260,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Where to write both sets.", show_default="data")] = DATA,
     seed: Annotated[int, typer.Option(help="Seed of speeds, pitches, levels and strings.")] = 0,
 ) -> None:
-    """Synthesise the spoken digits of data/synthetic_digits and data/samples."""
+    """Synthesize the spoken digits of data/synthetic_digits and data/samples."""
     check_installed()
     folder = data / "synthetic_digits"
     folder.mkdir(parents=True, exist_ok=True)

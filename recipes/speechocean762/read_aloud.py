@@ -33,7 +33,7 @@ FLITE = [Voice("flite", name) for name in ("awb", "rms", "slt")]
 
 
 def read_aloud(number: int, sentence: str, seed: int, folder: Path) -> Utterance:
-    """Synthesise one sentence with a random voice, speed, pitch and level. Returns its utterance."""
+    """Synthesize one sentence with a random voice, speed, pitch and level. Returns its utterance."""
     draw = random.Random(f"{seed} {number}")
     voice = draw.choice(FLITE if draw.random() < 0.5 else VOICES)
     speed, pitch, level = draw.randint(100, 190), draw.uniform(0.75, 1.3), draw.uniform(-30, -18)

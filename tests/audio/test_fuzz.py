@@ -1,4 +1,4 @@
-"""Hundreds of cut and garbled files of each format: audio or one line, and nothing is shortened."""
+"""Hundreds of cut and garbled files of each format: each is read whole or refused with one line."""
 
 import os
 from collections import Counter

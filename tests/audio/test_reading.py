@@ -1,4 +1,4 @@
-"""Any file to mono float32, and a clear line for each that cannot be."""
+"""Any file is read as mono float32, or refused with one clear line."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def test_any_rate_becomes_the_same_tone(tmp_path, rate):
     ("subtype", "tolerance"),
     [("PCM_U8", 1 / 100), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 0), ("DOUBLE", 0)],
 )
-def test_any_depth(tmp_path, subtype, tolerance):
+def test_every_encoding_of_a_wav_file_is_read(tmp_path, subtype, tolerance):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(16000), 16000, subtype)
     np.testing.assert_allclose(audio.read(path), tone(16000), atol=tolerance)
@@ -78,7 +78,7 @@ def test_any_depth(tmp_path, subtype, tolerance):
         ("a.wav", "WAV", "IMA_ADPCM"),
     ],
 )
-def test_any_format_whatever_its_ending(tmp_path, name, form, subtype):
+def test_the_format_does_not_depend_on_the_suffix(tmp_path, name, form, subtype):
     path = tmp_path / name
     soundfile.write(path, tone(16000), 16000, subtype, format=form)
     samples = audio.read(path)
@@ -103,7 +103,7 @@ def test_resampling_is_band_limited(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
-def test_a_part_is_the_same_as_that_part_of_the_whole(tmp_path, name):
+def test_a_part_equals_the_same_part_of_the_whole_file(tmp_path, name):
     path = tmp_path / name
     soundfile.write(path, tone(16000, 5.0), 16000)
     whole = audio.read(path)
@@ -153,7 +153,7 @@ def test_flac_streamed_without_a_length(tmp_path):
     np.testing.assert_allclose(audio.read(path, start=18.5), tone(16000, 20.0)[296000:], atol=1e-4)
 
 
-def test_importing_it_is_quick():
+def test_importing_audio_does_not_import_torch_or_librosa():
     code = "import sys, asr.audio; sys.exit(any(name in sys.modules for name in ('torch', 'librosa')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -198,7 +198,7 @@ def test_permission_error_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_not_finite_says_when(tmp_path, bad):
+def test_a_sample_that_is_not_finite_is_reported_with_its_time(tmp_path, bad):
     path = tmp_path / "a.wav"
     samples = np.zeros((8000, 2), np.float32)
     samples[4000, 1] = bad
@@ -219,7 +219,7 @@ def test_text_is_not_audio(tmp_path, name):
     ("head", "name"),
     [(b"\0\0\0 ftypM4A ", "M4A"), (b"\x1aE\xdf\xa3", "WebM"), (b"\xff\xf1P\x80", "AAC"), (b"#!AMR\n", "AMR")],
 )
-def test_formats_of_others(tmp_path, head, name):
+def test_other_formats_are_refused_by_name(tmp_path, head, name):
     (tmp_path / "a.m4a").write_bytes(head + bytes(2000))
     line = message(tmp_path / "a.m4a")
     assert name in line and "convert it to wav or flac" in line
@@ -234,7 +234,7 @@ def test_truncated(tmp_path, name):
         assert "truncated" in message(path, function)
 
 
-def test_times_outside(tmp_path):
+def test_times_outside_the_recording_are_refused(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(8000), 8000)
     assert "beyond the end (1 s)" in message(path, start=1.0)
@@ -268,7 +268,7 @@ def test_from_array_scales_integers(data, channels, samples):
     array=arrays.arrays(np.float32, st.integers(1, 500), elements=st.floats(-1, 1, width=32)),
     rate=st.sampled_from([8000, 16000, 22050, 48000]),
 )
-def test_from_array_gives_the_length_that_the_rates_say(array, rate):
+def test_from_array_returns_the_length_that_follows_from_the_rates(array, rate):
     mono = audio.from_array(array, rate)
     assert abs(len(mono) - len(array) * 16000 / rate) <= 1
     if rate == 16000:

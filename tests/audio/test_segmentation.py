@@ -1,4 +1,4 @@
-"""Cutting at silence: everything that sounds is in exactly one piece, however the samples arrive."""
+"""Cutting at silence: all sound is in exactly one piece, for any sizes of the blocks."""
 
 import tracemalloc
 
@@ -32,7 +32,7 @@ def in_blocks(samples, cuts):
 
 
 @given(stretches, longests)
-def test_pieces_are_whole_apart_and_short_enough(parts, longest):
+def test_pieces_are_in_order_without_overlap_and_within_the_limit(parts, longest):
     samples = recording(parts)
     at, covered = 0, np.zeros(len(samples), bool)
     for start, piece in segments([samples], RATE, longest):
@@ -47,7 +47,7 @@ def test_pieces_are_whole_apart_and_short_enough(parts, longest):
 
 
 @given(stretches, longests, st.lists(st.integers(0, 30 * RATE), max_size=20))
-def test_blocks_make_no_difference(parts, longest, cuts):
+def test_pieces_do_not_depend_on_the_blocks(parts, longest, cuts):
     samples = recording(parts)
     at_once = list(segments([samples], RATE, longest))
     by_blocks = list(segments(in_blocks(samples, cuts), RATE, longest))
@@ -78,7 +78,7 @@ def test_the_cut_is_in_the_pause(data, rate, longest):
     assert sizes[0] <= len(before) and begin * rate <= sizes[0] + sizes[1] + 1e-6
 
 
-def test_no_pause_still_ends():
+def test_audio_without_a_pause_is_cut():
     pieces = [piece for _, piece in segments([noise(60, RATE)], RATE, 7.0)]
     assert sum(map(len, pieces)) == 60 * RATE
     assert max(map(len, pieces)) <= 7 * RATE
@@ -98,7 +98,7 @@ def test_silence_has_no_pieces(level):
     assert list(segments([np.zeros(0, np.float32)], 16000, 30.0)) == []
 
 
-def test_a_whisper_is_not_silence():
+def test_very_quiet_sound_is_not_silence():
     assert len(list(segments([noise(1, 16000, 1e-3)], 16000, 30.0))) == 1  # -65 dB
 
 

@@ -127,7 +127,7 @@ def test_messages_of_mpg123_are_not_printed(tmp_path):
     assert "after" in errors["ours"]  # the C library has its stderr back
 
 
-def test_threads_share_the_silence():
+def test_stderr_stays_redirected_until_the_last_thread_is_done():
     from asr.audio import quiet
 
     before = quiet._c_stderr().value
@@ -204,7 +204,7 @@ def test_mp3_with_tags_around_and_inside():
     assert len(audio.read(id3 + encode(tone(), "flac"))) == 16000
 
 
-def test_a_damaged_tag_cuts_nothing_off():
+def test_a_damaged_tag_removes_no_samples():
     encoded = bytearray(encode(tone(), "mp3"))
     assert len(audio.read(bytes(encoded))) == 16000  # encoder delay and padding are removed
     encoded[13 + 141 : 13 + 144] = b"\xff\xff\xff"  # 4095 samples at each end
@@ -307,7 +307,7 @@ def test_names_of_files_are_printable(tmp_path, name):
         assert str(caught.value).isprintable()
 
 
-def test_other_formats_are_not_guessed():
+def test_formats_that_libsndfile_would_misread_are_refused():
     out = io.BytesIO()
     soundfile.write(out, tone(), 16000, "PCM_16", format="VOC")
     with pytest.raises(AsrError, match="VOC cannot be read"):
@@ -357,7 +357,7 @@ def test_floats_of_16_bits_are_scaled_with_a_warning():
         np.testing.assert_allclose(samples, quiet_start, atol=1e-6)
 
 
-def test_nonsense_from_a_decoder_is_not_taken_for_16_bits():
+def test_impossible_values_from_a_decoder_are_not_read_as_16_bit_samples():
     encoded = bytearray(encode(tone(seconds=3.0), "mp3"))
     frames = [at for at in range(len(encoded)) if encoded[at : at + 2] == encoded[:2]]
     for at in frames[20:60]:
@@ -366,7 +366,7 @@ def test_nonsense_from_a_decoder_is_not_taken_for_16_bits():
         audio.read(bytes(encoded))
 
 
-def test_loud_floats_are_left_alone(recwarn):
+def test_loud_floats_are_not_scaled(recwarn):
     np.testing.assert_allclose(audio.from_array(50 * tone(), 16000), 50 * tone())
     np.testing.assert_allclose(audio.read(float_file(50 * tone())), 50 * tone())
     assert not recwarn.list

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, with which exit status, and never a traceback.
+"""The command line: its output, its exit status, and no traceback.
 
 `main()` is called in this process, except where a test needs another one: importing torch takes seconds.
 """
@@ -82,7 +82,7 @@ def sounds(tmp_path):
 # ------------------------------------------------------------------------------------------------------- help
 
 
-def test_help_comes_at_once():
+def test_help_takes_little_time():
     """Less than 0.4 s. Processor time is measured, because the machine may be busy."""
     spent = []
     for _ in range(3):
@@ -95,7 +95,7 @@ def test_help_comes_at_once():
     assert min(spent) < 0.4
 
 
-def test_every_verb_is_tested_here():
+def test_every_command_has_a_test():
     found = [command.callback.__name__.replace("_", "-") for command in commands.app.registered_commands]
     assert [*found, *(group.typer_instance.info.name for group in commands.app.registered_groups)] == VERBS
 
@@ -397,7 +397,7 @@ def test_an_interrupted_run_is_continued(asr, tiny_model, sounds, tmp_path, monk
     assert texts() == expected
 
 
-def test_a_file_of_something_else_is_not_cut(asr, tiny_model, sounds, tmp_path):
+def test_a_file_without_transcripts_is_not_changed(asr, tiny_model, sounds, tmp_path):
     """Resuming cuts the last line of a file only if it is the beginning of a result."""
     for content in ("no line end", '{"audio": "x"}', '{"id": "x"}\nnotes', '[1]\n{"id'):
         (tmp_path / "notes").write_text(content)
@@ -472,7 +472,7 @@ def test_no_model(asr, sounds, tmp_path):
         assert err[0].startswith(f"asr: error: {model}: no such model folder; give the folder")
 
 
-def test_weights_of_something_else(asr, tiny_model, tmp_path):
+def test_weights_of_another_model_are_refused(asr, tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "m")
     save_file({"other": np.zeros(3)}, tmp_path / "m/model.safetensors")
     status, _, err = asr("info", "--model", tmp_path / "m")
@@ -548,7 +548,7 @@ def endless(sounds):
     return manifest
 
 
-def test_a_reader_that_leaves(tiny_model, endless):
+def test_a_closed_pipe_ends_the_command(tiny_model, endless):
     """`asr transcribe ... | head -1` ends soon, without a message about the pipe."""
     process = start("transcribe", endless, "--model", tiny_model, "--batch-seconds", "2")
     assert process.stdout.readline().startswith(b"0\t")
@@ -626,7 +626,7 @@ def test_long_lines_in_a_terminal_are_not_broken(tiny_model, sounds):
     assert err.startswith(f"asr: error: {sounds}/gone.wav: no such file".encode()) and b"gone" not in shown
 
 
-def test_text_is_not_taken_for_progress(tiny_model, sounds):
+def test_text_and_progress_go_to_different_streams(tiny_model, sounds):
     """With a terminal on stderr there is a bar. The text is on stdout, with its tab."""
     shown, out = in_a_terminal("stderr", "transcribe", sounds, sounds / "gone.wav", "--model", tiny_model)
     assert [line.partition(b"\t")[0] for line in out.splitlines()] == [

@@ -77,7 +77,7 @@ def test_refused(corpus, tmp_path, change, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_that_is_not_there(tmp_path):
+def test_a_missing_source_is_refused(tmp_path):
     with pytest.raises(AsrError, match="no such file or folder"):
         prepare(Kind.tsv, tmp_path / "none", tmp_path / "out")
     assert run("nonsense", tmp_path, tmp_path).exit_code == 2

@@ -59,7 +59,7 @@ def test_long_lists_of_ids_are_cut(tmp_path, texts):
     assert "9 ids (u0, u1, u2, ...)" in run(many, texts[1]).stderr
 
 
-def test_mistakes_end_in_one_line_and_status_1(tmp_path, texts):
+def test_errors_are_one_line_with_exit_status_1(tmp_path, texts):
     other = tmp_path / "other.tsv"
     other.write_text("id\ttext\nz\tx\n", encoding="utf-8")
     for arguments, message in [

@@ -1,4 +1,4 @@
-"""`asr train-lm` from the command line, and what `asr info` says of its folder."""
+"""`asr train-lm` from the command line, and `asr info` for its folder."""
 
 import pytest
 from typer.testing import CliRunner
@@ -23,7 +23,7 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
+def test_a_run_and_the_output_of_info(recipe, tmp_path):
     found = call("train-lm", recipe, "data.case=upper", "--run", tmp_path / "run", "--device", "cpu")
     assert found.exit_code == 0
     assert "data.text: 24 sentences" in found.stderr and "held-out text: 3 sentences" in found.stderr
@@ -45,7 +45,7 @@ def test_a_run_and_what_info_says_of_it(recipe, tmp_path):
         ("kind=recognizer", "model.n_layers: unknown key"),
     ],
 )
-def test_what_contradicts_itself_is_refused_with_its_place(recipe, tmp_path, override, message):
+def test_contradictory_settings_are_refused_with_their_place(recipe, tmp_path, override, message):
     with pytest.raises(AsrError) as caught:
         call("train-lm", recipe, override, "--run", tmp_path / "run")
     assert message in str(caught.value) and (

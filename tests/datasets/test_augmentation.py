@@ -1,4 +1,4 @@
-"""Rooms, levels and noise: what is asked for is what is measured, and nothing depends on chance or order."""
+"""Rooms, levels and noise have the configured values, and do not depend on chance or order."""
 
 import itertools
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_a_room_equals_naive_convolution_from_the_direct_sound_on(n, m, seed):
         assert np.abs(wet - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_a_click_stays_where_it_was_and_as_loud():
+def test_a_click_keeps_its_position_and_level():
     click = np.zeros(8000, np.float32)
     click[3000] = 0.5
     for direct in (0, 50, 700):
@@ -98,7 +98,7 @@ def test_a_room_without_reflections_changes_nothing_and_silence_stays_silent():
     assert not reverberate(np.zeros(100, np.float32), delay).any()
 
 
-def test_of_several_microphones_the_first_is_taken(tmp_path):
+def test_the_first_of_several_microphones_is_used(tmp_path):
     both = np.stack([response(0), -response(90)], 1)
     soundfile.write(tmp_path / "array.wav", both, RATE, subtype="FLOAT")
     assert np.array_equal(Folder(tmp_path, "key", RATE, mix=False).whole(0), response(0))
@@ -119,13 +119,13 @@ def test_the_ratio_of_speech_to_noise_is_the_one_asked_for(snr, count, level, sh
     )
 
 
-def test_noise_alone_is_as_loud_as_beside_usual_speech():
+def test_noise_alone_has_the_level_that_it_has_with_speech_of_usual_level():
     mixed = add_noise(np.zeros(5000, np.float32), noise(5000), 10.0, 0)
     assert decibel(power(mixed)) == pytest.approx(SPEECH_DB - 10, abs=0.01)
     assert np.array_equal(add_noise(noise(50), np.zeros(50, np.float32), 0.0, 50), noise(50))
 
 
-def test_the_ratio_holds_for_what_the_model_hears_after_room_and_gain(folders):
+def test_the_ratio_holds_after_room_and_gain(folders):
     speech = noise(RATE, 7)
     settings = {"noise_db": None}
     quiet = Augmenter(config(folders, noise=None, **settings), RATE)
@@ -138,7 +138,7 @@ def test_the_ratio_holds_for_what_the_model_hears_after_room_and_gain(folders):
         assert "at an SNR of 7.0 dB" in message[-1]
 
 
-def test_excerpts_come_from_all_over_a_recording_and_short_ones_are_repeated(folders):
+def test_excerpts_begin_anywhere_and_short_recordings_are_repeated(folders):
     folder = Folder(folders["noise"], "key", RATE)
     assert [file.name for file in folder.files] == ["noise0.wav", "noise1.wav", "noise2.wav"]
     whole = noise(2 * RATE, 1)
@@ -149,7 +149,7 @@ def test_excerpts_come_from_all_over_a_recording_and_short_ones_are_repeated(fol
     assert np.array_equal(long, np.tile(whole, 4)[RATE // 2 :][: 5 * RATE])
 
 
-def test_what_is_not_held_in_memory_is_read_when_needed(folders, monkeypatch):
+def test_recordings_that_are_not_in_memory_are_read_when_needed(folders, monkeypatch):
     held = Folder(folders["noise"], "key", RATE)
     monkeypatch.setattr(augmentation, "KEPT_MB", 0.07)  # of one second and two
     folder = Folder(folders["noise"], "key", RATE)
@@ -182,14 +182,14 @@ def test_probabilities_are_kept(folders):
 # ---------------------------------------------------------------------------------------------- streams
 
 
-def test_no_two_streams_are_equal():
+def test_all_random_streams_differ():
     keys = itertools.product((0, 1, 2**32, 2**40), (0, 1), (0, 1, 5), Stream)
     draws = [random_stream(*key).integers(2**63) for key in keys]
     assert len(set(draws)) == len(draws)
 
 
 def test_each_step_draws_from_its_own_stream(folders):
-    """Switching off whatever else there is leaves a step as it was."""
+    """A step does not change when all other steps are switched off."""
     everything = Augmenter(config(folders), RATE)
     alone = {"room": {"rooms"}, "gain": {"gain_db"}, "noise": {"noise"}, "white": {"noise_db"}}
     off = {"rooms": None, "gain_db": 0.0, "noise": None, "noise_db": None}
@@ -205,7 +205,7 @@ def test_each_step_draws_from_its_own_stream(folders):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_batches_are_equal_however_many_workers_and_wherever_one_starts(folders, tmp_path, workers):
+def test_batches_do_not_depend_on_the_number_of_workers_or_the_first_batch(folders, tmp_path, workers):
     found = []
     for i in range(10):
         audio.write(tmp_path / f"{i}.wav", noise(3000 + 400 * i, i))
@@ -244,7 +244,7 @@ def test_batches_are_equal_however_many_workers_and_wherever_one_starts(folders,
         ({"a.wav": 0.0}, r"a\.wav: nothing but digital silence"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path, which, content, says):
+def test_a_folder_that_cannot_be_used_is_refused_before_training(tmp_path, which, content, says):
     folder = tmp_path / "folder"
     for name, data in (content or {}).items():
         folder.mkdir()
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_used_is_refused_at_once(tmp_path, which, conten
     assert str(caught.value).startswith(f"augment.{which}.folder: ") and "\n" not in str(caught.value)
 
 
-def test_a_recording_that_vanishes_costs_examples_not_the_run(folders, tmp_path, monkeypatch):
+def test_examples_with_a_recording_that_is_gone_are_left_out(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(augmentation, "KEPT_MB", 0)
     audio.write(tmp_path / "a.wav", noise(3000))
     noises = tmp_path / "noises"

@@ -1,4 +1,4 @@
-"""The plan of an epoch: everything once, bounded batches, the heaviest first, and nothing left to chance."""
+"""The plan of an epoch: each example once, bounded batches, the heaviest first, a function of the seed."""
 
 import itertools
 import tracemalloc
@@ -60,7 +60,7 @@ AUGMENTS = st.builds(
     st.integers(0, 2**40),
     st.integers(0, 1000),
 )
-def test_everything_once_in_bounded_batches_the_heaviest_first(durations, limits, augment, seed, epoch):
+def test_each_example_is_in_one_batch_and_the_heaviest_is_first(durations, limits, augment, seed, epoch):
     spoken = utterances(durations)
     plan = EpochPlan(Corpus.of(spoken), limits, augment, seed, epoch)
     everything = examples(plan)
@@ -103,7 +103,7 @@ def test_the_plan_is_a_function_of_seed_and_epoch():
         assert [[e.parts for e in batch] for batch in other] != [[e.parts for e in batch] for batch in first]
 
 
-def test_a_batch_is_the_same_whenever_it_is_asked_for():
+def test_a_batch_is_the_same_each_time():
     plan = EpochPlan(Corpus.of(spread(50)), data(batch_seconds=20), BUSY, 1, 2)
     forwards = [plan[i] for i in range(len(plan))]
     assert [plan[i] for i in reversed(range(len(plan)))] == forwards[::-1]
@@ -122,7 +122,7 @@ def test_neighbours_and_order_change_from_epoch_to_epoch():
         assert 0.3 < falls < 0.7
 
 
-def test_little_is_padded():
+def test_there_is_little_padding():
     plan = EpochPlan(Corpus.of(spread(3000, longest=15)), data(batch_seconds=120), AugmentConfig(), 0, 0)
     lengths = [[seconds(plan, e) for e in plan[i]] for i in range(len(plan))]
     padded = sum(len(batch) * max(batch) for batch in lengths)
@@ -162,7 +162,7 @@ def test_strings_stop_before_their_recordings_grow_too_long():
     assert {len(parts) for parts in strings} == {1, 2, 3, 4, 5}
 
 
-def test_a_speaker_is_joined_as_often_as_there_are_recordings_of_him():
+def test_speakers_are_chosen_in_proportion_to_their_recordings():
     spoken = [
         Utterance(f"u{i}", Path("a.wav"), "a", 1.0, speaker="often" if i < 30 else "seldom")
         for i in range(40)
@@ -206,7 +206,7 @@ def test_speeds_are_drawn_in_each_epoch_and_count_in_the_seconds():
     assert drawn[0] != drawn[1]
 
 
-def test_the_seconds_bound_what_the_example_asks_for():
+def test_the_planned_seconds_are_an_upper_limit():
     spoken = spread(40)
     plan = EpochPlan(Corpus.of(spoken), data(), BUSY, 0, 0)
     for example in examples(plan):
@@ -222,7 +222,7 @@ def test_silence_has_no_parts():
     assert len({e.pauses for e in silences}) == 200
 
 
-def test_nothing_to_do_is_no_batch():
+def test_an_empty_corpus_has_no_batches():
     plan = EpochPlan(Corpus.of([]), data(), AugmentConfig(), 0, 0)
     assert len(plan) == 0
 
@@ -284,7 +284,7 @@ def test_weights_are_passes_over_each_manifest(tmp_path):
     assert tuple(taken(again)[i] for i in range(17)) == chosen[4]
 
 
-def test_weights_of_one_are_as_no_weights_and_strings_stay(tmp_path):
+def test_weights_of_one_equal_no_weights_and_keep_the_strings(tmp_path):
     corpus, settings = weighted(tmp_path, weights=(1, 1.0, 1))
     plain = DataConfig(train=settings.train)
     first, second = (EpochPlan(corpus, each, BUSY, seed=3, epoch=1) for each in (settings, plain))

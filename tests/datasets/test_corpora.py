@@ -188,7 +188,7 @@ def test_lhotse(tmp_path):
     refused(read_lhotse, tmp_path, "lhotse cannot read it")
 
 
-def test_lhotse_is_an_extra(tmp_path, monkeypatch):
+def test_without_lhotse_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lhotse", None)
     refused(read_lhotse, tmp_path / "cuts.jsonl.gz", r"pip install 'asr\[lhotse\]'")
 
@@ -254,7 +254,8 @@ def test_fsdd_strings(corpus, tmp_path):
         assert 0.1 * (len(parts) - 1) <= pauses + 1e-3 and pauses <= 0.5 * (len(parts) - 1)
         for part in parts:
             used[part] += 1
-    assert min(used.values()) >= max(used.values()) - 2  # a pack of cards for each of two speakers
+    # Each recording of a speaker is used once before any is repeated.
+    assert min(used.values()) >= max(used.values()) - 2
 
     string = strings["test_strings"][0]
     samples = audio.read(string.audio, 8000)
@@ -275,7 +276,7 @@ def test_fsdd_strings(corpus, tmp_path):
 # --------------------------------------------------------------------------------------------------- measure
 
 
-def test_measure_leaves_out_what_cannot_be_read(tmp_path):
+def test_files_that_cannot_be_read_are_left_out(tmp_path):
     good = sound(tmp_path / "good.wav", 0.5)
     (tmp_path / "bad.wav").write_text("text")
     group = [

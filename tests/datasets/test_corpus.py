@@ -1,4 +1,4 @@
-"""A corpus of manifests: the same utterances, in little memory; what is left out or wrong is named."""
+"""A corpus of manifests: the same utterances in little memory; exclusions and errors are named."""
 
 import json
 import threading
@@ -48,7 +48,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     ),
     st.integers(0, 12),
 )
-def test_it_is_what_read_manifest_gives(tmp_path, rows, cut):
+def test_a_corpus_equals_read_manifest(tmp_path, rows, cut):
     found = [
         utterance(f"u{i}", text, duration, speaker=speaker, extra={"note": "x" * length})
         for i, (text, duration, speaker, length) in enumerate(rows)
@@ -84,7 +84,7 @@ def test_blank_lines_a_missing_last_newline_and_crlf(tmp_path):
     assert [u.id for u in read(path)] == ["0", "1", "2"]
 
 
-def test_filters_count_and_name_what_they_leave_out(tmp_path):
+def test_filters_count_and_name_excluded_utterances(tmp_path):
     rows = [utterance(f"s{i}", duration=0.01) for i in range(5)]
     rows += [utterance("long", duration=31.0), utterance("x", speaker="eve"), utterance("y", speaker="eve")]
     rows += [utterance(f"u{i}", speaker="adam") for i in range(6)]
@@ -102,7 +102,7 @@ def test_filters_count_and_name_what_they_leave_out(tmp_path):
     )
 
 
-def test_what_is_left_out_teaches_no_characters(tmp_path):
+def test_excluded_utterances_add_no_characters(tmp_path):
     path = write(tmp_path / "a.jsonl", utterance("a", "ab"), utterance("b", "z", duration=99.0))
     assert set(read(path).counts) == {"a", "b"}
 
@@ -168,7 +168,7 @@ def test_equal_hashes_of_different_ids_are_no_duplicates(tmp_path, monkeypatch):
         read(write(path, utterance("a"), utterance("b"), utterance("cc"), utterance("b")))
 
 
-def test_nothing_left_is_refused(tmp_path):
+def test_an_empty_corpus_is_refused(tmp_path):
     with pytest.raises(AsrError, match=r"data\.train names no manifest"):
         read()
     with pytest.raises(AsrError, match=r"no\.jsonl: cannot read the manifest \(No such file"):
@@ -181,7 +181,7 @@ def test_nothing_left_is_refused(tmp_path):
         read(write(tmp_path / "a.jsonl", utterance("a", duration=40.0)))
 
 
-def test_a_manifest_that_is_replaced_can_be_read_on_and_one_changed_in_place_is_noticed(tmp_path):
+def test_a_replaced_manifest_stays_readable_and_a_changed_one_is_an_error(tmp_path):
     path = write(tmp_path / "a.jsonl", utterance("a", duration=2.0), utterance("b", duration=3.0))
     corpus = read(path)
     write(path, utterance("c", duration=4.0))  # atomically: another file of the same name
@@ -222,7 +222,7 @@ def test_sorting_equals_sorted(pairs):
     assert sort_by(codes.astype(np.int16), minor).tolist() == expected
 
 
-def test_reading_holds_little_memory(tmp_path):
+def test_reading_needs_little_memory(tmp_path):
     """16 bytes for each utterance, and 8 for its id while reading; arrays that grow take an eighth more."""
     count = 20_000
     path = tmp_path / "a.jsonl"
@@ -240,7 +240,7 @@ def test_reading_holds_little_memory(tmp_path):
     assert peak < 40 * count + 300_000
 
 
-def test_a_byte_order_mark_moves_all_lines(tmp_path):
+def test_a_byte_order_mark_shifts_all_line_offsets(tmp_path):
     path = write(tmp_path / "a.jsonl", utterance("a"), utterance("b"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert list(read(path)) == read_manifest(path)

@@ -1,4 +1,4 @@
-"""From plans to padded batches: in order, from any place on, bit for bit the same."""
+"""From plans to padded batches: in order, from any position, bit for bit the same."""
 
 import threading
 import time
@@ -172,7 +172,7 @@ def test_nothing_is_augmented_in_validation(tones):
     assert np.array_equal(batch.waveforms[0], audio.read(tones[5].audio))
 
 
-def test_what_the_plan_promises_bounds_what_is_made(tones):
+def test_no_example_is_longer_than_planned(tones):
     config = configuration(BUSY | {"join": BUSY["join"] | {"per_epoch": 60}})
     plan, source = plan_of(tones, config), loader(tones, config)
     shares = []
@@ -205,7 +205,7 @@ def test_the_same_example_is_the_same_audio_bit_for_bit(tones):
             assert torch.equal(alone.waveforms[0], first[index].waveforms[row, : int(alone.lengths[0])])
 
 
-def test_another_epoch_sounds_different(tones):
+def test_another_epoch_has_different_audio(tones):
     config = configuration(BUSY)
     source = loader(tones, config)
     found = []
@@ -219,7 +219,7 @@ def test_another_epoch_sounds_different(tones):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_from_any_place_on_the_batches_are_those_of_the_whole_pass(tones, workers):
+def test_batches_from_any_position_equal_those_of_a_whole_pass(tones, workers):
     config = configuration(BUSY, workers=workers)
     plan = plan_of(tones, config)
     whole = [loader(tones, config).load(plan[i]) for i in range(len(plan))]
@@ -244,7 +244,7 @@ def test_the_order_holds_when_the_first_batch_takes_longest(tones, monkeypatch):
     assert found == [[tones[e.parts[0]].id for e in plan[i]] for i in range(len(plan))]
 
 
-def test_a_pass_that_is_given_up_stops_reading(tones, reads):
+def test_closing_the_iterator_stops_reading(tones, reads):
     config = configuration(workers=1, max_batch=1)
     batches = loader(tones, config).batches(plan_of(tones, config), range(12))
     next(batches)
@@ -288,7 +288,7 @@ def test_the_cache_keeps_within_its_limit(tmp_path, reads):
     assert len(kept) == 5  # 0.92 MiB; a sixth would be too much
 
 
-def test_what_is_cached_is_not_spoilt_by_augmentation(tones):
+def test_augmentation_does_not_change_cached_audio(tones):
     config = configuration(BUSY)
     source, plan = loader(tones, config), plan_of(tones, config)
     passes(source, plan)
@@ -297,7 +297,7 @@ def test_what_is_cached_is_not_spoilt_by_augmentation(tones):
     assert np.array_equal(batch.waveforms[0], audio.read(tones[5].audio))
 
 
-def test_what_cannot_be_read_is_left_out_and_named(tones, tmp_path):
+def test_recordings_that_cannot_be_read_are_left_out_and_named(tones, tmp_path):
     (tmp_path / "broken.wav").write_text("not audio")
     (tmp_path / "empty.wav").touch()
     audio.write(tmp_path / "short.wav", np.full(RATE // 2, 0.1))
@@ -319,7 +319,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tones, tmp_path):
         assert equal(batch, replace(source.load(good, batch.place), bad=batch.bad))
 
 
-def test_a_batch_of_nothing_but_bad_ones_has_no_rows(tmp_path):
+def test_a_batch_without_a_readable_recording_has_no_rows(tmp_path):
     spoken = [Utterance("a", tmp_path / "a.wav", "one", 1.0)]
     batch = loader(spoken, configuration()).load([Example((0,), (0.0, 0.0), 1.0, KEY)])
     assert batch.waveforms.shape == (0, 0) == batch.tokens.shape and batch.tokens.dtype == torch.long

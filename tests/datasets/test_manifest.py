@@ -1,4 +1,4 @@
-"""The manifest: what is written is read back, and a bad line is named."""
+"""The manifest: written utterances are read back, and a bad line is named."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def test_round_trip(tmp_path, group):
     assert all(json.loads(line)["audio"].startswith("wav/") for line in path.open(encoding="utf-8"))
 
 
-def test_audio_elsewhere_is_absolute(tmp_path):
+def test_audio_outside_the_manifest_s_folder_has_an_absolute_path(tmp_path):
     (tmp_path / "out").mkdir()
     path = tmp_path / "out" / "manifest.jsonl"
     write_manifest(path, [Utterance("a", tmp_path / "a.wav", "one", 1.0)])

@@ -49,7 +49,7 @@ def preview(*arguments):
     return CliRunner().invoke(app, ["data", "preview", *map(str, arguments)])
 
 
-def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
+def test_the_audio_equals_the_loader_s_bit_for_bit(experiment, tmp_path):
     result = preview(experiment, "--out", tmp_path / "out", "--examples", 100, "--epoch", 3)
     assert result.exit_code == 0 and result.output == f"10 examples are in {tmp_path}/out/index.html\n"
     config = load_config(experiment)
@@ -77,7 +77,7 @@ def test_the_audio_is_the_loaders_to_the_last_bit(experiment, tmp_path):
     assert loudest > 1  # nothing is clipped
 
 
-def test_the_page_shows_each_and_escapes_texts(experiment, tmp_path):
+def test_the_page_shows_every_example_and_escapes_texts(experiment, tmp_path):
     preview(experiment, "--out", tmp_path / "out", "--examples", 4)
     page = (tmp_path / "out" / "index.html").read_text()
     for name in re.findall(r'src="([^"]*)"', page):
@@ -86,7 +86,7 @@ def test_the_page_shows_each_and_escapes_texts(experiment, tmp_path):
     assert "&lt;b&gt;one&lt;/b&gt; &amp; two" in page and "<b>" not in page
 
 
-def test_masks_are_the_configurations(experiment, tmp_path):
+def test_masks_follow_the_configuration(experiment, tmp_path):
     """A frequency mask that may be as high as the attention_plot, and one that is off."""
 
     def even(out, *settings):

@@ -91,7 +91,7 @@ def test_the_last_lines_are_held_out(lines, data):
     assert together == [" ".join(line.split()) for line in lines if line.split()]
 
 
-def test_holding_out_everything_is_refused():
+def test_holding_out_all_lines_is_refused():
     source = from_lines(["a", "b", "c"]).files[0]
     with pytest.raises(AsrError, match=r"0\.txt: 3 lines, so hold_out 3 leaves none"):
         source.split(3)
@@ -115,7 +115,7 @@ def test_an_endless_line_is_not_read_to_its_end(monkeypatch):
     assert text.survey(CharacterTokenizer.from_characters(["firstla"])).too_long == 1
 
 
-def test_a_byte_order_mark_is_no_character():
+def test_a_byte_order_mark_is_not_a_character():
     assert list(from_bytes("\ufeffone\r\ntwo\r\n".encode()).sentences()) == ["one", "two"]
 
 
@@ -188,7 +188,7 @@ def test_in_order_is_the_same_every_time(small_blocks):
     assert sorted(sentences(tokenizer, first)) == sorted(LINES)
 
 
-def test_what_is_left_out_is_counted():
+def test_excluded_sentences_are_counted():
     text = from_lines(["", "good", "b" * 41, "née", " ", "goo d"])
     found = text.survey(CharacterTokenizer.from_characters(["good ne"]))
     assert (found.sentences, found.characters, found.too_long, found.unknown) == (2, 9, 1, 1)
@@ -234,11 +234,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_is_no_text(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(AsrError, match="cannot be read as text"):
         TextFile.open(tmp_path, tmp_path)
 
 
-def test_what_is_not_utf_8_is_named_with_its_place():
+def test_invalid_utf_8_is_named_with_its_position():
     with pytest.raises(AsrError, match=r"0\.txt: byte 8 is not UTF-8"):
         list(from_bytes("right\nna\xefve\n".encode("latin-1")).sentences())

@@ -1,4 +1,4 @@
-"""Networks for the tests of decoders: random ones, and one that predicts what a test writes down."""
+"""Networks for the tests of decoders: random ones, and one that predicts a script."""
 
 import itertools
 import math
@@ -150,7 +150,7 @@ class ScriptedState:
 class Scripted:
     """Predicts each row's script with probability 1/2 per token, followed by EOS; `held` counts its rows.
 
-    It has the operations that decoders need and no others. After a token that is not in the script it
+    It has only the operations that decoders need. After a token that is not in the script it
     predicts UNK.
     """
 

@@ -343,7 +343,7 @@ class Endless(Ruled):
         return log_probs
 
 
-def test_a_worse_beginning_can_win():
+def test_a_prefix_with_a_lower_score_can_win():
     def rule(tokens, row):
         if not tokens:
             return {A: 0.55, B: 0.45}
@@ -358,7 +358,7 @@ def test_a_worse_beginning_can_win():
     assert second.score <= best.score
 
 
-def test_it_stops_as_soon_as_nothing_can_win():
+def test_search_stops_when_no_live_hypothesis_can_win():
     """After three tokens EOS has 0.9: longer hypotheses have a ninth of that at most, and are dropped."""
 
     def rule(tokens, row):

@@ -155,7 +155,7 @@ def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(norm):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_when_finished_rows_leave_makes_no_difference(monkeypatch, share):
+def test_results_do_not_depend_on_when_finished_rows_leave_the_batch(monkeypatch, share):
     for model in talkative("pre"):
         expected = found_alone(model)
         monkeypatch.setattr(importlib.import_module("asr.decoding.greedy"), "COMPACT_BELOW", share)

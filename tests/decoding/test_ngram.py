@@ -90,7 +90,7 @@ def test_longer_histories_predict_better_and_pruning_costs_a_little():
     assert sizes[0] > sizes[1] > sizes[2] and costs[0] < costs[1] < costs[2] < 3 * costs[0]
 
 
-def test_entropy_pruning_leaves_out_what_matters_least():
+def test_entropy_pruning_removes_the_least_useful_n_grams():
     # After x, y is as probable as everywhere; after p, q is far more probable than elsewhere.
     lines = ["p q"] * 20 + ["x y", "z y", "w y", "v y", "y x", "q z"] * 4
     full, pruned = (estimate_ngram(lines, 2, 20, EVERYTHING, prune) for prune in (0.0, 0.01))

@@ -1,4 +1,4 @@
-"""The guard against repetitions: what it stops, what it does not stop, and where it cuts."""
+"""The guard against repetitions: which hypotheses it stops, and where it cuts them."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ tokens = st.lists(st.integers(4, 6), max_size=12)
 
 
 def stopped(sequence):
-    """Where a decoder stops that checks while it decodes."""
+    """The length at which a decoder stops that checks while it decodes."""
     for size in range(CHECK_INTERVAL, len(sequence) + 1, CHECK_INTERVAL):
         if bool(is_repeating(torch.tensor([sequence[:size]]))):
             return size

@@ -35,7 +35,7 @@ module = importlib.import_module("asr.decoding.greedy")
 
 @pytest.fixture(autouse=True)
 def never_give_up(monkeypatch):
-    """Drafts here are often bad. They are checked to the end all the same."""
+    """Drafts here are often bad. They are checked to the end nevertheless."""
     monkeypatch.setattr("asr.decoding.speculative.MIN_GAIN", 0.0)
 
 

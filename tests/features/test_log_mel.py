@@ -1,4 +1,4 @@
-"""Log-mel features equal librosa's, and nothing depends on what else is in the batch."""
+"""Log-mel features equal librosa's, and do not depend on the other rows of the batch."""
 
 import itertools
 
@@ -126,7 +126,7 @@ def test_statistics_are_those_of_the_valid_frames():
     np.testing.assert_allclose(statistics.result()[1], frames.std(0), rtol=1e-5)
 
 
-def test_a_bin_that_hardly_varies_is_not_blown_up():
+def test_a_bin_with_little_variance_is_not_amplified():
     frames = torch.randn(1, 500, 80) * 5
     frames[:, :, 60:] = -18.4 + 0.001 * torch.randn(1, 500, 20)
     statistics = Statistics(80)
@@ -136,7 +136,7 @@ def test_a_bin_that_hardly_varies_is_not_blown_up():
     assert (std[60:] == MIN_STD).all()
 
 
-def test_what_is_normalized_by_its_own_statistics_has_mean_0_and_deviation_1():
+def test_features_normalized_by_their_statistics_have_mean_0_and_deviation_1():
     wave = torch.from_numpy(speech_like(16000))[None]
     features = LogMel(CONFIG)
     features.fit(wave, torch.tensor([16000]))
@@ -192,7 +192,7 @@ def test_masks_stay_within_the_limits(lengths, config, seed):
         assert int(frequency.sum()) <= config.frequency_masks * config.frequency_width
 
 
-def test_widths_and_places_reach_all_that_is_allowed():
+def test_all_widths_and_positions_occur():
     config = SpecAugmentConfig(frequency_masks=1, frequency_width=10, time_masks=1, time_width=0.2)
     along, across = masks([50] * 3000, config)
     for mask, widest, extent in ((along, 10, 50), (across, 10, 80)):
@@ -219,7 +219,7 @@ def test_a_mask_wider_than_all_the_bins_is_possible():
     assert len(counts) == 6 and counts.min() > 50  # each width as often, not the whole most of the time
 
 
-def test_the_seed_decides():
+def test_the_masks_depend_on_the_seed():
     config = SpecAugmentConfig()
     first, again, other = (masks([200, 80], config, seed) for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
@@ -233,12 +233,12 @@ def test_the_seed_decides():
         SpecAugmentConfig(frequency_width=0, time_width=0.0),
     ],
 )
-def test_no_masks_change_nothing(config):
+def test_zero_masks_change_nothing(config):
     features = torch.randn(3, 20, 80)
     assert torch.equal(spec_augment(features, torch.tensor([20, 5, 1]), config), features)
 
 
-def test_what_is_not_masked_stays_as_it_was():
+def test_unmasked_values_do_not_change():
     features = torch.randn(4, 50, 80)
     masked = spec_augment(features, torch.tensor([50, 40, 30, 9]), SpecAugmentConfig())
     assert (masked != features).any()

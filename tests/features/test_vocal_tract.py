@@ -1,4 +1,4 @@
-"""Vocal tract length perturbation: where a formant goes, and what stays."""
+"""Vocal tract length perturbation: the new frequencies of formants, and values that do not change."""
 
 import librosa
 import numpy as np
@@ -56,7 +56,7 @@ def test_frequencies_stay_in_order_and_the_highest_stays(factor, count):
 
 
 @pytest.mark.parametrize(("factor", "corner", "warped_corner"), [(1.5, 3120, 4680), (0.5, 4680, 2340)])
-def test_above_the_corner_the_way_to_the_top_is_straight(factor, corner, warped_corner):
+def test_the_warping_is_linear_above_the_corner(factor, corner, warped_corner):
     """The corner is at 0.6 of the highest frequency, before the warping or after it."""
     bins = torch.linspace(0, 7800, 79)  # every 100 Hz
     warped = warp_frequencies(bins.view(1, 1, -1), bins, torch.tensor([factor]))[0, 0]
@@ -77,7 +77,7 @@ def test_every_row_has_its_own_factor_and_one_changes_nothing():
     assert not warp_frequencies(torch.zeros(1, 4, 80), BINS, torch.tensor([1.1])).any()  # padding stays zero
 
 
-def test_the_share_and_the_seed_decide():
+def test_the_probability_and_the_seed_choose_the_warped_rows():
     features = torch.randn(1, 4, 80).expand(2000, -1, -1)
 
     def drawn(seed, **values):

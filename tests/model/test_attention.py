@@ -18,7 +18,7 @@ def attention(d_model=12, n_heads=3, seed=0):
 
 
 def naive(layer, x, source, allowed):
-    """softmax(Q K^T / sqrt d) V for every head by itself; `allowed` (B, T, S) is true where one may look."""
+    """softmax(Q K^T / sqrt d) V for each head; `allowed` (B, T, S) is true for keys that are not masked."""
     d_model = x.size(-1)
     d_head = d_model // layer.n_heads
     weight_k, weight_v = layer.key_value.weight.split(d_model)
@@ -43,7 +43,7 @@ def test_every_head_equals_the_formula(d_model, n_heads):
     torch.testing.assert_close(found, naive(layer, x, source, torch.ones(2, 5, 7, dtype=torch.bool)))
 
 
-def test_keys_that_are_masked_are_not_seen():
+def test_masked_keys_have_no_effect():
     layer = attention()
     x, lengths = torch.randn(3, 6, 12), torch.tensor([6, 4, 1])
     seen = torch.arange(6) < lengths.unsqueeze(1)  # (B, S)
@@ -83,7 +83,7 @@ def test_dropout_of_attention_weights_is_for_training_only():
     assert torch.equal(layer(x), layer(x))
 
 
-def test_weights_are_those_that_attend_gives_the_values():
+def test_weights_equal_those_of_attend():
     """The fused kernel shows no weights: those of `weights`, applied to the values, give what it gives."""
     layer = attention(16, 4)
     x, source, lengths = torch.randn(3, 5, 16), torch.randn(3, 7, 16), torch.tensor([7, 4, 1])

@@ -11,7 +11,7 @@ from asr.model.blocks import BlockSection, Dropout, Residual, feed_forward, fina
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
-def test_the_rate_and_the_scale_of_dropout(p):
+def test_dropout_has_its_rate_and_scale(p):
     torch.manual_seed(0)
     size = 200_003  # not a multiple of the eight bytes of one random number
     found = Dropout(p)(torch.ones(size))
@@ -33,7 +33,7 @@ def test_elements_are_dropped_independently():
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (2, 3, 4, 1), (0, 4)])
-def test_any_shape_and_layout(shape):
+def test_dropout_works_for_any_shape_and_layout(shape):
     x = torch.randn(shape) + 10
     found = Dropout(0.5)(x)
     assert found.shape == x.shape
@@ -50,7 +50,7 @@ def test_dropout_in_evaluation_and_with_rate_0_changes_nothing():
     assert not Dropout(1.0)(x).any()
 
 
-def test_gradients_flow_through_what_was_kept():
+def test_gradients_flow_through_kept_elements():
     torch.manual_seed(0)
     x = torch.randn(1000, requires_grad=True)
     found = Dropout(0.25)(x)
@@ -71,7 +71,7 @@ def test_the_seed_decides_what_is_dropped():
 # ------------------------------------------------------------------------------------------------ residual
 
 
-def test_where_the_norm_is():
+def test_the_position_of_the_norm_follows_the_configuration():
     x = torch.randn(2, 3, 8) * 5 + 1
 
     def normed(y):

@@ -1,4 +1,4 @@
-"""The EncoderDecoder behind its seams: caches, padding, causality, lengths, gradients."""
+"""The EncoderDecoder by its interface: caches, padding, causality, lengths, gradients."""
 
 import shutil
 
@@ -54,14 +54,14 @@ def test_rows_of_a_state_are_reordered_repeated_and_dropped(norm, rows):
     for position in range(before):
         model.step(spoken[:, position], state)
     chosen = state.select(torch.tensor(rows))
-    further = tokens(len(rows), after + 1)[:, 1:]  # repeated rows go different ways
+    further = tokens(len(rows), after + 1)[:, 1:]  # copies of a row continue with different tokens
     whole = torch.cat([spoken[rows], further], dim=1)
     selected = memory.select(torch.tensor(rows))
     expected = model.decode(whole, selected).log_softmax(-1)
     for position in range(before, before + after):
         close(model.step(whole[:, position], chosen), expected[:, position])
 
-    # The state it was taken from goes on as if nothing had happened.
+    # The original state is not changed.
     assert state.position == before
     others = torch.cat([spoken, tokens(3, after + 1)[:, 1:].flip(0)], dim=1)
     expected = model.decode(others, memory).log_softmax(-1)
@@ -118,11 +118,11 @@ def test_padding_changes_neither_memory_nor_logits_nor_ctc(sizes, lengths, paddi
 def test_the_decoder_does_not_see_the_padding_of_the_memory(norm):
     model = network(norm=norm)
     memory, spoken = model.encode(*batch([40, 9])), tokens(2, 5)
-    spoilt = memory.states.clone()
-    spoilt[1, int(memory.lengths[1]) :] = 1e3
-    spoilt = Memory(spoilt, memory.lengths)
-    close(model.decode(spoken, spoilt), model.decode(spoken, memory))
-    close(model.step(spoken[:, 0], model.start(spoilt, 1)), model.step(spoken[:, 0], model.start(memory, 1)))
+    changed = memory.states.clone()
+    changed[1, int(memory.lengths[1]) :] = 1e3
+    changed = Memory(changed, memory.lengths)
+    close(model.decode(spoken, changed), model.decode(spoken, memory))
+    close(model.step(spoken[:, 0], model.start(changed, 1)), model.step(spoken[:, 0], model.start(memory, 1)))
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def test_a_later_token_changes_no_earlier_logits(norm):
 
 @torch.no_grad()
 @NORMS
-def test_everything_that_is_heard_matters(norm):
+def test_every_frame_changes_the_output(norm):
     model = network(norm=norm)
     features, lengths = batch([23])
     expected = model.decode(tokens(1, 3), model.encode(features, lengths))
@@ -185,7 +185,7 @@ def test_probabilities_sum_to_1_and_there_is_no_ctc_without_a_head():
 
 @torch.no_grad()
 @NORMS
-def test_cross_attention_shows_what_decode_did(norm, monkeypatch):
+def test_cross_attention_weights_are_those_of_decode(norm, monkeypatch):
     """Decoding with the weights shown, in place of computing them, gives the same logits."""
     model = network(norm=norm, decoder_layers=3)
     assert isinstance(model, ShowsAttention)

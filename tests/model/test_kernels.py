@@ -33,7 +33,7 @@ def test_a_frozen_weight_gets_no_gradient_and_those_below_it_do() -> None:
     assert layer.bias.grad is not None and x.grad is not None and x.grad.abs().sum() > 0
 
 
-def test_what_a_linear_layer_gives_can_be_changed_in_place() -> None:
+def test_the_output_of_a_linear_layer_can_be_changed_in_place() -> None:
     layer, x = Linear(8, 8), torch.randn(2, 300, 8)
     changed = layer(x).relu_()
     changed.sum().backward()
@@ -46,7 +46,7 @@ def test_a_linear_layer_without_bias() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "masked", "causal"])
-def test_attention_in_bfloat16_is_that_of_float32_rounded(kind: str) -> None:
+def test_attention_in_bfloat16_equals_float32_up_to_rounding(kind: str) -> None:
     torch.manual_seed(0)
     rows, columns = (9, 9) if kind == "causal" else (5, 9)
     q, k, v = (torch.randn(3, 2, n, 8) for n in (rows, columns, columns))
@@ -74,7 +74,7 @@ def test_a_bias_of_scores_in_bfloat16_is_added() -> None:
     torch.testing.assert_close(attention(q, k, v, bias, False, 0.0).float(), expected, rtol=0.03, atol=0.03)
 
 
-def test_in_bfloat16_too_what_is_masked_has_no_say_at_all() -> None:
+def test_masked_keys_have_no_effect_in_bfloat16() -> None:
     q, k, v = (torch.randn(1, 2, 6, 8).bfloat16() for _ in range(3))
     mask = (torch.arange(6) < 4)[None, None, None]
     short = attention(q, k[:, :, :4], v[:, :, :4], None, False, 0.0)

@@ -1,4 +1,4 @@
-"""A language model one position at a time, all at once, in any company: the same probabilities."""
+"""A language model has the same probabilities step by step, in parallel and in any batch."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def network(request):
     config = LanguageModel.Config(d_model=16, n_heads=2, d_ffn=24, n_layers=3, norm=request.param)
     model = LanguageModel(config, V).eval()
     for parameter in model.parameters():
-        parameter.data *= 1.5  # opinions strong enough to be told apart
+        parameter.data *= 1.5  # predictions that differ clearly
     return model
 
 
@@ -47,13 +47,13 @@ def test_rows_can_be_reordered_repeated_and_dropped(network, tokens):
     state = state.reorder(rows.unsqueeze(0))
     expected = network(tokens).log_softmax(-1)
     torch.testing.assert_close(network.step(tokens[rows, 4], state), expected[rows, 4], atol=1e-5, rtol=0)
-    again = torch.tensor([6, 1, 0, 3, 4, 4, 2])  # as many, some of them where they were
+    again = torch.tensor([6, 1, 0, 3, 4, 4, 2])  # as many rows, some of them in the same position
     rows, state = rows[again], state.reorder(again.unsqueeze(0))
     torch.testing.assert_close(network.step(tokens[rows, 5], state), expected[rows, 5], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_no_position_sees_what_comes_after_it(network, tokens):
+def test_no_position_depends_on_later_ones(network, tokens):
     other = tokens.clone()
     other[:, 6:] = 5
     torch.testing.assert_close(network(tokens)[:, :6], network(other)[:, :6], atol=1e-5, rtol=0)

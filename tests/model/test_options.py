@@ -1,4 +1,4 @@
-"""Every option of the Transformer: batch equals single, caches equal no caches, and what it means."""
+"""Every option of the Transformer: batch equals single, caches equal no caches, and its formula."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Positions: each kind equals its formula, and gives a cache what it gives all positions at once."""
+"""Positions: each kind equals its formula, in a cache and for all positions at once."""
 
 import math
 
@@ -25,7 +25,7 @@ def sinusoidal(d_model=16, dropout=0.0, size=1024, **settings):
 
 
 def formula(position, d_model):
-    """Section 3.5 of the paper, as it stands there."""
+    """The formula of section 3.5 of the paper."""
     row = np.zeros(d_model)
     for i in range(d_model // 2):
         angle = position / 10000 ** (2 * i / d_model)

@@ -1,4 +1,4 @@
-"""The data of the English recipe: text, phonemes, splits, made speech."""
+"""The data of the English recipe: text, phonemes, splits, synthesized speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alignments against jiwer, against counts that sclite gave, and against every alignment there is."""
+"""Alignments equal jiwer's, sclite's counts, and the best of all alignments."""
 
 import json
 import random
@@ -121,7 +121,7 @@ def test_broken_braces(text, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_cannot_be_aligned():
+def test_texts_that_cannot_be_aligned_are_refused():
     with pytest.raises(AsrError, match="positive"):
         align(["a"], ["b"], Costs(1, 0, 1))
     with pytest.raises(AsrError, match="too long"):

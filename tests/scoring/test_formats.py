@@ -1,4 +1,4 @@
-"""Texts are read unchanged; messages about broken files name the line."""
+"""Texts are read unchanged. Messages about damaged files name the line."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_tsv_keeps_order_and_takes_only_its_columns(tmp_path):
     assert list(read_texts(path).items()) == [("b", "sieben Äpfel"), ("a", "")]
 
 
-def test_tsv_has_no_quoting_and_bears_windows(tmp_path):
+def test_tsv_has_no_quoting_and_may_have_windows_line_ends(tmp_path):
     path = written(tmp_path, '\ufeffid\ttext\r\na\t"so he message\r\nb\tform\x0cfeed\u2028and all')
     assert read_texts(path) == {"a": '"so he message', "b": "form\x0cfeed\u2028and all"}
 
@@ -36,7 +36,7 @@ plain = st.text(st.characters(exclude_characters="\t\r\n", exclude_categories=["
 
 
 @given(texts=st.dictionaries(plain.filter(bool), plain, min_size=1))
-def test_what_is_written_is_read(texts, tmp_path_factory):
+def test_written_texts_are_read_back(texts, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     tsv = "id\ttext\n" + "".join(f"{id}\t{text}\n" for id, text in texts.items())
     assert read_texts(written(folder, tsv)) == texts

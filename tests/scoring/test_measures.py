@@ -24,7 +24,7 @@ def test_mer_and_wil_are_those_of_jiwer(pairs):
 @pytest.mark.parametrize(
     ("ref", "hyp", "mer", "wil"), [("", "", 0.0, 0.0), ("", "a", 1.0, 1.0), ("a", "", 1.0, 1.0)]
 )
-def test_mer_and_wil_of_nothing(ref, hyp, mer, wil):
+def test_mer_and_wil_of_empty_texts(ref, hyp, mer, wil):
     result = score([ref], [hyp])
     assert (result.mer, result.wil) == (mer, wil)
 
@@ -74,11 +74,11 @@ def test_basic_normalization():
 
 
 @given(st.text(max_size=30))
-def test_basic_twice_is_basic(text):
+def test_basic_normalization_is_idempotent(text):
     assert basic(basic(text)) == basic(text)
 
 
-def test_english_normalization_and_its_absence(monkeypatch):
+def test_english_normalization_and_the_message_when_it_is_not_installed(monkeypatch):
     pytest.importorskip("whisper_normalizer")
     result = score(["He can't have twenty-one colours."], ["he can not have 21 colors"], normalize="english")
     assert result.wer == 0

@@ -1,4 +1,4 @@
-"""What `asr score` prints and writes, without starting a process for it."""
+"""The output and the files of `asr score`, in this process."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def files(tmp_path):
     return ref, hyp, other
 
 
-def test_text_has_all_that_was_asked_for(files):
+def test_the_text_report_has_every_requested_part(files):
     ref, hyp, other = files
     text = run(ref, hyp, Options(by=("length", "speaker"), intervals=True, against=other)).text
     assert re.search(r"95% interval .* \(bootstrap over 3 speakers", text)
@@ -46,7 +46,7 @@ def test_text_has_all_that_was_asked_for(files):
     assert re.search(r"(?m)^MAPSSWE +p = ", text)
 
 
-def test_json_has_all_that_was_asked_for(files):
+def test_the_json_report_has_every_requested_part(files):
     ref, hyp, other = files
     options = Options(by=("speaker",), intervals=True, against=other, json=True, normalize="basic")
     record = json.loads(run(ref, hyp, options).text, parse_constant=pytest.fail)

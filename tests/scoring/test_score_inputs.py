@@ -152,7 +152,7 @@ def test_a_ctm_against_other_references_is_one_text_per_recording(tmp_path):
         ),
     ],
 )
-def test_what_is_broken_is_named_with_its_line(tmp_path, name, content, message):
+def test_errors_in_files_are_named_with_their_line(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content, newline="")
     with pytest.raises(AsrError, match=message) as error:

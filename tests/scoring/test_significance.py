@@ -1,4 +1,4 @@
-"""Intervals cover the truth as often as they say; tests agree with values worked out by hand."""
+"""Intervals cover the true value at their level, and tests equal values computed by hand."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_speakers_who_differ_need_blocks():
     assert covered["utterances"] / trials < 0.7
 
 
-def test_an_interval_is_a_function_of_its_seed_and_bears_a_million_utterances():
+def test_an_interval_depends_on_its_seed_and_works_for_a_million_utterances():
     counts = utterances(np.random.default_rng(2), 1000, 0.1) * 1000
     found = interval(counts, seed=1)
     assert found == interval(counts, seed=1)
@@ -51,7 +51,7 @@ def edits(ref, hyp):
     return align(ref.split(), hyp.split()).edits
 
 
-def test_segments_are_parted_by_two_words_that_both_have_right():
+def test_segments_are_separated_by_two_words_that_both_systems_have_right():
     ref = "a b c d e f g"
     assert segment_errors(edits(ref, "a X c d e f g"), edits(ref, "a b c d Y f g")) == [(1, 0), (0, 1)]
     assert segment_errors(edits(ref, "a X c d e f g"), edits(ref, "a b c Y e f g")) == [(1, 1)]
@@ -96,7 +96,7 @@ def test_a_better_system_is_found_better_and_an_equal_one_is_not():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_what_cannot_be_compared():
+def test_systems_that_cannot_be_compared_are_refused():
     a, b = score({"a": "x", "b": "y"}, {"a": "x"}), score({"a": "x", "c": "y"}, {"a": "x"})
     with pytest.raises(AsrError, match="for one system only"):
         compare(a, b)

@@ -1,4 +1,4 @@
-"""Counts against jiwer, against a Levenshtein distance written out, and against rules that must hold."""
+"""Counts equal those of jiwer and of a plain Levenshtein distance, and obey general rules."""
 
 import json
 import math
@@ -101,7 +101,7 @@ def test_empty_references():
     assert score(["", "a b"], ["um", "a b"]).wer == 0.5  # counted over all, not averaged
 
 
-def test_nothing_to_score():
+def test_scoring_nothing_is_refused():
     result = score({}, {})
     assert (result.wer, result.cer, result.sentence_error_rate) == (0.0, 0.0, 0.0)
     assert score([], []) == result
@@ -136,12 +136,12 @@ def test_nothing_is_normalized():
         ({"a": "x"}, {"b": "x"}, "no hypothesis .* has the id"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(refs, hyps, message):
+def test_texts_that_cannot_be_scored_are_refused(refs, hyps, message):
     with pytest.raises(AsrError, match=message):
         score(refs, hyps)
 
 
-def test_summary_reads_as_intended():
+def test_the_text_of_the_summary():
     refs = {"a": "the cat sat down", "b": "yes", "c": "no", "d": "so be it"}
     hyps = {"a": "the hat sat", "c": "no no", "d": "so be it", "x": "?"}
     assert summary(score(refs, hyps), worst=2).splitlines() == [

@@ -19,7 +19,7 @@ def normalize_text(text):
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_what_was_learnt_comes_back(texts):
+def test_learned_characters_are_encoded_and_decoded(texts):
     tokenizer = CharacterTokenizer.from_characters(texts)
     for text in texts:
         ids = tokenizer.encode(text)
@@ -30,11 +30,11 @@ def test_what_was_learnt_comes_back(texts):
 
 
 @given(st.text(), st.text())
-def test_what_was_not_learnt_becomes_unk(known, text):
+def test_unknown_characters_become_unk(known, text):
     tokenizer = CharacterTokenizer.from_characters([known])
     ids = tokenizer.encode(text)
-    learnt = {" " if c.isspace() else c for c in unicodedata.normalize("NFC", known)}
-    strangers = [c for c in normalize_text(text) if c not in learnt]
+    learned = {" " if c.isspace() else c for c in unicodedata.normalize("NFC", known)}
+    strangers = [c for c in normalize_text(text) if c not in learned]
     assert ids.count(UNK) == len(strangers)
     assert tokenizer.unknown(text) == list(dict.fromkeys(strangers))
     assert tokenizer.decode(ids) == "".join("\ufffd" if c in strangers else c for c in normalize_text(text))
@@ -56,7 +56,7 @@ def test_machine_learning():
     assert len(tokenizer) == 4 + 4
 
 
-def test_special_tokens_say_nothing_and_are_never_encoded():
+def test_special_tokens_decode_to_nothing_and_are_never_encoded():
     tokenizer = CharacterTokenizer.from_characters(["<pad> <begin> <end> <unk>"])
     a, b = tokenizer.encode("be")
     assert tokenizer.decode([BOS, a, PAD, b, EOS, PAD]) == "be"

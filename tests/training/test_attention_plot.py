@@ -1,4 +1,4 @@
-"""Plots of the cross-attention: which weights are shown where, and which utterance is chosen."""
+"""Plots of the cross-attention: the weights, the axes and the chosen utterance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_panel_shows_the_weights_of_a_layer_on_axes_of_tokens_and_seconds():
         assert np.allclose(image.get_array(), layer)
         assert tuple(image.get_extent()) == (0, 0.32, 3.5, -0.5) and image.norm(0.25) == pytest.approx(0.5)
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a", "$", "_", "EOS"]
-    figure.canvas.draw()  # a dollar sign is no formula
+    figure.canvas.draw()  # a dollar sign does not begin a formula
 
 
 def test_the_shipped_model_attends_along_a_diagonal(digits):

@@ -1,4 +1,4 @@
-"""Two processes against one, through torchrun, as it is used."""
+"""Training with two processes, started by torchrun, against training with one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
 
 
 def experiment(folder: Path, accumulate: int, **train_settings) -> Path:
-    """Everything random switched on; seven batches an epoch, so that the last step of one is ragged.
+    """All randomness is on. An epoch has seven batches, so its last step has a process without a batch.
 
     The eps of Adam is large, so that a gradient that is zero but for rounding does not count.
     """
@@ -142,7 +142,7 @@ def test_when_a_process_dies_the_other_one_ends_with_one_line(tmp_path):
     assert len(errors) == 1 and "another process of this training has ended" in errors[0]
 
 
-def test_a_mistake_is_reported_by_one_process_alone(tmp_path):
+def test_an_error_is_reported_by_one_process_only(tmp_path):
     config = experiment(tmp_path, accumulate=1)
     done = call(2, config, tmp_path / "none", "--resume")
     assert done.returncode != 0 and done.stderr.count("nothing to resume") == 1, done.stderr

@@ -1,4 +1,4 @@
-"""What a training will cost: operations counted, and what is said before it starts."""
+"""The estimate of a training: operations, and the report before it starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_attention_counts_its_two_products_and_twice_that_backwards(dtype: torch
     assert count_flops(lambda: attention(query, key, value, None, False, 0.0).sum().backward()) == 3 * forward
 
 
-def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> None:
+def test_an_estimate_describes_the_plan_and_does_not_change_the_weights() -> None:
     sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     config = Config.model_validate(
         {
@@ -69,7 +69,7 @@ def test_an_estimate_says_what_the_plan_holds_and_leaves_the_weights_alone() -> 
         assert parameter.grad is None
 
 
-def test_a_dry_run_says_size_steps_operations_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_a_dry_run_reports_size_steps_operations_and_time_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     data = {"train": [SAMPLES], "dev": [SAMPLES], "max_batch": 3}

@@ -1,4 +1,4 @@
-"""What may happen to a run: a full disk, files that vanish or break, signals and kills at a bad moment."""
+"""Faults during a run: a full disk, lost and damaged files, signals, and kills at any moment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
 
 
 def settings(manifest: Path = SAMPLES, data=(), **train_settings) -> Config:
-    """Ten short steps with everything random switched on; three batches of dev, decoded audio not kept."""
+    """Ten short steps with all randomness on; three batches of dev; decoded audio is not cached."""
     sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
     usual = {"train": [manifest], "dev": [manifest], "first": 6, "batch_seconds": 6, "cache_mb": 0}
     return Config.model_validate(
@@ -50,14 +50,14 @@ def settings(manifest: Path = SAMPLES, data=(), **train_settings) -> Config:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A run that nothing happens to."""
+    """A run without any fault."""
     run = tmp_path_factory.mktemp("alone") / "run"
     assert train(settings(), run, device="cpu") == 0
     return run
 
 
 def assert_ended_as(alone: Path, run: Path, model: bool = True) -> None:
-    """Weights, averages and moments are those of the other run, and nothing unfinished lies about."""
+    """Weights, averages and moments equal those of the other run, and no temporary file is left."""
     pairs = [
         (newest(where) / name for where in (alone, run))
         for name in ("model.safetensors", "optimizer.safetensors")
@@ -82,7 +82,7 @@ def after_step(monkeypatch: pytest.MonkeyPatch, happen: Callable[[int], None]) -
 
 
 class Disk:
-    """A disk that is full while `full` is true: what is written does not arrive."""
+    """A disk that is full while `full` is true: writing fails."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = False
@@ -99,9 +99,7 @@ class Disk:
 # -------------------------------------------------------------------------------------------------- full disk
 
 
-def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
-    tmp_path, monkeypatch, capsys, alone
-):
+def test_a_disk_that_is_full_for_a_while_costs_only_checkpoints(tmp_path, monkeypatch, capsys, alone):
     disk = Disk(monkeypatch)
     after_step(monkeypatch, lambda number: setattr(disk, "full", number in (3, 4)))
     assert train(settings(), tmp_path / "run", device="cpu") == 0
@@ -136,7 +134,7 @@ def test_the_best_model_is_in_the_run_folder_although_there_was_no_room_at_first
     assert all(torch.equal(model[name], best[name]) for name in best)
 
 
-def test_a_disk_that_stays_full_ends_the_training_and_keeps_what_there_was(tmp_path, monkeypatch):
+def test_a_disk_that_stays_full_ends_the_training_and_keeps_earlier_files(tmp_path, monkeypatch):
     run, config = tmp_path / "run", settings(validate_every=1, checkpoint_every=1)
     with monkeypatch.context() as patch:
         disk = Disk(patch)
@@ -152,13 +150,13 @@ def test_a_disk_that_stays_full_ends_the_training_and_keeps_what_there_was(tmp_p
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A copy of the samples that may be harmed."""
+    """A copy of the samples that a test may damage."""
     shutil.copytree(SAMPLES.parent, tmp_path / "samples")
     return [replace(u, audio=tmp_path / "samples" / u.audio.name) for u in read_manifest(SAMPLES)[:6]]
 
 
 def harm(monkeypatch, corpus):
-    """After the second step, one recording is gone and another one is half of itself."""
+    """After the second step, one recording is deleted and another one is truncated to its half."""
 
     def happen(number):
         if number == 2:
@@ -169,7 +167,7 @@ def harm(monkeypatch, corpus):
     after_step(monkeypatch, happen)
 
 
-def test_recordings_that_vanish_or_break_in_mid_epoch_are_counted_and_left_out(
+def test_recordings_that_are_lost_or_damaged_during_an_epoch_are_counted_and_left_out(
     tmp_path, monkeypatch, corpus, capsys
 ):
     write_manifest(tmp_path / "m.jsonl", corpus)
@@ -191,7 +189,7 @@ def test_more_bad_recordings_than_allowed_end_the_training(tmp_path, monkeypatch
     assert newest(tmp_path / "run") is not None
 
 
-def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, corpus):
+def test_a_missing_dev_set_is_not_a_perfect_score(tmp_path, monkeypatch, corpus):
     write_manifest(tmp_path / "m.jsonl", corpus)
     after_step(monkeypatch, lambda number: [u.audio.unlink(missing_ok=True) for u in corpus])
     config = settings(SAMPLES, {"dev": [tmp_path / "m.jsonl"]})
@@ -202,7 +200,7 @@ def test_a_dev_set_that_is_gone_is_not_a_perfect_score(tmp_path, monkeypatch, co
 # ------------------------------------------------------------------------------------------ signals and kills
 
 
-def test_a_signal_in_mid_validation_saves_and_leaves_at_once(tmp_path, monkeypatch, alone):
+def test_a_signal_during_validation_saves_and_ends_at_once(tmp_path, monkeypatch, alone):
     decoded = 0
     with monkeypatch.context() as patch:
         original = recognition.build_decoder
@@ -241,8 +239,8 @@ def test_a_signal_while_the_average_is_scored(tmp_path, monkeypatch, alone):
     assert_ended_as(alone, tmp_path / "run")
 
 
-def test_whatever_a_dead_process_left_is_gone_after_resuming(tmp_path, monkeypatch, alone):
-    """Half a model, half a checkpoint, one that was about to be deleted, and one that half was."""
+def test_files_left_by_a_killed_process_are_removed_by_resuming(tmp_path, monkeypatch, alone):
+    """A part of a model, a part of a checkpoint, and two checkpoints whose deletion had begun."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         after_step(patch, lambda number: number == 7 and os.kill(os.getpid(), signal.SIGTERM))
@@ -260,8 +258,8 @@ def test_whatever_a_dead_process_left_is_gone_after_resuming(tmp_path, monkeypat
     assert names[0] == names[1]
 
 
-def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch):
-    """Dying anywhere in the deletion leaves no folder that looks like a checkpoint and is none."""
+def test_a_checkpoint_is_deleted_as_a_whole(tmp_path, monkeypatch):
+    """A kill during the deletion leaves no folder that has the name of a checkpoint but is incomplete."""
     folders = [tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2, 3)]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -284,7 +282,7 @@ def test_a_checkpoint_that_is_deleted_is_never_half_there(tmp_path, monkeypatch)
     assert sorted((tmp_path / "checkpoints").iterdir()) == folders[1:]
 
 
-def test_a_lost_terminal_saves_and_leaves_and_nohup_is_respected(tmp_path, monkeypatch):
+def test_a_lost_terminal_saves_and_ends_the_run_except_under_nohup(tmp_path, monkeypatch):
     # pytest itself may run under nohup, which makes it ignore the signal: the test sets its own beginning.
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
@@ -321,7 +319,7 @@ def test_a_closed_pipe_of_the_log_changes_neither_the_run_nor_its_exit_status(tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_and_resumed_ends_as_if_left_alone():
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one():
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

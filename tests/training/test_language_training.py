@@ -1,4 +1,4 @@
-"""Training a language model: what it learns, stopping and resuming, what is refused."""
+"""Training a language model: perplexity, stopping and resuming, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def interrupt_at(monkeypatch, targets, number):
 
 
 @pytest.mark.parametrize("stop", [1, 7])
-def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch, stop):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch, stop):
     config = settings(tmp_path)
     assert train(config, tmp_path / "alone", device="cpu") == 0
     with monkeypatch.context() as patch:
@@ -139,7 +139,7 @@ def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch
         assert all(torch.equal(alone[name], stopped[name]) for name in alone)
 
 
-def test_ctrl_c_saves_a_model_folder_and_leaves(tmp_path, monkeypatch):
+def test_ctrl_c_saves_a_model_folder_and_ends(tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 3, signal.SIGINT)
     assert train(settings(tmp_path), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
     assert newest(tmp_path / "run").name == "step-00000003"

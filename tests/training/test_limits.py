@@ -1,4 +1,4 @@
-"""What training survives, up to which limit, and when it ends by itself."""
+"""Faults that training survives, their limits, and the rules that end it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_too_many_skipped_steps_end_the_training(tmp_path, monkeypatch):
     assert train(more, tmp_path / "run", resume="always", device="cpu") == 0
 
 
-def test_no_better_validation_for_a_while_ends_the_training(tmp_path, monkeypatch, capsys):
+def test_patience_ends_the_training(tmp_path, monkeypatch, capsys):
     given = {"steps": 1000, "validate_every": 1, "patience": 3}
     config = settings(given, optim={"lr": 1e-12, "warmup_steps": 0})  # nothing can get better
     assert train(config, tmp_path / "run", device="cpu") == 0
@@ -114,13 +114,13 @@ def test_accumulated_batches_equal_the_larger_batch(tmp_path):
         assert torch.allclose(tensor, found[1][name], atol=1e-6), name
 
 
-def test_killed_before_its_first_checkpoint_a_run_is_resumed_from_nothing(tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_resumes_at_step_0(tmp_path):
     settings().save(tmp_path / "run" / "config.json")
     assert train(settings(), tmp_path / "run", resume="always", device="cpu") == 0
     assert load_model(tmp_path / "run", "cpu").metadata["step"] == "4"
 
 
-def test_want_of_memory_is_known_before_the_first_step(tmp_path, monkeypatch):
+def test_too_little_memory_is_an_error_before_the_first_step(tmp_path, monkeypatch):
     def forward(self, batch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
@@ -130,7 +130,7 @@ def test_want_of_memory_is_known_before_the_first_step(tmp_path, monkeypatch):
         train(settings(), tmp_path / "run", device="cpu")
 
 
-def test_the_proof_of_memory_leaves_nothing_behind(tmp_path):
+def test_the_memory_check_has_no_side_effects(tmp_path):
     task = RecognitionTask(settings(), lambda line: None)
     before = {name: tensor.clone() for name, tensor in task.bundle.module.state_dict().items()}
     assert "3 utterances" in memory_check.check_memory(task, task.objective(), epoch=0)
@@ -138,7 +138,7 @@ def test_the_proof_of_memory_leaves_nothing_behind(tmp_path):
     assert all(p.grad is None for p in task.bundle.network.parameters())
 
 
-def test_a_disk_without_room_is_known_before_the_first_step(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_before_the_first_step(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(AsrError, match=r"0 MB free, and this run will need \d+ MB"):

@@ -1,4 +1,4 @@
-"""Whole runs on synthesised speech: learning by heart, stopping and resuming, what is refused."""
+"""Whole runs on synthesized speech: overfitting, stopping and resuming, and settings that are refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, expected: int, number: signal.
 
 
 @pytest.mark.parametrize("stop", [1, 7])
-def test_stopped_and_resumed_equals_left_alone_bit_for_bit(tmp_path, monkeypatch, stop):
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch, stop):
     assert train(settings(), tmp_path / "alone", device="cpu") == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, stop, signal.SIGTERM)
@@ -87,13 +87,13 @@ def test_other_seeds_give_other_weights(tmp_path):
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-def test_ctrl_c_saves_and_leaves(tmp_path, monkeypatch):
+def test_ctrl_c_saves_and_ends(tmp_path, monkeypatch):
     interrupt_at(monkeypatch, 3, signal.SIGINT)
     assert train(settings(), tmp_path / "run", device="cpu") == 128 + signal.SIGINT
     assert checkpoints.newest(tmp_path / "run").name == "step-00000003"
 
 
-def test_every_checkpoint_is_a_model_folder_and_old_ones_go(tmp_path):
+def test_every_checkpoint_is_a_model_folder_and_old_ones_are_deleted(tmp_path):
     train(settings(), tmp_path / "run", device="cpu")
     folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert len(folders) <= 4  # the newest two and the best two
@@ -107,7 +107,7 @@ def test_every_checkpoint_is_a_model_folder_and_old_ones_go(tmp_path):
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
-    """A process that dies while it writes leaves the previous checkpoint in force."""
+    """If a process dies while it writes, the previous checkpoint is used."""
     run = tmp_path / "run"
 
     def die(*_):
@@ -149,7 +149,7 @@ def test_resume_without_a_run_is_refused(tmp_path):
         train(settings(steps=1), tmp_path / "run", resume="always", device="cpu")
 
 
-def test_what_cannot_be_trained_is_known_before_the_first_step(tmp_path):
+def test_settings_that_cannot_be_trained_are_refused_before_the_first_step(tmp_path):
     missing = settings().model_copy(
         update={"data": settings().data.model_copy(update={"train": (Path("no.jsonl"),)})}
     )
@@ -174,7 +174,7 @@ def test_a_character_never_trained_on_is_named(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_run_on_the_gpu_learns_by_heart(tmp_path):
+def test_a_run_on_the_gpu_overfits(tmp_path):
     config = Config.model_validate({"model": {"preset": "tiny"}, "data": {"train": [SAMPLES]}}).overfit(8)
     assert train(config, tmp_path / "run", device="cuda") == 0
     assert Recognizer(tmp_path / "run", device="cuda").transcribe(read_manifest(SAMPLES)[0].audio).text

@@ -62,7 +62,7 @@ def test_ctc_loss_sums_over_all_alignments(network):
     assert float(found.total) == pytest.approx(-float(total.log()), rel=1e-4)
 
 
-def test_total_weighs_the_two(network, batch):
+def test_the_total_is_the_weighted_sum_of_both_losses(network, batch):
     found = loss(network, *batch)
     assert float(found.total) == pytest.approx(
         0.7 * float(found.attention) + 0.3 * float(found.ctc), rel=1e-5
@@ -80,7 +80,7 @@ def test_text_longer_than_its_frames_gives_a_finite_loss_and_gradient(network):
 
 
 def test_sum_over_rows_equals_the_batch(network, batch):
-    """What makes accumulation equal the larger batch: losses are sums, divided by the tokens of the group."""
+    """Losses are sums, divided by the tokens of the group. So accumulation equals a larger batch."""
     features, lengths, tokens, token_lengths = batch
     whole = loss(network, *batch)
     parts = [
@@ -90,20 +90,20 @@ def test_sum_over_rows_equals_the_batch(network, batch):
     assert float(sum(p.total for p in parts)) == pytest.approx(float(whole.total), rel=1e-5)
 
 
-def test_token_noise_changes_what_is_given_and_never_what_is_wanted(network, batch):
+def test_token_noise_changes_decoder_inputs_and_never_targets(network, batch):
     """With all input tokens replaced, the first prediction, from BOS alone, keeps its loss."""
     features, lengths = batch[0][:1], batch[1][:1]
     torch.manual_seed(3)
     one = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 0.0)
     same = loss(network, features, lengths, torch.tensor([[5]]), torch.tensor([1]), 0.0, noise=1.0)
-    assert float(one.total) == float(same.total)  # the only other token there is, is the token itself
+    assert float(one.total) == float(same.total)  # there is no other token to choose
 
     clean = loss(network, *batch)
     noisy = loss(network, *batch, noise=0.9)
     assert float(clean.attention) != float(noisy.attention) and float(clean.ctc) == float(noisy.ctc)
 
 
-def test_token_noise_on_silence_alone(network):
+def test_token_noise_on_empty_texts(network):
     nothing = torch.zeros(1, 0, dtype=torch.long)
     found = loss(network, torch.randn(1, 40, 8), torch.tensor([40]), nothing, torch.tensor([0]), noise=0.5)
     assert torch.isfinite(found.total)

@@ -1,4 +1,4 @@
-"""What a run shows: rates over recent steps, the time left, and everything TensorBoard gets."""
+"""The output of a run: rates of recent steps, the time left, and the events for TensorBoard."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def Monitor(run, step, config, task=Audio):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on when it is told to."""
+    """A clock that a test moves on."""
 
     class Clock:
         now = 1000.0
@@ -66,7 +66,7 @@ def lines(capsys):
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_line_says_speed_wait_and_time_left(tmp_path, clock, capsys):
+def test_a_line_has_speed_waiting_time_and_time_left(tmp_path, clock, capsys):
     with Monitor(tmp_path, 0, of(1000)) as monitor:
         for number in range(1, 41):
             clock.now += 0.5
@@ -77,7 +77,7 @@ def test_a_line_says_speed_wait_and_time_left(tmp_path, clock, capsys):
 
 
 def test_rates_are_those_of_recent_steps_and_validations_are_not_steps(tmp_path, clock, capsys):
-    """A slow beginning is forgotten, validations slow nothing down; those to come count in the time left."""
+    """A slow beginning and validations do not affect the rate. Validations to come count in the time left."""
     with Monitor(tmp_path, 0, of(1000, 200)) as monitor:
         for number in range(1, 601):
             clock.now += 10.0 if number <= 10 else 0.1
@@ -96,7 +96,7 @@ def test_rates_are_those_of_recent_steps_and_validations_are_not_steps(tmp_path,
     assert line.endswith(f"{left / 60:.0f} min left")
 
 
-def test_a_resumed_run_counts_its_own_time_alone(tmp_path, clock, capsys):
+def test_a_resumed_run_counts_only_its_own_time(tmp_path, clock, capsys):
     with Monitor(tmp_path, 900, of(1000)) as monitor:
         for number in range(901, 922):
             clock.now += 1.0
@@ -162,7 +162,7 @@ def test_tensorboard_has_losses_scores_transcripts_and_figures(tmp_path, clock):
     assert image.size == (100, 50)
 
 
-def test_what_a_killed_run_showed_after_its_checkpoint_is_removed(tmp_path, clock):
+def test_events_after_the_last_checkpoint_of_a_killed_run_are_removed(tmp_path, clock):
     for begin in (0, 2):
         with Monitor(tmp_path, begin, of(10, 5)) as monitor:
             for number in range(begin + 1, 5):
@@ -197,7 +197,7 @@ def test_a_language_model_is_measured_in_characters(tmp_path, clock, capsys):
 
 @contextmanager
 def no_room_after(size):
-    """No file of this process may have more bytes than this: writing more fails as on a full disk."""
+    """No file of this process can have more bytes than this: writing more fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -206,7 +206,7 @@ def no_room_after(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_without_room_for_curves_training_goes_on_and_later_they_do_too(tmp_path, clock, capsys):
+def test_a_full_disk_stops_the_curves_for_a_while_and_not_the_training(tmp_path, clock, capsys):
     with Monitor(tmp_path, 0, of(5000, 3000)) as monitor:
         clock.now += 1.0
         monitor.step(step(1))

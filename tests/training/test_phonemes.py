@@ -66,7 +66,7 @@ def first_batch(task):
     return batch, [order.index(id) for id in batch.ids]
 
 
-def test_batches_have_phonemes_and_say_what_is_missing(manifest):
+def test_batches_have_phonemes_and_masks_for_missing_ones(manifest):
     batch, order = first_batch(RecognitionTask(config(manifest), lambda line: None))
     for row, (text, phonemes) in enumerate(SPOKEN[i] for i in order):
         assert bool(batch.has_text[row]) == (text is not None)
@@ -120,7 +120,7 @@ def test_a_row_without_text_is_not_reported_as_too_long():
     assert found.unalignable.tolist() == [True, False]
 
 
-def test_a_row_without_text_teaches_the_decoder_nothing(manifest):
+def test_a_row_without_text_gives_the_decoder_no_gradient(manifest):
     """Of utterances without any text, only the phoneme loss and its gradients are left."""
     rows = [replace(u, text=None, phonemes="tu") for u in read_manifest(manifest)]
     only = manifest.with_name("only.jsonl")

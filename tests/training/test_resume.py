@@ -1,4 +1,4 @@
-"""Resuming: which settings may change, damaged checkpoints, changed data."""
+"""Resuming: settings that may change, damaged checkpoints, changed data."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_settings_that_must_not_change_are_all_named(run):
         "train.label_smoothing 0.1 (now 0.2)" in message and "data.batch_seconds 120.0 (now 50.0)" in message
     )
     assert "model.encoder.d_ffn 32 (now 48)" in message
-    assert train(settings(), run, resume="always", device="cpu") == 0  # nothing was harmed
+    assert train(settings(), run, resume="always", device="cpu") == 0  # the run was not changed
 
 
 def test_the_run_folder_decides_whether_there_is_something_to_resume(run, tmp_path, capsys):

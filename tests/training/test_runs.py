@@ -1,4 +1,4 @@
-"""`asr runs`: what the files of runs say, broken ones among them."""
+"""`asr runs`: the table of runs from their files, damaged ones included."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def copy(trained, tmp_path):
 
 
 def score(run, **metadata):
-    """Say other things with the run folder's weights."""
+    """Change the metadata of the run folder's weights."""
     tensors, message = load_tensors(run / "model.safetensors")
     message = {k: v for k, v in message.items() if k not in ("dev_cer", "dev_wer", "averaged")}
     save_tensors(run / "model.safetensors", tensors, message | metadata)
@@ -65,7 +65,7 @@ def score(run, **metadata):
 NEWEST = "checkpoints/*4/trainer.json"
 
 
-def test_a_run_is_what_training_made_it(trained):
+def test_a_run_is_read_as_training_wrote_it(trained):
     run = read_run(trained)
     progress = json.loads((checkpoints.newest(trained) / "trainer.json").read_text())
     model = load_model(trained, "cpu")
@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_model_in_the_run_folder(copy):
     assert read_run(run).model == "step 2"
 
 
-def test_status_is_what_the_files_prove(copy):
+def test_the_status_follows_from_the_files(copy):
     def at(step, cers):
         def change(progress):
             progress["step"] = step
@@ -145,7 +145,7 @@ def test_a_run_before_its_first_validation_has_no_scores(copy):
         ("checkpoints/step-00000004/trainer.json", b'{"step": 3}', "broken: "),
     ],
 )
-def test_broken_runs_are_named_and_stop_nothing(copy, file, content, named):
+def test_broken_runs_are_named_and_do_not_stop_the_table(copy, file, content, named):
     good, broken = copy("good"), copy("broken")
     (broken / file).unlink()
     if content is not None:
@@ -160,7 +160,7 @@ def test_broken_runs_are_named_and_stop_nothing(copy, file, content, named):
 
 
 @given(st.binary(max_size=60), st.sampled_from(["config.json", "model.safetensors", NEWEST]))
-def test_whatever_a_file_holds_a_run_can_be_listed(trained, tmp_path_factory, content, file):
+def test_a_run_with_any_file_content_can_be_listed(trained, tmp_path_factory, content, file):
     folder = Path(shutil.copytree(trained, tmp_path_factory.mktemp("any") / "run"))
     next(folder.glob(file)).write_bytes(content)
     assert read_run(folder).status.startswith("broken: ")

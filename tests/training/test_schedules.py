@@ -19,7 +19,7 @@ def test_inverse_sqrt_is_the_schedule_of_the_2017_paper():
         assert learning_rate(step - 1, 10**6, config) == pytest.approx(paper)
 
 
-def test_cosine_ends_at_zero_and_is_half_way_down_half_way():
+def test_cosine_is_half_the_peak_half_way_and_zero_at_the_end():
     config = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=100)
     assert learning_rate(99, 1100, config) == 1.0
     assert learning_rate(599, 1100, config) == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""What is known to be wrong before a training starts: one line that names the place."""
+"""Errors that are found before a training starts: one line that names the place."""
 
 import re
 from dataclasses import replace
@@ -45,7 +45,7 @@ def vocabulary(setup):
     return "".join(setup[0].bundle.tokenizer.characters)
 
 
-def test_the_vocabulary_is_that_of_the_texts_or_the_one_given(manifest):
+def test_the_vocabulary_comes_from_the_texts_or_the_configuration(manifest):
     assert vocabulary(build(manifest)) == " aehnortvwï"
     assert vocabulary(build(manifest, characters="abc dehinortvwxnai\u0308ve\n")) == " abcdehinortvwxï"
 
@@ -71,12 +71,12 @@ def test_what_goes_between_joined_texts_is_in_the_vocabulary(manifest):
 
 
 @pytest.mark.parametrize("which", ["noise", "rooms"])
-def test_folders_of_noise_and_rooms_are_looked_into_first(manifest, tmp_path, which):
+def test_folders_of_noise_and_rooms_are_checked_first(manifest, tmp_path, which):
     message = refused(manifest, {which: {"folder": tmp_path / "none"}})
     assert message.startswith(f"augment.{which}.folder: {tmp_path}/none is not a folder")
 
 
-def test_what_was_read_and_left_out_is_said(manifest):
+def test_utterances_read_and_left_out_are_reported(manifest):
     _, shown_lines = build(manifest, first=2)
     assert shown_lines[0].startswith("data.train: 2 utterances, 0.00 h from") and shown_lines[0].endswith(
         "; left out: 1 after the first 2"

@@ -1,4 +1,4 @@
-"""Moving averages, starting from another model, weights that stay."""
+"""Moving averages, starting from another model, frozen weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bundle(characters: str, seed: int = 0, **sizes) -> Bundle:
     )
 
 
-def test_the_average_is_the_weighted_sum_of_all_that_went_before():
+def test_the_average_is_the_weighted_sum_of_all_earlier_weights():
     network = torch.nn.Linear(1, 1, bias=False)
     network.weight.data.fill_(0.0)
     average = MovingAverage(network, decay=0.9)
@@ -39,7 +39,7 @@ def test_the_average_is_the_weighted_sum_of_all_that_went_before():
     assert average.average[0].item() == pytest.approx(expected)
 
 
-def test_the_decay_reaches_what_was_asked_for():
+def test_the_decay_reaches_the_configured_value():
     network = torch.nn.Linear(1, 1, bias=False)
     average = MovingAverage(network, decay=0.5)
     average.average[0].fill_(0.0)
@@ -48,7 +48,7 @@ def test_the_decay_reaches_what_was_asked_for():
     assert average.average[0].item() == 0.5
 
 
-def test_a_model_of_the_same_characters_is_taken_over_whole(tmp_path):
+def test_all_weights_of_a_model_with_the_same_characters_are_copied(tmp_path):
     old, new = bundle("abc", seed=1), bundle("abc", seed=2)
     old.features.mean.fill_(3.0)
     old.save(tmp_path)
@@ -59,7 +59,7 @@ def test_a_model_of_the_same_characters_is_taken_over_whole(tmp_path):
         assert torch.equal(tensor, new.module.state_dict()[name]), name
 
 
-def test_rows_of_characters_go_where_the_characters_go(tmp_path):
+def test_rows_of_the_embedding_follow_their_characters(tmp_path):
     old, new = bundle("abd", seed=1), bundle("bcd", seed=2)  # as many, but others
     fresh = new.network.decoder.embed.weight.clone()
     old.save(tmp_path)
@@ -78,7 +78,7 @@ def test_rows_of_characters_go_where_the_characters_go(tmp_path):
     assert torch.equal(new.network.decoder.embed.weight[c], fresh[c])
 
 
-def test_what_does_not_fit_is_named_and_starts_at_random(tmp_path):
+def test_weights_that_do_not_fit_are_named_and_start_at_random(tmp_path):
     bundle("abc", seed=1).save(tmp_path)
     deeper = bundle("abc", seed=2, encoder={"n_layers": 3})
     lines = start_from(tmp_path, deeper)
@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_named_and_starts_at_random(tmp_path):
         start_from(tmp_path, bundle("xyz", d_model=8, d_ffn=8, front_end={"channels": 2}))
 
 
-def test_frozen_weights_get_no_gradient_and_idle_patterns_are_refused():
+def test_frozen_weights_get_no_gradient_and_patterns_without_a_match_are_refused():
     network = bundle("abc").network
     names = freeze(network, ("encoder.*",))
     assert names and all(name.startswith("encoder.") for name in names)

@@ -13,7 +13,7 @@ from asr.transcription.inputs import Input, find_inputs, output_paths
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A folder to be in, with audio (nothing of it is opened here) and other files."""
+    """The current folder, with audio files (which are not opened) and other files."""
     for name in (
         "b.wav",
         "a.flac",
@@ -33,7 +33,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def found_in(*arguments):
-    """The inputs of arguments that all name something."""
+    """The inputs of arguments that all name recordings."""
     inputs, problems = find_inputs(arguments)
     assert problems == []
     return inputs
@@ -61,7 +61,7 @@ def test_the_order_is_kept_and_so_are_repetitions(tree):
     assert ids("b.wav", "a.flac", "b.wav") == ["b.wav", "a.flac", "b.wav"]
 
 
-def test_any_ending_may_be_named(tree):
+def test_a_named_file_may_have_any_suffix(tree):
     assert ids("a.txt") == ["a.txt"]  # to be refused as audio, in its turn
 
 
@@ -136,7 +136,7 @@ def test_a_name_that_looks_like_a_pattern(tree):
     assert ids("x[1].wav") == ["x[1].wav"]
 
 
-def test_what_is_missing_is_an_input(tree):
+def test_a_missing_file_is_an_input(tree):
     long = "n" * 300 + ".wav"  # longer than a file system allows
     assert ids("missing.wav", "no/such.flac", long) == ["missing.wav", "no/such.flac", long]
     assert "no file matches" in problem_of("n" * 300 + "*")

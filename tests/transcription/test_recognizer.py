@@ -1,4 +1,4 @@
-"""Files in, transcripts out: independent of the other files in a batch, in the order given, errors in place.
+"""Transcripts of files: independent of the other files in a batch, in the given order, with errors.
 
 The model has random weights. The text of a sound is meaningless, but it depends on that sound alone.
 """
@@ -113,7 +113,7 @@ def test_no_inputs(recognizer):
     assert list(recognizer.transcribe_all([])) == []
 
 
-def test_results_leave_with_their_window(bundle, tmp_path, monkeypatch):
+def test_results_are_returned_after_their_window(bundle, tmp_path, monkeypatch):
     """With long files, there may always be audio that waits to be decoded."""
     monkeypatch.setattr(module, "LONG", 1.0)
     files = [write(tmp_path / f"{i}.wav", sound(i, 21)) for i in range(5)]
@@ -390,7 +390,7 @@ def bad(tmp_path):
 
 
 @pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
-def test_bad_files_among_good_ones(bundle, mixed, alone, bad, batch_seconds):
+def test_unreadable_files_do_not_affect_the_others(bundle, mixed, alone, bad, batch_seconds):
     inputs = [mixed[0], *bad]
     for i, each in enumerate(mixed[1:]):
         inputs.insert(2 * i, each)
@@ -406,7 +406,7 @@ def test_bad_files_among_good_ones(bundle, mixed, alone, bad, batch_seconds):
             same(result, expected[each.id])
 
 
-def test_nothing_but_bad_files(recognizer, bad):
+def test_a_list_of_unreadable_files_only(recognizer, bad):
     results = list(recognizer.transcribe_all(bad))
     assert [str(result).split(":")[0] for result in results] == [str(each.audio) for each in bad]
 
@@ -418,7 +418,7 @@ def test_one_bad_file_raises(recognizer, bad):
 
 
 @pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
-def test_a_long_file_that_breaks_half_way(bundle, mixed, alone, tmp_path, monkeypatch, batch_seconds):
+def test_a_long_file_damaged_in_the_middle(bundle, mixed, alone, tmp_path, monkeypatch, batch_seconds):
     """Segments before the damage are dropped, and are in no other text."""
     monkeypatch.setattr(module, "LONG", 2.5)
     samples = sound(50, 45.0)
