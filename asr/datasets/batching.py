@@ -178,7 +178,7 @@ def _draw_strings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Strings of recordings, each of one speaker. A speaker's share follows from the number of recordings.
 
-    Each number of parts gets the same share of the audio, because alignment is learned on short strings first.
+    Each number of parts gets the same share of the audio, because short strings teach the alignment first.
     Returns the parts (n_parts,) of all strings and the start of each string (n_strings + 1,).
     """
     if not join.per_epoch or not len(corpus):

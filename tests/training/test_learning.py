@@ -217,7 +217,7 @@ def test_steps_without_a_readable_recording_change_nothing_and_end_the_run(tmp_p
                 yield self.pool.loader.load([], place)
 
     monkeypatch.setattr(RecognitionTask, "pool", lambda *given: Unreadable(original(*given)))
-    with pytest.raises(AsrError, match=r"nothing was learnt: every step was skipped"):
+    with pytest.raises(AsrError, match=r"nothing was learned: every step was skipped"):
         train(settings(), tmp_path / "a", device="cpu")
     with pytest.raises(
         AsrError, match=r"3 steps in a row were skipped, .* none of its recordings can be read"
@@ -239,7 +239,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch
         return replace(found, scores=found.scores | {"loss": float("nan")})
 
     monkeypatch.setattr(RecognitionTask, "validate", validate)
-    with pytest.raises(AsrError, match=r"the validation loss of step 4 is nan: nothing was learnt"):
+    with pytest.raises(AsrError, match=r"the validation loss of step 4 is nan: nothing was learned"):
         train(settings(), tmp_path / "run", device="cpu")
     assert checkpoints.newest(tmp_path / "run").name == "step-00000004"  # written before the validation
     assert not (tmp_path / "run" / "model.safetensors").exists()
