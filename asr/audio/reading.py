@@ -41,9 +41,8 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 _FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold samples outside [-1, 1]
 _BLOCK = 1 << 18  # frames decoded at a time; this limits memory for files of many channels
 _UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames for a FLAC stream that does not know its length
-_MP3_WARM_UP = (
-    32 * 1152
-)  # the bits of an MP3 frame can begin 511 bytes before it: many frames, if they are small
+# The bits of an MP3 frame can begin 511 bytes before it: many frames, if they are small.
+_MP3_WARM_UP = 32 * 1152
 
 
 def read(
@@ -123,7 +122,7 @@ def duration(source: Source, name: str | None = None) -> float:
                 frames = _count(file, stream, sound)
                 if frames and sound.format == "FLAC":
                     # Its header says nothing about truncation: the last frame must be there.
-                    _skip_checked(file, sound, frames - 1)
+                    _skip(file, sound, frames - 1)
                     if _read(file, sound, 1, frames - 1).shape[0] == 0:
                         raise truncated(file.name, f"fewer samples than the {frames} of the FLAC header")
                 total += frames / sound.samplerate
@@ -294,7 +293,7 @@ def _decode(
                 size = max(1, round(min(block_seconds, left / rate) * rate))
             if remaining is not None:
                 remaining -= left / rate
-            _skip_checked(file, sound, first)
+            _skip(file, sound, first)
             while left:
                 samples = _read(file, sound, min(size, left), at)
                 if not len(samples):
@@ -320,29 +319,20 @@ def _read(file: _File, sound: _ForwardSound, frames: int, at: int) -> np.ndarray
         raise _unreadable(file.name, error)
     if samples is None:
         second = at / sound.samplerate
-        raise AsrError(
-            f"{file.name}: damaged or truncated at {second:.2f} s or later; copy it again"
-        ) from None
+        raise AsrError(f"{file.name}: damaged or truncated at {second:.2f} s or later; copy it again")
     return samples
 
 
-def _skip_checked(file: _File, sound: _ForwardSound, frames: int) -> None:
+def _skip(file: _File, sound: _ForwardSound, frames: int) -> None:
+    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
+    at = 0
     try:
-        _skip(sound, frames)
+        with quiet_c_stderr():
+            if frames and sound.frames < _UNKNOWN and sound.can_seek():
+                at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
+                sound.seek(at)
+            while at < frames and len(block := sound.read(min(frames - at, _BLOCK), "float32", True)):
+                at += len(block)
     except soundfile.SoundFileError:
         second = frames / sound.samplerate
         raise AsrError(f"{file.name}: damaged or truncated before {second:.2f} s; copy it again") from None
-
-
-def _skip(sound: _ForwardSound, frames: int) -> None:
-    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
-    if frames and sound.frames < _UNKNOWN and sound.can_seek():
-        jump = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
-        with quiet_c_stderr():
-            sound.seek(jump)
-        frames -= jump
-    with quiet_c_stderr():
-        while frames > 0 and (
-            passed := len(sound.read(min(frames, _BLOCK), dtype="float32", always_2d=True))
-        ):
-            frames -= passed

@@ -276,8 +276,8 @@ class _Tree:
             new |= np.concatenate([[True], spelled[1:, depth] != spelled[:-1, depth]])
             alive = lengths > depth
             begins = np.flatnonzero(new & alive)
-            # A range ends where the prefix changes, which a shorter word also shows.
-            borders = np.append(np.flatnonzero(new | ~alive), count)
+            # A range ends where the prefix changes. A shorter word, which has -1 here, changes it too.
+            borders = np.append(np.flatnonzero(new), count)
             first.append(begins)
             last.append(borders[np.searchsorted(borders, begins, side="right")])
             parent.append(above[begins])

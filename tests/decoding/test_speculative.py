@@ -166,6 +166,16 @@ def test_each_row_advances_by_its_own_count_and_leaves_when_it_is_finished(cheap
     assert model.held == [7, 5, 1]
 
 
+def test_after_a_pass_without_mismatch_the_draft_is_not_aligned_again(cheap_positions, monkeypatch):
+    """The position in the draft then follows from the number of tokens."""
+    monkeypatch.setattr("asr.decoding.speculative.MAX_LENGTH", 3)  # 4 positions in a pass, with EOS
+    monkeypatch.setattr(Draft, "align", lambda draft, rows, paths, tokens: torch.zeros_like(rows))
+    ctc, lengths, (tokens,) = ctc_output("5 _ 6 _ 7 _ 8 _ 6 _ 5 _ 7 _")
+    model = ScriptedWithCTC(tokens, ctc=ctc)
+    ((found,),) = greedy(model, model.memory(*lengths), SPECIAL, DecodingOptions(ctc_weight=0.0))
+    assert found.tokens == tokens and len(model.held) == 2
+
+
 def test_the_maximum_length_inside_a_pass_ends_the_hypothesis(cheap_positions):
     """The pass also decides the tokens after the maximum length and EOS, which must not count."""
     ctc, lengths, (tokens,) = ctc_output("5 _ 6 _ 7 _ 8 _")
