@@ -57,9 +57,9 @@ def test_a_resumed_run_keeps_its_precision(tmp_path, monkeypatch, capsys):
     """Another device may prefer another precision. Asking for one changes it."""
     run = tmp_path / "run"
 
-    def go(steps, answer, wanted="auto"):
+    def go(steps, answer, asked="auto"):
         monkeypatch.setattr(loop, "use_bf16", lambda precision, device, width: answer)
-        changed = settings({"steps": steps, "validate_every": steps, "precision": wanted})
+        changed = settings({"steps": steps, "validate_every": steps, "precision": asked})
         assert train(changed, run, "if_possible", device="cpu") == 0
         assert f'"bf16": {str(answer).lower()}' in (checkpoint_folders(run)[-1] / TRAINER).read_text()
         return capsys.readouterr()
@@ -78,4 +78,4 @@ def test_a_resumed_run_keeps_its_precision(tmp_path, monkeypatch, capsys):
     assert train(changed, run, "always", device="cpu") == 0
     assert "precision: bf16" in "".join(capsys.readouterr()) and any(seen)
     monkeypatch.setattr(torch.autocast, "__init__", original)
-    assert "precision: float32" in "".join(go(3, False, wanted="float32"))
+    assert "precision: float32" in "".join(go(3, False, asked="float32"))
