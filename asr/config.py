@@ -103,6 +103,8 @@ class Config(Experiment):
             raise ValueError("train.scheduled_sampling needs a decoder, but train.ctc_weight is 1: CTC alone")
         if self.train.ctc_weight < 1 and has_decoder is None:
             raise ValueError("the model has no decoder; set train.ctc_weight to 1, or name a decoder")
+        if self.train.scheduled_sampling is not None and getattr(has_decoder, "kind", "") == "mask_predict":
+            raise ValueError("train.scheduled_sampling: a mask_predict decoder never reads its predictions")
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ POSITIONS = {
 }
 DECODERS = {
     "lstm": "asr.model.decoders.lstm:LSTMDecoder",
+    "mask_predict": "asr.model.decoders.mask_predict:MaskPredictDecoder",
     "transformer": "asr.model.decoders.transformer:TransformerDecoder",
 }
 MODELS = {

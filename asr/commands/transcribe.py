@@ -23,6 +23,7 @@ class Decoder(StrEnum):
     beam = "beam"
     ctc = "ctc"
     rescoring = "rescoring"
+    mask_predict = "mask-predict"
 
 
 class Precision(StrEnum):
@@ -55,9 +56,13 @@ def transcribe(
     decoder: Annotated[
         Decoder | None,
         typer.Option(
-            help="greedy; beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too.",
-            show_default="greedy, or ctc for a model without a decoder",
+            help="greedy; beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too; "
+            "mask-predict: CTC's text, refined in parallel by a decoder of that kind.",
+            show_default="greedy; ctc without a decoder; mask-predict with one of that kind",
         ),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Decoder passes of mask-predict.", show_default="10")
     ] = None,
     beam: Annotated[
         int | None, typer.Option(help="Texts kept in the search.", show_default="10; ctc: 1")
@@ -126,6 +131,7 @@ def transcribe(
         ctc_weight=ctc_weight,
         candidates=candidates,
         draft=draft,
+        iterations=iterations,
         beam=beam,
         n_best=n_best,
         length_normalization=length_normalization,

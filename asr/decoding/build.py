@@ -11,13 +11,14 @@ from asr.decoding.ctc import ctc_decode
 from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
 from asr.decoding.language_model import LanguageModelFactory
+from asr.decoding.mask_predict import mask_predict
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.processors import LogitProcessor
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
 from asr.decoding.words import WORD_MODEL_WEIGHT, WordModel
 from asr.errors import AsrError
-from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
+from asr.model.interfaces import CachedForward, FillsMasks, HasCTC, HasDecoder, Memory
 from asr.model_folder import Bundle
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
@@ -29,12 +30,12 @@ def build_decoder(
 ) -> Decoder:
     """The decoder that the options describe, for one model.
 
-    Without a named decoder it is greedy, or ctc if the model has no decoder. `processors` change the
-    decoder's log-probabilities in greedy decoding and beam search. Raises AsrError for options that do not
-    apply to the model and for characters that it does not know.
+    Without a named decoder it is `default_decoder`. `processors` change the decoder's log-probabilities in
+    greedy decoding and beam search. Raises AsrError for options that do not apply to the model and for
+    characters that it does not know.
     """
     network, special = bundle.network, bundle.special
-    options = options.with_decoder("greedy" if isinstance(network, HasDecoder) else "ctc")
+    options = options.with_decoder(default_decoder(network))
     _check_model(network, options)
     factories = _scorer_factories(bundle, options)
     if options.decoder == "greedy":
@@ -43,14 +44,32 @@ def build_decoder(
         return lambda memory: beam_search(network, memory, special, options, factories, processors)
     if processors:
         raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
+    if options.decoder == "mask-predict":
+        return lambda memory: mask_predict(network, memory, special, options)
     if options.decoder == "rescoring":
         return lambda memory: rescore(network, memory, special, options, factories)
     return lambda memory: ctc_decode(network, memory, special, options, factories)
 
 
+def default_decoder(network: object) -> str:
+    """The name of the decoder that a model is made for."""
+    if isinstance(network, FillsMasks):
+        return "mask-predict"
+    return "greedy" if isinstance(network, HasDecoder) else "ctc"
+
+
 def _check_model(network: object, options: DecodingOptions) -> None:
     """Raises AsrError for options that the model's parts do not allow."""
     has_ctc = isinstance(network, HasCTC)
+    if options.decoder == "mask-predict":
+        if not isinstance(network, FillsMasks):
+            raise AsrError("decoder mask-predict: this model's decoder is not of that kind; use another one")
+        return
+    if options.decoder != "ctc" and isinstance(network, FillsMasks):
+        raise AsrError(
+            f"decoder {options.decoder}: this model's decoder fills all positions in parallel; use "
+            "mask-predict or ctc"
+        )
     if options.decoder != "ctc" and not isinstance(network, HasDecoder):
         raise AsrError(f"decoder {options.decoder}: this model has no decoder; use the decoder ctc")
     if options.decoder in ("ctc", "rescoring") and not has_ctc:

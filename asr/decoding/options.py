@@ -11,6 +11,7 @@ from asr.errors import AsrError
 JOINT_CTC_WEIGHT = 0.3  # as in training, and as ESPnet and SpeechBrain decode
 HOT_WORD_BONUS = 0.7  # tuned on dev texts of speechocean762 (`benchmarks/hot_words.py`)
 LANGUAGE_MODEL_WEIGHT = 0.3
+PASSES = 10  # as in the papers of mask-predict and Mask-CTC
 
 # Each decoder with the options that apply to it.
 DECODERS: dict[str, tuple[str, ...]] = {
@@ -22,6 +23,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
     "ctc": (
         "beam", "n_best", "hot_words", "hot_word_bonus", "language_model", "language_model_weight",
     ),
+    "mask-predict": ("iterations",),
     "rescoring": (
         "ctc_weight", "beam", "n_best", "length_normalization", "hot_words", "hot_word_bonus",
         "language_model", "language_model_weight",
@@ -36,12 +38,14 @@ class DecodingOptions:
     Raises AsrError for an impossible value and for an option that the decoder does not have.
     """
 
-    # greedy; beam: beam search; ctc: the CTC head alone; rescoring: CTC's hypotheses, ranked by the decoder
-    decoder: str | None = None  # default: greedy, or ctc for a model without a decoder
+    # greedy; beam: beam search; ctc: the CTC head alone; rescoring: CTC's hypotheses, ranked by the decoder;
+    # mask-predict: CTC's hypothesis, whose doubtful tokens are predicted again in parallel
+    decoder: str | None = None  # default: greedy; or ctc, mask-predict for models that cannot be greedy
     max_tokens: int | None = None  # most tokens of a hypothesis; default: a limit from the duration
     ctc_weight: float | None = None  # share of CTC in the joint score; default: 0.3, or 0 without a CTC head
     candidates: int | None = None  # how many of the decoder's best tokens get all scores; max(8, 1.5 x beam)
     draft: bool | None = None  # check CTC's output with few decoder passes; default: if the model can do it
+    iterations: int | None = None  # decoder passes of mask-predict; default: 10
     beam: int | None = None  # hypotheses kept at each step; default: 10, or 1 with the decoder ctc
     n_best: int | None = None  # hypotheses returned, best first; default: 1
     length_normalization: float | None = None  # scores are divided by (tokens + 1) to this power; default: 0
@@ -58,7 +62,7 @@ class DecodingOptions:
             if value is None or field.name == "decoder":
                 continue
             self._check_that_it_applies(field.name)
-            if field.name in ("max_tokens", "candidates", "beam", "n_best") and value < 1:
+            if field.name in ("max_tokens", "candidates", "iterations", "beam", "n_best") and value < 1:
                 raise AsrError(f"{field.name} {value}: below 1; choose 1 or more")
             if isinstance(value, float) and not math.isfinite(value):
                 raise AsrError(f"{field.name} {value}: not a finite number; choose a finite one")
@@ -94,6 +98,11 @@ class DecodingOptions:
     def beam_size(self) -> int:
         """Number of hypotheses kept at each step."""
         return self.beam or (10 if self.decoder in ("beam", "rescoring") else 1)
+
+    @property
+    def pass_count(self) -> int:
+        """Number of decoder passes of mask-predict."""
+        return self.iterations or PASSES
 
     @property
     def candidate_count(self) -> int:

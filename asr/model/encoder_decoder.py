@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
 from asr.model.attention import MultiHeadAttention, recorded_weights
-from asr.model.interfaces import CachedForward, Memory, ReadsOwnPredictions, ShowsAttention, State
+from asr.model.interfaces import (
+    CachedForward,
+    FillsMasks,
+    Memory,
+    ReadsOwnPredictions,
+    ShowsAttention,
+    State,
+)
 from asr.section import ModelSection, PartSection, kind_of, load_kind, of_kind
 
 # `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
@@ -102,6 +109,11 @@ class EncoderDecoder(nn.Module):
                         f"{name}.d_model {part.d_model} differs from front_end.d_model "
                         f"{self.front_end.d_model}; set model.d_model for all parts"
                     )
+            if not self.ctc and getattr(self.decoder, "needs_ctc", False):
+                raise ValueError(
+                    f"a decoder of kind {self.decoder.kind} takes the length of a text from CTC; set ctc to "
+                    "true, and train.ctc_weight above 0"
+                )
             if self.decoder is None and not self.ctc:
                 raise ValueError("neither a decoder nor a CTC head; set ctc to true or name a decoder")
             return self
@@ -126,7 +138,10 @@ class EncoderDecoder(nn.Module):
             self._offer("self_attention")
         if config.decoder is not None:
             self.decoder = load_kind(DECODERS, config.decoder.kind)(config.decoder, vocabulary_size)
-            self._offer("decode", "start", "step")
+            if isinstance(self.decoder, FillsMasks):
+                self._offer("fill")
+            else:
+                self._offer("decode", "start", "step")
             if isinstance(self.decoder, CachedForward):
                 self._offer("forward_cached")
             if isinstance(self.decoder, ReadsOwnPredictions):
@@ -164,6 +179,10 @@ class EncoderDecoder(nn.Module):
     def _decode_sampled(self, tokens: Tensor, memory: Memory, sampled: Tensor) -> Tensor:
         """As `_decode`, but the decoder reads its own predictions where sampled (B, U) is true."""
         return self.decoder.decode_sampled(tokens, memory, sampled)
+
+    def _fill(self, tokens: Tensor, masked: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
+        """tokens (B, U), masked (B, U) bool, lengths (B,) -> logits (B, U, V) of each position."""
+        return self.decoder.fill(tokens, masked, lengths, memory)
 
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""

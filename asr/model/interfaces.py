@@ -108,6 +108,18 @@ class ReadsOwnPredictions(Protocol):
 
 
 @runtime_checkable
+class FillsMasks(Protocol):
+    """A model whose decoder fills all masked positions of a text in parallel. It has no `step`."""
+
+    def fill(self, tokens: Tensor, masked: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
+        """tokens (B, U), masked (B, U) bool, lengths (B,) -> logits (B, U, V) of the token at each position.
+
+        A masked position does not see its token. The tokens have neither prompt nor EOS.
+        """
+        ...
+
+
+@runtime_checkable
 class HasCTC(Protocol):
     """A model with a CTC head on its encoder (Graves et al. 2006)."""
 

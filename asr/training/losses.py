@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, ctc_loss
 
 from asr.masks import length_mask
-from asr.model.interfaces import HasCTC, HasDecoder, Memory, Network
+from asr.model.interfaces import FillsMasks, HasCTC, HasDecoder, Memory, Network
 from asr.tokenizers import SpecialTokens
+from asr.training.masked_prediction import masked_loss
 from asr.training.scheduled_sampling import decode_sampled
 
 _IGNORED = -100  # as a target; no token has this id
@@ -37,31 +38,39 @@ def joint_loss(
     token_noise: float = 0.0,
     has_text: Tensor | None = None,
     sampled_share: float = 0.0,
+    random_masks: bool = False,
 ) -> Losses:
     """Joint CTC/attention loss (Watanabe et al. 2017) of a memory and its texts: tokens (B, U), lengths (B,).
 
     `tokens` have neither prompt nor EOS. An unalignable text has an infinite CTC loss, which counts as zero.
     Its attention loss remains. `token_noise` is the share of the decoder's input tokens that are replaced by
     others, and `sampled_share` the share that are replaced by its own predictions.
-    Rows for which `has_text` (B,) is false have no losses.
+    Rows for which `has_text` (B,) is false have no losses. A decoder that fills masks has those of
+    `masked_loss`, with `random_masks` in training.
     """
     if has_text is None:
         has_text = torch.ones_like(token_lengths, dtype=torch.bool)
     attention = ctc = memory.states.new_zeros((), dtype=torch.float32)
     unalignable = torch.zeros_like(token_lengths, dtype=torch.bool)
     if ctc_weight < 1:
-        assert isinstance(network, HasDecoder), "the configuration refuses this weight without a decoder"
-        attention = _attention_loss(
-            network,
-            memory,
-            tokens,
-            token_lengths,
-            special,
-            label_smoothing,
-            token_noise,
-            has_text,
-            sampled_share,
-        )
+        if isinstance(network, FillsMasks):
+            noisy = _with_noise(tokens, token_lengths, token_noise)
+            attention = masked_loss(
+                network, memory, noisy, tokens, token_lengths, label_smoothing, has_text, random_masks
+            )
+        else:
+            assert isinstance(network, HasDecoder), "the configuration refuses this weight without a decoder"
+            attention = _attention_loss(
+                network,
+                memory,
+                tokens,
+                token_lengths,
+                special,
+                label_smoothing,
+                token_noise,
+                has_text,
+                sampled_share,
+            )
     if ctc_weight > 0:
         assert isinstance(network, HasCTC), "the configuration refuses a CTC weight without a CTC head"
         unalignable = (_states_needed(tokens, token_lengths) > memory.lengths) & has_text

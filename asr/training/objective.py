@@ -76,7 +76,7 @@ class RecognitionObjective(nn.Module):
 
     def losses(self, batch: Batch, memory: Memory, step: int = 0) -> Losses:
         """The losses of a batch, of which the memory is known. In validation, the decoder's input is the text
-        itself.
+        itself, or masks alone.
         """
         sampling = self.config.scheduled_sampling
         return joint_loss(
@@ -90,6 +90,7 @@ class RecognitionObjective(nn.Module):
             self.config.token_noise if self.training else 0.0,
             batch.has_text.to(self.device),
             sampling.at(step) if sampling is not None and self.training else 0.0,
+            random_masks=self.training,
         )
 
     def phoneme_loss(self, batch: Batch, memory: Memory) -> Tensor:

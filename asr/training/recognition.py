@@ -17,7 +17,6 @@ from asr.datasets.settings import AugmentConfig
 from asr.decoding import DecodingOptions, build_decoder
 from asr.errors import AsrError
 from asr.kinds import TOKENIZERS
-from asr.model.interfaces import HasDecoder
 from asr.model_folder import Bundle
 from asr.scoring import score
 from asr.section import load_kind
@@ -108,14 +107,13 @@ class RecognitionTask(Task[Batch]):
 
     @torch.inference_mode()
     def validate(self, ranks: Ranks, stop: Callable[[], bool] = bool) -> Validation | None:
-        """Decode the dev set greedily, or by CTC without a decoder, and score it.
+        """Decode the dev set by the default decoder of the model, and score it.
 
         The batches are divided among the processes. The model is left in evaluation mode.
         Raises AsrError when no recording can be read.
         """
         bundle, objective = self.bundle.eval(), self.objective().eval()
-        fastest = "greedy" if isinstance(bundle.network, HasDecoder) else "ctc"
-        decode = build_decoder(bundle, DecodingOptions(decoder=fastest))
+        decode = build_decoder(bundle, DecodingOptions())
         loss, n_targets, stopped = 0.0, 0, False
         texts: dict[str, tuple[str, str]] = {}  # id: reference, hypothesis
         bad: list[str] = []

@@ -131,14 +131,16 @@ class DecoderBlock(nn.Module):
         memory: Memory | None,
         relation: Relation | None = None,
         weights: list[Tensor] | None = None,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Teacher forcing: x (B, U, d_model) -> the same shape.
 
+        Each position sees the ones before it, or all positions of `visible` (B, 1, 1, U) if that is given.
         The cross-attention's weights (B, n_heads, U, S) are appended to `weights` if it is given.
         """
 
         def attention(y: Tensor) -> Tensor:
-            return self.self_attention(y, causal=True, relation=relation)
+            return self.self_attention(y, visible, causal=visible is None, relation=relation)
 
         x = self.self_attention_residual(x, attention)
         if memory is not None:

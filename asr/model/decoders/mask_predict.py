@@ -1,0 +1,73 @@
+"""A decoder that fills all masked positions of a text in parallel, from both sides of each."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from asr.masks import length_mask
+from asr.model.blocks import final_norm
+from asr.model.decoders.transformer import DecoderBlock, DecoderSection
+from asr.model.interfaces import Memory
+from asr.model.kernels import linear
+from asr.model.positions.interface import build_positions
+from asr.section import Positive
+
+
+class MaskPredictDecoder(nn.Module):
+    """The conditional masked language model of Ghazvininejad et al. 2019 (Mask-Predict), for speech as in
+    Higuchi et al. 2020 (Mask-CTC).
+
+    It is a Transformer decoder whose self-attention sees the whole text. The mask is a weight of the decoder
+    and not a token of the vocabulary, so nothing else knows of it. There is no EOS: the length of a text is
+    known before, from CTC.
+    """
+
+    class Config(DecoderSection):
+        """Settings of a mask-predict decoder. It needs a CTC head, which gives the length of a text."""
+
+        kind: Literal["mask_predict"] = "mask_predict"
+        n_layers: Positive = Field(3, description="number of blocks")
+
+        @property
+        def needs_ctc(self) -> bool:
+            """Whether the decoder works only beside a CTC head."""
+            return True
+
+    def __init__(self, config: MaskPredictDecoder.Config, vocabulary_size: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary_size, config.d_model)
+        self.mask = nn.Parameter(torch.empty(config.d_model))
+        for weight in (self.embed.weight, self.mask):
+            nn.init.normal_(weight, std=config.d_model**-0.5)
+        self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.positions = build_positions(config)
+        self.blocks = nn.ModuleList(
+            DecoderBlock(config, cross_attention=True) for _ in range(config.n_layers)
+        )
+        self.norm = final_norm(config)
+        self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
+
+    def fill(self, tokens: Tensor, masked: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
+        """tokens (B, U), masked (B, U) bool, lengths (B,) -> logits (B, U, V) of the token at each position.
+
+        A masked position does not see its token.
+        """
+        x = torch.where(masked.unsqueeze(2), self.mask, self.embed(tokens)) * self.scale  # (B, U, d_model)
+        x = self.positions(x)
+        relation = self.positions.relation_of(x)
+        # An empty text sees one position of padding: attention to nothing is undefined.
+        visible = length_mask(lengths.clamp_min(1), tokens.size(1))[:, None, None, :]  # (B, 1, 1, U)
+        for block in self.blocks:
+            x = block(x, memory, relation, visible=visible)
+        x = self.norm(x)
+        return linear(x, self.embed.weight, None) if self.out is None else self.out(x)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The most tokens that a text can have. None: there is no limit."""
+        return self.positions.max_length

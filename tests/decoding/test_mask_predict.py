@@ -1,0 +1,123 @@
+"""Mask-predict: which tokens are masked in which pass, and what the hypotheses say."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from decoding_networks import MELS, SPECIAL, VOCABULARY, network, network_config
+from helpers import EOS, PAD
+
+from asr.decoding import DecodingOptions, build_decoder
+from asr.decoding.mask_predict import mask_predict
+from asr.errors import AsrError
+from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory
+
+OPTIONS = DecodingOptions(decoder="mask-predict", iterations=3)
+
+
+class Filling:
+    """CTC with given probabilities, and a decoder whose answers a test writes down, pass by pass."""
+
+    def __init__(self, path, answers):
+        """`path` has (token, probability) of each state; an answer has them for each position."""
+        self.ctc_log_probs, self.answers, self.seen = rows(path), [rows(each) for each in answers], []
+
+    def encode(self, features, lengths):
+        raise NotImplementedError
+
+    def ctc(self, memory):
+        return self.ctc_log_probs
+
+    def fill(self, tokens, masked, lengths, memory):
+        self.seen.append(masked[0].tolist())
+        return self.answers[len(self.seen) - 1]
+
+    def decode(self):
+        states = self.ctc_log_probs.size(1)
+        found = mask_predict(
+            self, Memory(torch.zeros(1, states, 1), torch.tensor([states])), SPECIAL, OPTIONS
+        )
+        return found[0][0]
+
+
+def rows(given):
+    """Log-probabilities (1, S, V): the rest of each probability is shared by the other tokens."""
+    found = torch.empty(1, len(given), VOCABULARY)
+    for row, (token, probability) in zip(found[0], given, strict=True):
+        row.fill_(math.log((1 - probability) / (VOCABULARY - 1)))
+        row[token] = math.log(probability)
+    return found
+
+
+def test_doubtful_tokens_are_predicted_and_the_least_sure_ones_again():
+    """Of four tokens, CTC is sure of the second. Three are masked, then two, then one."""
+    path = [(4, 0.6), (PAD, 0.9), (5, 0.9), (5, 0.9995), (6, 0.7), (7, 0.5)]
+    answers = [
+        [(8, 0.9), (8, 0.99), (6, 0.5), (4, 0.6)],
+        [(8, 0.9), (8, 0.99), (7, 0.8), (4, 0.7)],
+        [(8, 0.9), (8, 0.99), (8, 0.9), (5, 0.95)],
+    ]
+    model = Filling(path, answers)
+    found = model.decode()
+    assert model.seen == [
+        [True, False, True, True],
+        [False, False, True, True],
+        [False, False, False, True],
+    ]
+    assert found.tokens == (8, 5, 7, 5)
+    product = 0.9 * 0.9995 * 0.8 * 0.95
+    assert found.log_prob == pytest.approx(math.log(product), abs=1e-5)
+    assert found.finished and found.confidence == pytest.approx(product ** (1 / 5), abs=1e-5)
+
+
+def test_a_sure_text_and_an_empty_one_need_no_pass():
+    sure = Filling([(4, 0.9999), (PAD, 0.9999), (4, 0.9999)], [])
+    assert sure.decode().tokens == (4, 4) and not sure.seen
+    silence = Filling([(PAD, 0.6), (PAD, 0.6)], [])
+    assert silence.decode().tokens == () and silence.decode().log_prob == 0.0
+
+
+def test_special_tokens_are_never_filled_in():
+    model = Filling([(4, 0.5)], [[(EOS, 0.9)], [(PAD, 0.9)], [(PAD, 0.9)]])
+    assert model.decode().tokens[0] not in (EOS, *SPECIAL.suppressed)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return SimpleNamespace(special=SPECIAL, network=filling_network())
+
+
+def filling_network():
+    torch.manual_seed(0)
+    config = network_config().model_dump() | {
+        "decoder": {"kind": "mask_predict", "n_layers": 1, "d_model": 16}
+    }
+    return EncoderDecoder(EncoderDecoder.Config.model_validate(config), MELS, VOCABULARY).eval()
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam", "rescoring"])
+def test_decoders_that_go_token_by_token_are_refused(bundle, decoder):
+    with pytest.raises(AsrError, match="fills all positions in parallel; use mask-predict or ctc"):
+        build_decoder(bundle, DecodingOptions(decoder=decoder))
+
+
+@pytest.mark.parametrize("option", ["beam", "hot_words", "language_model", "ctc_weight", "draft"])
+def test_options_of_other_decoders_are_refused_for_the_default_decoder(bundle, option):
+    values = {"beam": 2, "hot_words": ("a",), "language_model": "lm", "ctc_weight": 0.5, "draft": True}
+    with pytest.raises(AsrError, match=f"{option}: the decoder 'mask-predict' has no such option"):
+        build_decoder(bundle, DecodingOptions(**{option: values[option]}))
+
+
+def test_mask_predict_is_refused_for_other_models():
+    other = SimpleNamespace(special=SPECIAL, network=network(0))
+    with pytest.raises(AsrError, match="mask-predict: this model's decoder is not of that kind"):
+        build_decoder(other, OPTIONS)
+
+
+def test_logit_processors_are_refused(bundle):
+    with pytest.raises(AsrError, match="logit processors do not apply"):
+        build_decoder(bundle, OPTIONS, [lambda tokens, log_probs: log_probs])
