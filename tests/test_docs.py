@@ -26,6 +26,7 @@ PAGES = [
     "recipes/speechocean762/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
+    "docs/corpora.md",
     "docs/training.md",
     "docs/transcription.md",
 ]

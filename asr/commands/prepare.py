@@ -8,40 +8,72 @@ from typing import Annotated
 
 import typer
 
+from asr.datasets.corpora.table import CORPORA, help_lines
 
-class Kind(StrEnum):
-    """The layouts that can be read; asr.datasets.prepare has a reader for each."""
-
-    folder = "folder"
-    tsv = "tsv"
-    kaldi = "kaldi"
-    lhotse = "lhotse"
-    manifest = "manifest"
-    fsdd = "fsdd"
+Kind = StrEnum("Kind", list(CORPORA))  # type: ignore[misc]
+_SHOWN = 20  # lines about utterances that are left out; left_out.txt has all
 
 
 def prepare(
-    kind: Annotated[Kind, typer.Argument(help="Layout of the corpus.")],
-    source: Annotated[Path, typer.Argument(help="Its folder, or its TSV, manifest or cut-set file.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the manifests.")],
+    kind: Annotated[Kind, typer.Argument(metavar="NAME", help="The corpus or layout, from the list above.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="ROOT", help="Its folder, or its table, manifest or cut-set file.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the manifests.")],
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="Download into ROOT first, from where an earlier call stopped."),
+    ] = False,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this split or language; repeatable. A wrong one lists all."),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Change the texts; with commas: numbers (to words), case, basic, english, upper.",
+        ),
+    ] = None,
+    lang: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Language where the corpus names none, such as de.")
+    ] = None,
+    dev: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.9, help="Share of the hours held out as dev, whole speakers at a time."),
+    ] = None,
+    test: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.9, help="Share of the hours held out as test, whole speakers at a time."),
+    ] = None,
 ) -> None:
-    """Read a corpus and write OUT/<split>.jsonl, a manifest for each split. Audio stays where it is.
+    from asr.datasets.prepare import Options, counts, prepare_corpus
 
-    folder: audio files, each beside a .txt of the same name. tsv: columns path and text or sentence, as in
-    Common Voice. kaldi: wav.scp, text, and where given utt2spk and segments. lhotse: a cut set. manifest:
-    JSON lines with a key "split". fsdd: the Free Spoken Digit Dataset; strings of its digits are added.
-
-    Utterances whose audio cannot be read are listed and left out, and the exit status is then 1.
-    """
-    from asr.datasets.prepare import prepare_corpus
-
-    prepared = prepare_corpus(kind.value, source, out)
+    shares = {name: share for name, share in (("test", test), ("dev", dev)) if share}
+    options = Options(download, tuple(subset or ()), normalize, lang, shares)
+    prepared = prepare_corpus(kind.value, source, out, options)
     for split, group in prepared.splits.items():
-        hours = sum(utterance.duration or 0.0 for utterance in group) / 3600
-        speakers = len({utterance.speaker for utterance in group if utterance.speaker is not None})
-        typer.echo(f"{out / split}.jsonl: {len(group)} utterances, {hours:.2f} h, {speakers} speakers")
-    for line in prepared.bad:
+        found = counts(group)
+        typer.echo(
+            f"{out / split}.jsonl: {found['utterances']} utterances, {found['hours']:.2f} h, "
+            f"{found['speakers']} speakers"
+        )
+    for line in prepared.bad[:_SHOWN]:
         typer.echo(f"left out: {line}", err=True)
     if prepared.bad:
-        typer.echo(f"{len(prepared.bad)} utterances were left out; the rest is written", err=True)
+        typer.echo(
+            f"{len(prepared.bad)} were left out ({out / 'left_out.txt'} names all); the rest is written",
+            err=True,
+        )
         raise typer.Exit(1)
+
+
+prepare.__doc__ = f"""Read a corpus and write OUT/<split>.jsonl, a manifest for each split.
+
+    Audio stays where it is. What cannot be used is listed and left out, and the exit status is then 1.
+    OUT/corpus.json records the counts and the normalization of the texts.
+
+    \b
+    Layouts and corpora:
+    {help_lines().replace(chr(10), chr(10) + "    ")}
+    """

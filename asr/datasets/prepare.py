@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.datasets.corpora.folder import read_folder
-from asr.datasets.corpora.fsdd import read_fsdd, write_strings
-from asr.datasets.corpora.kaldi import read_kaldi
-from asr.datasets.corpora.lhotse import read_lhotse
-from asr.datasets.corpora.tsv import read_tsv
+from asr.datasets.corpora.base import Subsets
+from asr.datasets.corpora.fsdd import write_strings
+from asr.datasets.corpora.table import CORPORA
 from asr.datasets.durations import measure
-from asr.datasets.manifest import Utterance, read_manifest, write_manifest
+from asr.datasets.manifest import Utterance, write_manifest
+from asr.datasets.normalization import normalize_splits, text_normalizer
+from asr.datasets.splitting import hold_out
 from asr.errors import AsrError
-
-# (source, bad) -> split: utterances. A duration of None will be measured. An utterance that cannot be used
-# adds one line to `bad`. A corpus that cannot be used raises AsrError.
-Reader = Callable[[Path, list[str]], dict[str, list[Utterance]]]
+from asr.files import atomic_write
 
 
-def read_splits(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
-    """A manifest, or the manifest.jsonl of a folder, by the `split` of its lines; "all" without one."""
-    splits: dict[str, list[Utterance]] = {}
-    for utterance in read_manifest(source / "manifest.jsonl" if source.is_dir() else source):
-        splits.setdefault(str(utterance.extra.get("split", "all")), []).append(utterance)
-    return splits
+@dataclass(frozen=True)
+class Options:
+    """The options of `asr prepare`."""
 
-
-READERS: dict[str, Reader] = {
-    "folder": read_folder,
-    "tsv": read_tsv,
-    "kaldi": read_kaldi,
-    "lhotse": read_lhotse,
-    "manifest": read_splits,
-    "fsdd": read_fsdd,
-}
+    download: bool = False  # into the source folder, before it is read
+    subsets: tuple[str, ...] = ()  # splits or languages; none: all
+    normalize: str | None = None  # names for text_normalizer
+    lang: str | None = None  # of utterances whose language is not known
+    hold_out: dict[str, float] = field(default_factory=dict)  # share of the hours of each new split
 
 
 @dataclass(frozen=True)
@@ -47,27 +37,80 @@ class Prepared:
     bad: list[str]
 
 
-def prepare_corpus(kind: str, source: Path, out: Path) -> Prepared:
+def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None = None) -> Prepared:
     """Read the corpus at `source` and write OUT/<split>.jsonl; audio stays where it is.
 
-    Utterances whose audio cannot be read are left out and reported in `bad`. Raises AsrError when `source` is
-    not a corpus of this kind, ids are not unique within a split, or nothing is left.
+    OUT/corpus.json records the corpus, its licence, the normalization of its texts and the counts, and
+    OUT/left_out.txt lists what was left out. Utterances whose audio cannot be read are left out and reported
+    in `bad`. Raises AsrError when `source` is not a corpus of this kind, ids are not unique within a split,
+    or nothing is left.
     """
+    options, corpus = options or Options(), CORPORA[kind]
+    if options.normalize is not None:
+        text_normalizer(options.normalize)  # a wrong name shows before a download of hours
+    if options.download:
+        from asr.datasets.download import download_corpus
+
+        download_corpus(corpus, source, options.subsets)
     if not source.exists():
-        raise AsrError(f"{source}: no such file or folder; check the path of the corpus")
+        also = "" if not corpus.archives else ", or add --download"
+        raise AsrError(f"{source}: no such file or folder; check the path of the corpus{also}")
+    if corpus.licence and not source.is_dir():
+        raise AsrError(f"{source}: not a folder; unpack the corpus and give its folder")
     bad: list[str] = []
-    splits = measure(READERS[kind](source, bad), bad)
-    splits = {name: group for name, group in splits.items() if group}
+    subsets = Subsets(options.subsets)
+    splits = corpus.read()(source, bad, subsets)
+    subsets.refuse_unknown(source)
+    if options.lang is not None:
+        splits = {
+            name: [u if u.lang else replace(u, lang=options.lang) for u in group]
+            for name, group in splits.items()
+        }
+    if options.normalize is not None:
+        splits = normalize_splits(splits, options.normalize, bad)
+    splits = {name: group for name, group in measure(splits, bad).items() if group}
     if not splits:
         reason = f"; the first problem: {bad[0]}" if bad else f"; check that it is a corpus of kind {kind!r}"
         raise AsrError(f"{source}: no usable utterance ({len(bad)} left out){reason}")
+    splits = hold_out(splits, options.hold_out)
     if kind == "fsdd":
         splits |= write_strings(splits, out)
     for name, group in splits.items():
         _check(source, name, group)
     for name, group in splits.items():
         write_manifest(out / f"{name}.jsonl", group)
+    _record(out, kind, options, splits, bad)
     return Prepared(splits, bad)
+
+
+def _record(
+    out: Path, kind: str, options: Options, splits: dict[str, list[Utterance]], bad: list[str]
+) -> None:
+    """Write OUT/corpus.json, and OUT/left_out.txt if there is something in it."""
+    corpus = CORPORA[kind]
+    record = {
+        "corpus": corpus.name,
+        "licence": corpus.licence or None,
+        "site": corpus.site or None,
+        "normalize": options.normalize or "none",
+        "splits": {name: counts(group) for name, group in splits.items()},
+        "left_out": len(bad),
+    }
+    with atomic_write(out / "corpus.json") as file:
+        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    path = out / "left_out.txt"
+    if bad:
+        with atomic_write(path) as file:
+            file.writelines(f"{line}\n" for line in bad)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier call
+
+
+def counts(group: list[Utterance]) -> dict[str, float]:
+    """The number of utterances and speakers, and the hours."""
+    hours = sum(utterance.duration or 0.0 for utterance in group) / 3600
+    speakers = {utterance.speaker for utterance in group} - {None}
+    return {"utterances": len(group), "hours": round(hours, 4), "speakers": len(speakers)}
 
 
 def _check(source: Path, split: str, group: list[Utterance]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asr.datasets.normalization import recorded
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.scoring import breakdown, formats, html, normalize, report
@@ -62,6 +63,8 @@ def run(ref: Path, hyp: Path, options: Options) -> Report:
     _check_outputs([ref, hyp, options.against, options.map, options.drop], options.html)
     refs, hyps = formats.read_pair(ref, hyp, options.ref_format, options.hyp_format)
     warnings: list[str] = []
+    if normalized := recorded(ref):
+        warnings.append(f"{ref}: its texts were normalized at preparation ({normalized})")
     ignored = {segment.id for segment in refs.segments if segment.text.upper() == IGNORED}
     if ignored:
         warnings.append(f"{ref}: {len(ignored)} segments marked {IGNORED}; they are not scored")

@@ -187,9 +187,10 @@ def _status(run: Run) -> str:
         return "nothing saved yet" if run.parameters is None else "a model alone"
     if run.steps is None:
         return f"at {run.step}"
-    rules = (run.settings.get(f"train.{name}") for name in ("patience", "stop_wer", "max_minutes"))
+    names = ("patience", "stop_wer", "max_minutes")
+    rules: dict[str, Any] = {name: run.settings.get(f"train.{name}") for name in names}
     seconds = 60 * (run.minutes or 0.0)
-    reason = stop_reason(run.step, run.history, run.steps, *rules, seconds=seconds)
+    reason = stop_reason(run.step, run.history, run.steps, seconds=seconds, **rules)
     if reason is None:
         return f"at {run.step} of {run.steps}"
     return "finished" if run.step >= run.steps else f"finished at {run.step}: {reason}"

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from asr import audio
+from asr.datasets.corpora.base import ALL, Subsets
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
@@ -27,7 +28,7 @@ _PAUSE = (0.1, 0.5)  # seconds between two digits
 _NOISE = 10 ** (-70 / 20)  # RMS of a pause: recordings are never digital zero
 
 
-def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
+def read_fsdd(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
     """Splits train, dev and test of the corpus; durations are not known yet.
 
     `source` holds `recordings/` (the original distribution) or `audio/` (a prepared copy). Raises AsrError
@@ -46,7 +47,7 @@ def read_fsdd(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
     for digit, speaker, index, path in sorted((int(m[1]), m[2], int(m[3]), path) for m, path in found):
         split = "test" if index < 5 else "dev" if index < 7 else "train"
         splits[split].append(Utterance(path.stem, path, WORDS[digit], speaker=speaker, lang="en"))
-    return splits
+    return {split: group for split, group in splits.items() if subsets.wants(split)}
 
 
 def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) -> dict[str, list[Utterance]]:

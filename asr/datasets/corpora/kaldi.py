@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asr.datasets.corpora.base import ALL, Subsets, numbered_lines
 from asr.datasets.durations import find_audio
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
 
-def read_kaldi(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
+def read_kaldi(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
     """One data directory as the split "all", or a folder of them with a split for each.
 
     Paths in wav.scp are tried from the data directory, from the two folders above it and from the current
@@ -18,11 +19,11 @@ def read_kaldi(source: Path, bad: list[str]) -> dict[str, list[Utterance]]:
     Raises AsrError for a missing wav.scp or text, a command, or a line that cannot be parsed.
     """
     if (source / "wav.scp").exists():
-        return {"all": _read(source, bad)}
+        return {"all": _read(source, bad)} if subsets.wants("all") else {}
     folders = sorted(path.parent for path in source.glob("*/wav.scp"))
     if not folders:
         raise AsrError(f"{source}: no wav.scp in it or in a folder of it; give a Kaldi data directory")
-    return {folder.name: _read(folder, bad) for folder in folders}
+    return {folder.name: _read(folder, bad) for folder in folders if subsets.wants(folder.name)}
 
 
 def _read(folder: Path, bad: list[str]) -> list[Utterance]:
@@ -54,14 +55,8 @@ def _table(path: Path, optional: bool = False) -> dict[str, str]:
     """Lines of "key value" by their key. No file is an empty table where it is optional."""
     if optional and not path.exists():
         return {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise AsrError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise AsrError(f"{path}: cannot be read ({error.strerror}); a data directory needs it") from None
     table: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in numbered_lines(path):
         key, _, value = line.strip().replace("\t", " ").partition(" ")
         if key in table:
             raise AsrError(f"{path}, line {number}: duplicate key {key!r}; keep one")

@@ -1,0 +1,55 @@
+"""Splits by speaker for corpora that have none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from asr.datasets.manifest import Utterance
+from asr.errors import AsrError
+
+Splits = dict[str, list[Utterance]]
+
+
+def hold_out(splits: Splits, shares: dict[str, float]) -> Splits:
+    """Take a share of the hours of "train" (or "all") out for each new split, whole speakers at a time.
+
+    The choice is a function of the names of the speakers alone, the same on every machine and for every order
+    of the utterances. Without at least two speakers, utterances with equal texts stay together instead.
+    Raises AsrError for a split that exists already, and when a split would be empty.
+    """
+    if not shares:
+        return splits
+    source = next((name for name in ("train", "all") if name in splits), None)
+    if source is None:
+        raise AsrError(f"no split train or all to hold out from; the corpus has {', '.join(splits)}")
+    if there := [name for name in shares if name in splits]:
+        raise AsrError(f"the corpus has a split {there[0]} of its own; leave --{there[0]} out")
+    if sum(shares.values()) >= 1:
+        raise AsrError(f"{sum(shares.values()):g} of the corpus would be held out; give smaller shares")
+    group = splits[source]
+    speakers = {utterance.speaker for utterance in group}
+    by_speaker = None not in speakers and len(speakers) > len(shares)
+    parts = _divide(group, shares, (lambda u: u.speaker or "") if by_speaker else (lambda u: u.text or ""))
+    if empty := [name for name in (*shares, "train") if not parts[name]]:
+        unit = "speakers" if by_speaker else "different texts"
+        raise AsrError(f"too few {unit} for a split {empty[0]}; hold out less, or nothing")
+    return {"train": parts.pop("train"), **parts, **{k: v for k, v in splits.items() if k != source}}
+
+
+def _divide(group: list[Utterance], shares: dict[str, float], key: Callable[[Utterance], str]) -> Splits:
+    """Keys in the order of their hash go to the first split until its share is reached, then to the next."""
+    seconds: dict[str, float] = {}
+    for utterance in group:
+        seconds[key(utterance)] = seconds.get(key(utterance), 0.0) + (utterance.duration or 0.0)
+    total, chosen = sum(seconds.values()), {}
+    keys = iter(sorted(seconds, key=lambda k: hashlib.blake2b(k.encode()).digest()))
+    for name, share in shares.items():
+        held = 0.0
+        while held < share * total and (k := next(keys, None)) is not None:
+            chosen[k] = name
+            held += seconds[k]
+    parts: Splits = {name: [] for name in (*shares, "train")}
+    for utterance in group:
+        parts[chosen.get(key(utterance), "train")].append(utterance)
+    return parts

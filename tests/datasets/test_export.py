@@ -1,0 +1,77 @@
+"""Manifests in the layouts of other toolkits, read back."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr.datasets.corpora.kaldi import read_kaldi
+from asr.datasets.corpora.lhotse import read_lhotse
+from asr.datasets.durations import measure
+from asr.datasets.export import export_manifest
+from asr.datasets.manifest import Utterance, read_manifest, write_manifest
+from asr.errors import AsrError
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    for name in ("long", "ö x"):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(8000, 0.1), 8000)
+    utterances = [
+        Utterance("b", tmp_path / "long.wav", "zwei", 0.25, "s1", "de", 0.5, extra={"gender": "f"}),
+        Utterance("a", tmp_path / "long.wav", "größe  eins", 0.5, "s1", "de"),
+        Utterance("c", tmp_path / "ö x.wav", "drei", 1.0),
+    ]
+    write_manifest(tmp_path / "m.jsonl", utterances)
+    return tmp_path / "m.jsonl"
+
+
+def values(group):
+    return sorted(
+        (u.id, u.audio.name, " ".join(u.text.split()), u.start, round(u.duration, 6)) for u in group
+    )
+
+
+def test_kaldi(manifest, tmp_path):
+    assert export_manifest(manifest, tmp_path / "kaldi", "kaldi") == 3
+    bad = []
+    (group,) = measure(read_kaldi(tmp_path / "kaldi", bad), bad).values()
+    assert not bad and values(group) == values(read_manifest(manifest))
+    assert {u.id: u.speaker for u in group} == {"a": "s1", "b": "s1", "c": "c"}
+    assert (tmp_path / "kaldi/spk2utt").read_text() == "c c\ns1 a b\n"
+    whole = tmp_path / "whole.jsonl"
+    write_manifest(whole, read_manifest(manifest)[2:])
+    export_manifest(whole, tmp_path / "kaldi", "kaldi")
+    assert not (tmp_path / "kaldi/segments").exists()
+    assert (tmp_path / "kaldi/wav.scp").read_text() == f"c {tmp_path / 'ö x.wav'}\n"
+
+
+def test_lhotse(manifest, tmp_path):
+    lhotse = pytest.importorskip("lhotse")
+    export_manifest(manifest, tmp_path / "out", "lhotse")
+    bad = []
+    (group,) = measure(read_lhotse(tmp_path / "out", bad), bad).values()
+    assert not bad and values(group) == values(read_manifest(manifest))
+    supervisions = lhotse.load_manifest(tmp_path / "out/supervisions.jsonl.gz")
+    recordings = lhotse.load_manifest(tmp_path / "out/recordings.jsonl.gz")
+    lhotse.validate_recordings_and_supervisions(recordings, supervisions)
+    assert supervisions["b"].custom == {"gender": "f"} and supervisions["b"].language == "de"
+
+
+def test_nemo(manifest, tmp_path):
+    export_manifest(manifest, tmp_path / "nemo.jsonl", "nemo")
+    assert read_manifest(tmp_path / "nemo.jsonl") == read_manifest(manifest)
+
+
+def test_what_a_layout_cannot_hold(manifest, tmp_path):
+    utterance = read_manifest(manifest)[0]
+    for changed, layout, message in (
+        ({"id": "a b"}, "kaldi", "ids and speakers have no spaces"),
+        ({"text": None}, "nemo", "has no text, which nemo needs"),
+        ({"duration": None}, "lhotse", "has no duration"),
+        ({"audio": tmp_path / "none.wav"}, "lhotse", "none.wav: cannot be read"),
+        ({"audio": tmp_path / "x |"}, "kaldi", "would run this path as a command"),
+    ):
+        write_manifest(tmp_path / "x.jsonl", [Utterance(**(vars(utterance) | changed))])
+        with pytest.raises(AsrError, match=message):
+            export_manifest(tmp_path / "x.jsonl", tmp_path / "out", layout)
+        assert not (tmp_path / "out").exists()
