@@ -27,6 +27,8 @@ ARCHITECTURES: dict[str, dict] = {
     "conformer at half rate": {"encoder": CONFORMER | {"half_rate_layers": 2}},
     "convolution in blocks": {"encoder": ENCODER | {"conv_kernel": 5}},
     "one-dimensional convolutions": {"front_end": {"kind": "convolution1d"}},
+    "intermediate CTC": {"intermediate_ctc": {"layers": [1], "self_conditioned": False}},
+    "self-conditioned conformer": {"encoder": CONFORMER, "intermediate_ctc": {"layers": [1]}},
     "patches": {"front_end": {"kind": "patches", "frames": 4, "bins": 12}},
     "stacked frames": {"front_end": {"kind": "stacked"}},
     "window": {"encoder": ENCODER | {"window": 2}},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
 from asr.model.attention import MultiHeadAttention, recorded_weights
+from asr.model.blocks import EncoderSection
 from asr.model.interfaces import (
     CachedForward,
     FillsMasks,
@@ -18,6 +19,7 @@ from asr.model.interfaces import (
     ShowsAttention,
     State,
 )
+from asr.model.intermediate_ctc import IntermediateCTC, IntermediateCTCSection
 from asr.section import ModelSection, PartSection, kind_of, load_kind, of_kind
 
 # `small` is ESPnet's LibriSpeech-100 Transformer; `base` is the base model of "Attention Is All You Need".
@@ -69,6 +71,9 @@ class EncoderDecoder(nn.Module):
             description="null: CTC alone"
         )
         ctc: bool = Field(True, description="a CTC head on the encoder")
+        intermediate_ctc: IntermediateCTCSection | None = Field(
+            None, description="the CTC head also reads states inside the encoder; null: it does not"
+        )
 
         @classmethod
         def known_keys(cls) -> tuple[str, ...]:
@@ -109,14 +114,27 @@ class EncoderDecoder(nn.Module):
                         f"{name}.d_model {part.d_model} differs from front_end.d_model "
                         f"{self.front_end.d_model}; set model.d_model for all parts"
                     )
-            if not self.ctc and getattr(self.decoder, "needs_ctc", False):
+            if self.decoder is not None and getattr(self.decoder, "needs_ctc", False) and not self.ctc:
                 raise ValueError(
                     f"a decoder of kind {self.decoder.kind} takes the length of a text from CTC; set ctc to "
                     "true, and train.ctc_weight above 0"
                 )
+            if self.intermediate_ctc is not None:
+                self._check_layers(self.intermediate_ctc.layers)
             if self.decoder is None and not self.ctc:
                 raise ValueError("neither a decoder nor a CTC head; set ctc to true or name a decoder")
             return self
+
+        def _check_layers(self, layers: tuple[int, ...]) -> None:
+            if not self.ctc:
+                raise ValueError("intermediate_ctc needs the CTC head, but ctc is false")
+            if not isinstance(self.encoder, EncoderSection):
+                raise ValueError(f"intermediate_ctc: the encoder {self.encoder.kind} has no place for it")
+            if max(layers) >= self.encoder.n_layers:
+                raise ValueError(
+                    f"intermediate_ctc.layers has {max(layers)}, but encoder.n_layers is "
+                    f"{self.encoder.n_layers}; after the last block the CTC head predicts in any case"
+                )
 
         @property
         def width(self) -> int:
@@ -153,6 +171,10 @@ class EncoderDecoder(nn.Module):
         if config.ctc:
             self.ctc_head = nn.Linear(config.encoder.d_model, vocabulary_size)
             self._offer("ctc")
+        self.intermediate_ctc: IntermediateCTC | None = None
+        if config.intermediate_ctc is not None:
+            d_model = config.encoder.d_model
+            self.intermediate_ctc = IntermediateCTC(config.intermediate_ctc, d_model, vocabulary_size)
 
     def _offer(self, *operations: str) -> None:
         """Make operations visible to `isinstance` with the protocols of `asr.model.interfaces`."""
@@ -170,7 +192,12 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
         """features (B, T, F), lengths (B,) in frames -> memory."""
-        return self.encoder(*self.front_end(features, lengths))
+        x, lengths = self.front_end(features, lengths)
+        if self.intermediate_ctc is None:
+            return self.encoder(x, lengths)
+        logits: dict[str, Tensor] = {}
+        memory = self.encoder(x, lengths, self.intermediate_ctc.after_block(self.ctc_head, logits))
+        return memory.with_intermediate({name: (each, memory.lengths) for name, each in logits.items()})
 
     def _decode(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V)."""

@@ -6,7 +6,7 @@ asks with `isinstance(network, HasCTC)` and refuses a model without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
@@ -29,6 +29,10 @@ class Memory:
     def select(self, rows: Tensor) -> Memory:
         """The memory of the given rows (indices), without intermediate outputs."""
         return Memory(self.states.index_select(0, rows), self.lengths.index_select(0, rows))
+
+    def with_intermediate(self, outputs: dict[str, tuple[Tensor, Tensor]]) -> Memory:
+        """The memory with more intermediate outputs."""
+        return replace(self, intermediate=self.intermediate | outputs)
 
 
 class State(Protocol):

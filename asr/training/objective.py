@@ -39,6 +39,7 @@ class RecognitionObjective(nn.Module):
         self.features, self.network, self.special = bundle.features, bundle.network, bundle.special
         self.config, self.specaugment, self.device = config, specaugment, bundle.device
         self.vocal_tract = vocal_tract
+        self.intermediate = getattr(bundle.config.model, "intermediate_ctc", None)
         if vocal_tract is not None and not isinstance(bundle.features, HasFrequencies):
             kind = bundle.config.features.kind
             raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
@@ -63,7 +64,8 @@ class RecognitionObjective(nn.Module):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             memory = self.network.encode(features, lengths)
             losses, phoneme_loss = self.losses(batch, memory, step), self.phoneme_loss(batch, memory)
-        total = losses.total
+            intermediate_loss = self.intermediate_loss(batch, memory)
+        total = losses.total + intermediate_loss
         if self.config.phonemes is not None:
             total = total + self.config.phonemes.weight * phoneme_loss
         sums = torch.stack([total, losses.attention, losses.ctc, phoneme_loss.detach()])
@@ -92,6 +94,21 @@ class RecognitionObjective(nn.Module):
             sampling.at(step) if sampling is not None and self.training else 0.0,
             random_masks=self.training,
         )
+
+    def intermediate_loss(self, batch: Batch, memory: Memory) -> Tensor:
+        """The mean of the CTC losses of the intermediate layers, times their weight; zero without."""
+        if self.intermediate is None:
+            return memory.states.new_zeros((), dtype=torch.float32)
+        tokens, token_lengths, mask = (
+            each.to(self.device) for each in (batch.tokens, batch.token_lengths, batch.has_text)
+        )
+        each = [
+            masked_ctc_loss(
+                logits.float().log_softmax(-1), lengths, tokens, token_lengths, self.special.blank, mask
+            )
+            for logits, lengths in (memory.intermediate[f"ctc {layer}"] for layer in self.intermediate.layers)
+        ]
+        return self.intermediate.weight * torch.stack(each).mean()
 
     def phoneme_loss(self, batch: Batch, memory: Memory) -> Tensor:
         """CTC loss of the phonemes at the encoder's intermediate head. Rows without phonemes give zero."""

@@ -39,12 +39,12 @@ TOKENIZER = CharacterTokenizer.from_characters([" 'abcdefghijklmnopqrstuvwxyz"])
 SAMPLING = {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}
 
 # `model` of each architecture; the first size is chosen so that the number of parameters is right.
-TRANSFORMER = {
+TRANSFORMER: dict[str, Any] = {
     "d_model": 96, "n_heads": 4, "dropout": 0.05, "front_end": {"channels": 32},
     "encoder": {"n_layers": 4}, "decoder": {"n_layers": 2},
 }  # fmt: skip
 PATCHES = {"kind": "patches", "bins": 80, "frames": 4}
-LSTM = {
+LSTM: dict[str, Any] = {
     "dropout": 0.05, "front_end": {"channels": 32},
     "encoder": {"kind": "pyramidal_lstm", "n_layers": 3}, "decoder": {"kind": "lstm"},
 }  # fmt: skip

@@ -13,6 +13,7 @@ from asr.model.attention import self_attention
 from asr.model.blocks import EncoderSection, Residual, feed_forward
 from asr.model.convolution import Convolution
 from asr.model.interfaces import PHONEMES, Memory
+from asr.model.intermediate_ctc import AfterBlock
 from asr.model.kernels import Linear
 from asr.model.positions.interface import Positions, PositionsField, Relation, build_positions
 
@@ -154,16 +155,18 @@ class ConformerEncoder(nn.Module):
             self.half_rate = HalfRate(config, *layers, phonemes=config.phonemes)
         self.last_blocks = nn.ModuleList(ConformerBlock(config) for _ in range(after))
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Memory:
+    def forward(self, x: Tensor, lengths: Tensor, after_block: AfterBlock | None = None) -> Memory:
         """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
         mask = length_mask(lengths, x.size(1))
         x = self.positions(x)
         relation = self.positions.relation_of(x)
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x, mask, relation)
+            x = x if after_block is None else after_block(x, number)
         intermediate: dict[str, tuple[Tensor, Tensor]] = {}
         if self.half_rate is not None:
             x, intermediate = self.half_rate(x * mask.unsqueeze(2), lengths, self.positions)
-        for block in self.last_blocks:
+        for number, block in enumerate(self.last_blocks, start=len(self.blocks) + 1):
             x = block(x, mask, relation)
+            x = x if after_block is None else after_block(x, number)
         return Memory(x, lengths, intermediate)

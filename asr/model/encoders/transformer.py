@@ -12,6 +12,7 @@ from asr.model.attention import self_attention
 from asr.model.blocks import EncoderSection, Residual, feed_forward, final_norm
 from asr.model.convolution import Convolution
 from asr.model.interfaces import Memory
+from asr.model.intermediate_ctc import AfterBlock
 from asr.model.positions.interface import Relation, build_positions
 
 
@@ -61,11 +62,12 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.n_layers))
         self.norm = final_norm(config)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Memory:
+    def forward(self, x: Tensor, lengths: Tensor, after_block: AfterBlock | None = None) -> Memory:
         """x (B, S, d_model), lengths (B,) in states -> memory of the same shape."""
         x = self.positions(x)
         mask = length_mask(lengths, x.size(1))[:, None, None, :]
         relation = self.positions.relation_of(x)
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x, mask, relation)
+            x = x if after_block is None else after_block(x, number)
         return Memory(self.norm(x), lengths)
