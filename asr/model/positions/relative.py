@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from asr.model.attention import MultiHeadAttention
 from asr.model.blocks import BlockSection
@@ -56,19 +55,21 @@ class DistanceAttention(MultiHeadAttention):
         """queries (B, H, T, d_head), the first at key `first` of `size` keys -> scores (B, H, T, size)."""
         rows = queries.size(2)
         keys = self.distance_keys(relation, first + rows - 1, rows + size - 1).to(queries.dtype)
-        scores = self.distance_queries(queries) @ keys.transpose(1, 2)  # (B, H, T, T + size - 1)
-        return align(scores, size) / math.sqrt(queries.size(3))
+        scaled = self.distance_queries(queries) / math.sqrt(queries.size(3))
+        return align(scaled @ keys.transpose(1, 2), size)  # (B, H, T, T + size - 1) -> (B, H, T, size)
 
 
 def align(scores: Tensor, size: int) -> Tensor:
     """Scores by distance (B, H, T, T + S - 1) to scores by key (B, H, T, S).
 
-    The scores of row i begin in column T - 1 - i. With one more column in front, the flat rows are cut
-    again at the old width: so each row moves by one against the row before (Dai et al. 2019, appendix B).
+    The scores of row i begin in column T - 1 - i. So in the flat rows each begins one less than a row's width
+    after the one before (Dai et al. 2019, appendix B, without the copy).
     """
     rows, width = scores.shape[2:]
-    flat = pad(scores, (1, 0)).flatten(2)[:, :, rows:]  # (B, H, T * width)
-    return flat.unflatten(2, (rows, width))[..., :size]
+    if rows == 1:
+        return scores
+    flat = scores.flatten(2)[:, :, rows - 1 : -1]  # (B, H, T * (width - 1))
+    return flat.unflatten(2, (rows, width - 1))[..., :size]
 
 
 class RelativeAttention(DistanceAttention):
