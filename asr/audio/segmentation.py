@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 SILENCE_DB = -70.0  # dBFS: audio that is quieter throughout holds no speech that could be recognized
+FAINT_DB = -90.0  # dBFS: the same where speech was detected, which need not be loud
 FRAME = 0.02  # seconds: the resolution with which energy is measured
 PAUSE = 0.2  # seconds: a cut goes through the middle of the quietest stretch of this length
+AROUND = 0.4  # seconds that are kept before and after detected speech
+SEPARATE = 1.0  # seconds: a longer stretch without speech is not decoded, and ends a piece
+OVERLAP = 1.0  # seconds that a piece goes on after a cut that is not in a pause, and begins before it
 CLEARER = 0.1  # a pause in the first half is preferred only if its energy is below this part of the other one
 
 
+VoiceActivity = Callable[[Iterable[np.ndarray], int], Iterator[tuple[np.ndarray, np.ndarray]]]
+"""From blocks and a sample rate to (samples, whether each of their frames has speech)."""
+
+
 def segments(
-    blocks: Iterable[np.ndarray], sample_rate: int, longest_seconds: float
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    longest_seconds: float,
+    voice_activity: VoiceActivity | None = None,
+    overlap: bool = False,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Cut a recording, given in blocks (samples,), into pieces of `longest_seconds` at most.
 
     Yields (start in seconds, samples). Each cut is in the middle of the quietest 0.2 s of the second half of
-    the longest piece. If the first half has a much quieter place, a pause, the cut is there. Only without any
-    pause can a cut fall into a word. Stretches of silence are left out, and a piece begins and ends at most
-    0.2 s before and after its sound. Cuts depend on the samples and on `longest_seconds` alone, not on the
-    sizes of the blocks. Memory holds one piece and one block.
+    the longest piece. If the first half has a much quieter place, a pause, the cut is there. Stretches of
+    silence are left out, and a piece begins and ends at most 0.2 s before and after its sound. Cuts depend on
+    the samples and on `longest_seconds` alone, not on the sizes of the blocks. Memory holds one piece and
+    one block.
+
+    With `voice_activity`, sound without speech counts as silence, and 1 s of it ends a piece. Only without
+    any pause can a cut fall into a word. With `overlap` the pieces on both sides of such a cut share up to
+    2 s, so that each word is whole in one of them.
     """
-    held, start = (
-        np.zeros(0, np.float32),
-        0,
-    )  # `start`: position of held[0], in samples
+    stream = voice_activity(blocks, sample_rate) if voice_activity else ((block, None) for block in blocks)
     longest = max(1, int(longest_seconds * sample_rate))
-    for block in blocks:
+    shared = int(min(OVERLAP, longest_seconds / 8) * sample_rate) if overlap else 0  # on each side of a cut
+    cutter = _Cutter(sample_rate, voice_activity is not None)
+    held, voiced = np.zeros(0, np.float32), np.zeros(0, np.float32)  # `voiced` is zero where nobody speaks
+    start = 0  # position of held[0], in samples
+    for block, speech in stream:
         held = np.concatenate([held, block])
+        if speech is None:
+            voiced = held
+        else:
+            mask = np.repeat(speech, max(1, int(FRAME * sample_rate)))[: len(block)]
+            voiced = np.concatenate([voiced, block * mask])
         while len(held) > longest:
-            cut = _best_cut(held[:longest], sample_rate)
-            yield from _audible(held[:cut], start, sample_rate)
-            held, start = held[cut:], start + cut
-    yield from _audible(held, start, sample_rate)
+            cut, pause = _best_cut(voiced[: longest - shared], sample_rate)
+            both = 0 if pause else min(shared, cut // 2)
+            yield from cutter.audible(held[: cut + both], voiced[: cut + both], start)
+            cut -= both
+            held, voiced, start = held[cut:], voiced[cut:], start + cut
+    yield from cutter.audible(held, voiced, start)
 
 
-def _best_cut(samples: np.ndarray, sample_rate: int) -> int:
-    """Where to cut the longest possible piece (samples,)."""
+def _best_cut(samples: np.ndarray, sample_rate: int) -> tuple[int, bool]:
+    """Where to cut the longest possible piece (samples,), and whether nothing is voiced there."""
     half = len(samples) // 2
     cut, energy = _quietest(samples[half:], sample_rate)
     early_cut, early_energy = _quietest(samples[:half], sample_rate, last=True)
     if early_cut and early_energy < CLEARER * energy:
-        return early_cut
-    return max(1, half + cut)
+        return early_cut, early_energy == 0
+    return max(1, half + cut), energy == 0
 
 
 def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tuple[int, float]:
@@ -59,15 +84,29 @@ def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tupl
     return index * frame + stretch * frame // 2, float(sums[index])
 
 
-def _audible(samples: np.ndarray, start: int, sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
-    """The samples without the silence before and after, or nothing when all is silence."""
-    frame = max(1, int(FRAME * sample_rate))
-    loud = np.flatnonzero(mean_squares(samples, frame) > 10 ** (SILENCE_DB / 10))
-    if len(loud):
-        margin = round(PAUSE / FRAME)
-        first = max(0, int(loud[0]) - margin) * frame
-        # A copy: one second of sound must not keep five silent minutes in memory.
-        yield (start + first) / sample_rate, samples[first : (loud[-1] + 1 + margin) * frame].copy()
+@dataclass(frozen=True)
+class _Cutter:
+    """Takes the silence out of pieces."""
+
+    sample_rate: int
+    voice_activity: bool
+
+    def audible(
+        self, samples: np.ndarray, voiced: np.ndarray, start: int
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """The parts of the samples in which something is voiced, with a margin around them."""
+        frame = max(1, int(FRAME * self.sample_rate))
+        floor = FAINT_DB if self.voice_activity else SILENCE_DB
+        loud = np.flatnonzero(mean_squares(voiced, frame) > 10 ** (floor / 10))
+        if not len(loud):
+            return
+        margin = round((AROUND if self.voice_activity else PAUSE) / FRAME)
+        apart = round(SEPARATE / FRAME) if self.voice_activity else len(voiced)
+        for part in np.split(loud, np.flatnonzero(np.diff(loud) > apart) + 1):
+            first = max(0, int(part[0]) - margin) * frame
+            # A copy: one second of sound must not keep five silent minutes in memory.
+            piece = samples[first : (int(part[-1]) + 1 + margin) * frame].copy()
+            yield (start + first) / self.sample_rate, piece
 
 
 def mean_squares(samples: np.ndarray, frame: int) -> np.ndarray:

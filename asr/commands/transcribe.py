@@ -9,13 +9,6 @@ from typing import Annotated
 import typer
 
 
-class Format(StrEnum):
-    """What a transcript can be written as; asr.transcription.transcript has a writer for each."""
-
-    txt = "txt"
-    json = "json"
-
-
 class Decoder(StrEnum):
     """The search for the best text. asr.decoding.options lists the options of each."""
 
@@ -52,6 +45,12 @@ def transcribe(
     batch_seconds: Annotated[
         float | None,
         typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="60 on a CPU, else 120"),
+    ] = None,
+    voice_activity: Annotated[
+        bool | None,
+        typer.Option(
+            help="Decode only what the voice activity detector takes for speech.", show_default="yes"
+        ),
     ] = None,
     decoder: Annotated[
         Decoder | None,
@@ -104,14 +103,21 @@ def transcribe(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write one JSON line for each input as it is ready; - is stdout."),
+        typer.Option(help="Write the results to one file as they are ready; - is stdout."),
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Write one file for each input, named after it.")
+        Path | None, typer.Option(help="Write one file for each input and format, named after it.")
     ] = None,
     format: Annotated[
-        Format | None, typer.Option(help="Of the files in the output folder.", show_default="txt")
+        list[str] | None,
+        typer.Option(
+            help="txt, json, srt, vtt, tsv, ctm, trn, textgrid or rttm; for a folder several: srt,json.",
+            show_default="txt in a folder, json in a file",
+        ),
     ] = None,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Mark each word in srt and vtt while it is spoken.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", "--skip-existing", help="Leave out inputs whose result is there.")
     ] = False,
@@ -140,15 +146,17 @@ def transcribe(
         language_model=str(language_model) if language_model else None,
         language_model_weight=language_model_weight,
     )
+    formats = tuple(dict.fromkeys(name.strip() for each in format or () for name in each.split(",")))
     failed = transcribe_inputs(
         audio,
-        Output(output, output_dir, format.value if format else None, resume, overwrite),
+        Output(output, output_dir, formats, resume, overwrite, highlight_words),
         model=model,
         device=device,
         batch_seconds=batch_seconds,
         options=options,
         precision=precision.value,
         threads=threads,
+        voice_activity=voice_activity,
     )
     if failed:
         raise typer.Exit(1)

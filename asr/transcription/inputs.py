@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,12 @@ def find_inputs(arguments: Iterable[str]) -> tuple[list[Input], list[AsrError]]:
     problems: list[AsrError] = []
     for argument in arguments:
         try:
+            base = _folder_of_pattern(argument)
             for each in _matches(argument):
                 try:
                     if each == "-" and any(input.id == "-" for input in inputs):
                         raise AsrError("-: standard input can be read only once; give it once")
-                    inputs += _inputs_of(each)
+                    inputs += [_below(base, input) for input in _inputs_of(each)]
                 except AsrError as error:
                     problems.append(error)
         except AsrError as error:
@@ -100,6 +101,26 @@ def _matches(argument: str) -> list[str]:
     if not matches:
         raise AsrError(f"{printable(argument)}: no file matches this pattern; check it, and the folder")
     return matches
+
+
+def _folder_of_pattern(argument: str) -> Path | None:
+    """The folder above everything that a pattern matches; None for an argument that is no pattern."""
+    if not glob.has_magic(argument) or os.path.exists(argument):  # noqa: PTH110
+        return None
+    parts = Path(argument).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _below(base: Path | None, input: Input) -> Input:
+    """The input with the name that it has below the folder of the pattern that matched it."""
+    if base is None or not isinstance(input.audio, Path) or input.name.name != input.audio.stem:
+        return input
+    try:
+        folder = input.audio.relative_to(base).parent
+    except ValueError:
+        return input
+    return replace(input, name=folder / input.name.name)
 
 
 def _inputs_of(argument: str) -> list[Input]:
@@ -122,14 +143,17 @@ def _inputs_of(argument: str) -> list[Input]:
     return [Input.of(argument)]
 
 
-def output_paths(inputs: Sequence[Input], folder: Path, suffix: str) -> list[Path]:
-    """One output file for each input, named after it. Raises AsrError for two inputs with the same name."""
-    paths = [folder / f"{i.name}.{suffix}" for i in inputs]
-    shared = [path for path, count in Counter(paths).items() if count > 1]
+def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[tuple[Path, ...]]:
+    """One output file of each suffix for each input, named after it.
+
+    Raises AsrError for two inputs with the same name, and for an output that is an input.
+    """
+    paths = [tuple(folder / f"{i.name}.{suffix}" for suffix in suffixes) for i in inputs]
+    shared = [each for each, count in Counter(paths).items() if count > 1]
     if shared:
-        first, second = [i.id for i, path in zip(inputs, paths, strict=True) if path == shared[0]][:2]
+        first, second = [i.id for i, each in zip(inputs, paths, strict=True) if each == shared[0]][:2]
         raise AsrError(
-            f"{printable(shared[0])}: both {printable(first)} and {printable(second)} would be written to "
+            f"{printable(shared[0][0])}: both {printable(first)} and {printable(second)} would be written to "
             "it; write them to different folders"
         )
     return paths

@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from asr.decoding import DecodingOptions
 from asr.errors import AsrError
-from asr.files import atomic_write, printable
+from asr.files import printable
 from asr.threads import default_threads
 from asr.transcription.inputs import find_inputs
-from asr.transcription.output import Output, write_result
+from asr.transcription.output import Output, write_text
 from asr.transcription.recognizer import Recognizer
-from asr.transcription.transcript import FORMATS, Transcript
+from asr.transcription.transcript import Transcript
 
 
 def read_hot_words(path: Path) -> tuple[str, ...]:
@@ -49,6 +49,7 @@ def transcribe_inputs(
     options: DecodingOptions | None = None,
     precision: str = "auto",
     threads: int | None = None,
+    voice_activity: bool | None = None,
 ) -> int:
     """Transcribe everything the arguments name. Returns the number of inputs and arguments that failed.
 
@@ -57,7 +58,7 @@ def transcribe_inputs(
     """
     output.check()
     options = options or DecodingOptions()
-    if (options.n_best or 1) > 1 and not (output.file or output.format == "json"):
+    if (options.n_best or 1) > 1 and "json" not in (output.stream_format, *output.folder_formats):
         raise AsrError(
             "--n-best: texts other than the best are written as JSON; add --output FILE, or --output-dir DIR "
             "and --format json"
@@ -67,24 +68,29 @@ def transcribe_inputs(
     inputs, problems = find_inputs(arguments)
     planned = output.plan(inputs)
     # Loading takes seconds. With nothing to transcribe, it is left out.
-    recognizer = Recognizer(model, device, batch_seconds, options, precision) if planned else None
+    recognizer: Recognizer | None = None
+    if planned:
+        recognizer = Recognizer(model, device, batch_seconds, options, precision, voice_activity)
+    if recognizer:
+        output.check_words(recognizer.has_word_times)
     failed = len(problems)
     with output.open() as file, _Progress(len(planned)) as progress:
         for problem in problems:
             progress.report(problem)
         results = recognizer.transcribe_all(input for input, _ in planned) if recognizer else iter(())
-        for (input, target), result in zip(planned, results, strict=True):
+        if not file and output.header():
+            progress.print(output.header().removesuffix("\n"))
+        for (_, paths), result in zip(planned, results, strict=True):
             if isinstance(result, AsrError):
                 failed += 1
                 progress.report(result)
-            elif target:
-                with atomic_write(target) as out:
-                    out.write(FORMATS[output.format or "txt"](result))
-            elif file:
-                write_result(file, result)
-            else:
-                text = f"{printable(input.id)}\t{result.text}"
-                progress.print(result.to_json() if output.file else text)
+            elif paths:
+                output.write_files(paths, result)
+            elif text := output.stream_text(result):
+                if file:
+                    write_text(file, text)
+                else:
+                    progress.print(text.removesuffix("\n"))
             progress.advance(result.duration if isinstance(result, Transcript) else 0.0)
     if failed:
         total = len(inputs) + len(problems)

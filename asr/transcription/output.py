@@ -1,4 +1,4 @@
-"""The places of the results of `asr transcribe`: a file of JSON lines, a folder, or the terminal."""
+"""The places of the results of `asr transcribe`: one file, a folder, or the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from asr.errors import AsrError
-from asr.files import printable
+from asr.files import atomic_write, printable
+from asr.transcription.formats import FORMATS, HIGHLIGHTED
 from asr.transcription.inputs import Input, output_paths
 from asr.transcription.transcript import Transcript
 
@@ -21,20 +22,28 @@ from asr.transcription.transcript import Transcript
 class Output:
     """The place of the transcripts: the terminal, unless a file or a folder is named."""
 
-    file: Path | None = None  # one JSON line for each input; "-" is standard output
-    folder: Path | None = None  # one file for each input
-    format: str | None = None  # of the files in the folder
+    file: Path | None = None  # results one after the other; "-" is standard output
+    folder: Path | None = None  # one file of each format for each input
+    formats: tuple[str, ...] = ()  # default: txt in a folder, json in a file, id and text in the terminal
     resume: bool = False  # leave out inputs whose result exists already
     overwrite: bool = False  # replace a file that has content
+    highlight_words: bool = False  # mark the spoken word in subtitles
 
     def check(self) -> None:
         """Raises AsrError for options without an effect and for places where nothing can be written."""
         if self.file and self.folder:
             raise AsrError("--output and --output-dir: give one of them")
-        if self.format and not self.folder:
-            raise AsrError("--format is for files in a folder; add --output-dir DIR")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise AsrError(f"--format {name}: unknown; choose from {', '.join(FORMATS)}")
+        if len(self.formats) > 1 and not self.folder:
+            raise AsrError(f"--format {','.join(self.formats)}: several formats need --output-dir DIR")
+        if self.highlight_words and not HIGHLIGHTED.keys() & set(self.formats):
+            raise AsrError("--highlight-words is for subtitles; add --format srt or --format vtt")
         if self.resume and not (self.folder or (self.file and _can_be_continued(self.file))):
             raise AsrError("--resume needs results to continue; add --output FILE or --output-dir DIR")
+        if self.resume and self.file and self.stream_format != "json":
+            raise AsrError("--resume continues a file of JSON lines; leave --format out, or use --output-dir")
         if self.overwrite and (self.resume or not self.file):
             raise AsrError("--overwrite replaces the file of --output, and excludes --resume; leave it out")
         # Path's methods fail without permission to look; os.path's do not.
@@ -47,27 +56,54 @@ class Output:
                 f"{printable(self.file)}: has content already; add --resume to continue it, or --overwrite"
             )
 
-    def plan(self, inputs: Sequence[Input]) -> list[tuple[Input, Path | None]]:
-        """The inputs to transcribe, each with its file in the folder. `resume` leaves out finished ones.
+    @property
+    def stream_format(self) -> str | None:
+        """The format of the one file or of standard output; None: id and text of each input."""
+        if self.folder:
+            return None
+        return self.formats[0] if self.formats else "json" if self.file else None
 
-        Raises AsrError when two inputs have the same file, when --output names an input, and for a file that
-        cannot be continued.
+    @property
+    def folder_formats(self) -> tuple[str, ...]:
+        """The formats of the files in the folder."""
+        return (self.formats or ("txt",)) if self.folder else ()
+
+    def check_words(self, has_word_times: bool) -> None:
+        """Raises AsrError for a format that needs the times of words, of a model that cannot give them."""
+        needing = [name for name in self.formats if FORMATS[name].words]
+        if needing and not has_word_times:
+            others = ", ".join(name for name, format in FORMATS.items() if not format.words)
+            raise AsrError(
+                f"--format {needing[0]}: needs the times of words, which this model without CTC cannot give; "
+                f"choose {others}"
+            )
+
+    def plan(self, inputs: Sequence[Input]) -> list[tuple[Input, tuple[Path, ...]]]:
+        """The inputs to transcribe, each with its files in the folder. `resume` leaves out finished ones.
+
+        Raises AsrError when two inputs have the same file, when --output names an input, for a file that
+        cannot be continued, and for several inputs in a format that holds one.
         """
         if self.folder:
-            paths = output_paths(inputs, self.folder, self.format or "txt")
-            pairs = zip(inputs, paths, strict=True)
-            return [(i, p) for i, p in pairs if not (self.resume and os.path.exists(p))]  # noqa: PTH110
+            suffixes = [FORMATS[name].suffix or name for name in self.folder_formats]
+            pairs = zip(inputs, output_paths(inputs, self.folder, *suffixes), strict=True)
+            return [(i, p) for i, p in pairs if not (self.resume and all(map(os.path.exists, p)))]
+        if self.stream_format and not FORMATS[self.stream_format].many and len(inputs) > 1:
+            raise AsrError(
+                f"--format {self.stream_format}: a file holds one recording, and there are {len(inputs)}; "
+                "add --output-dir DIR"
+            )
         if self.file and _has_content(self.file):
             for input in inputs:
                 if isinstance(input.audio, Path) and _same_file(input.audio, self.file):
                     raise AsrError(f"{printable(self.file)}: an input; give --output another name")
         done = Counter(_finished(self.file) if self.file and self.resume else ())
-        planned: list[tuple[Input, Path | None]] = []
+        planned: list[tuple[Input, tuple[Path, ...]]] = []
         for input in inputs:
             if done[input.id]:
                 done[input.id] -= 1
             else:
-                planned.append((input, None))
+                planned.append((input, ()))
         return planned
 
     @contextmanager
@@ -82,6 +118,8 @@ class Output:
             file = self.file.open("a", encoding="utf-8", newline="\n")
             if self.overwrite and os.path.isfile(self.file):  # noqa: PTH113
                 file.truncate(0)
+            if os.fstat(file.fileno()).st_size == 0:
+                file.write(FORMATS[self.stream_format or "json"].header)
         except OSError as error:
             raise AsrError(
                 f"{printable(self.file)}: cannot be written ({error.strerror}); check the path"
@@ -92,14 +130,37 @@ class Output:
             with suppress(OSError):  # every line was flushed; closing has nothing to add
                 file.close()
 
+    def header(self) -> str:
+        """The beginning of what standard output gets."""
+        return FORMATS[self.stream_format].header if self.stream_format else ""
 
-def write_result(file: IO[str], result: Transcript) -> None:
-    """Write a whole line and hand it to the system, so that an interrupted run keeps it.
+    def stream_text(self, result: Transcript) -> str:
+        """A result for the one file or for standard output, with its line end."""
+        name = self.stream_format
+        if name is None:
+            return f"{printable(result.id)}\t{result.text}\n"
+        line = FORMATS[name].line
+        return line(result) if line else self._write(name, result)
 
-    Raises AsrError when it cannot be written, and BrokenPipeError when its reader has left.
+    def _write(self, name: str, result: Transcript) -> str:
+        if self.highlight_words and name in HIGHLIGHTED:
+            return HIGHLIGHTED[name](result)
+        return FORMATS[name].write(result)
+
+    def write_files(self, paths: Sequence[Path], result: Transcript) -> None:
+        """Write a result to its files in the folder, each atomically."""
+        for name, path in zip(self.folder_formats, paths, strict=True):
+            with atomic_write(path) as out:
+                out.write(FORMATS[name].header + self._write(name, result))
+
+
+def write_text(file: IO[str], text: str) -> None:
+    """Write whole lines and hand them to the system, so that an interrupted run keeps them.
+
+    Raises AsrError when they cannot be written, and BrokenPipeError when their reader has left.
     """
     try:
-        file.write(result.to_json() + "\n")
+        file.write(text)
         file.flush()
     except BrokenPipeError:
         raise

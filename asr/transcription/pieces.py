@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from asr import audio
+from asr.audio.voice_activity import with_speech
 from asr.errors import AsrError
 from asr.transcription.inputs import Input
 from asr.transcription.transcript import Segment
@@ -42,11 +43,21 @@ class Piece:
 class PieceReader:
     """Reads recordings at a sample rate and cuts them into pieces of at most `longest` seconds.
 
-    With `normalize_level`, every recording is brought to one level.
+    With `normalize_level`, every recording is brought to one level. With `voice_activity`, only speech is
+    read. With `overlap`, pieces overlap where a cut is not in a pause.
     """
 
-    def __init__(self, sample_rate: int, longest: float, normalize_level: bool) -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        longest: float,
+        normalize_level: bool,
+        voice_activity: bool = False,
+        overlap: bool = False,
+    ) -> None:
         self.sample_rate, self.longest, self.normalize_level = sample_rate, longest, normalize_level
+        self.voice_activity = with_speech if voice_activity else None
+        self.overlap = overlap and voice_activity
 
     def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
         """Each input with its pieces, in order. Threads decode short files before their turn."""
@@ -105,6 +116,8 @@ class PieceReader:
                 job.duration += len(block) / self.sample_rate
                 yield block
 
-        for start, samples in audio.segments(counted(), self.sample_rate, self.longest):
+        for start, samples in audio.segments(
+            counted(), self.sample_rate, self.longest, self.voice_activity, self.overlap
+        ):
             leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
             yield Piece(job, job.input.start + start, leveled)

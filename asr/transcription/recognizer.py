@@ -6,17 +6,23 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any, overload
 
 import torch
 
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
+from asr.decoding.alignment import TokenSpan, ctc_align
 from asr.decoding.build import Decoder
 from asr.errors import AsrError
-from asr.model_folder import Bundle, load_model
+from asr.model.interfaces import HasCTC, Memory
+from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
+from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
+from asr.transcription.merging import merge_overlaps
 from asr.transcription.pieces import Job, Piece, PieceReader
-from asr.transcription.transcript import Alternative, Segment, Transcript
+from asr.transcription.transcript import Alternative, Segment, Transcript, Word
+from asr.transcription.words import words_of
 
 # Seconds of padded audio. On a CPU, large batches leave the caches in the encoder, but save decoder steps:
 # docs/transcription.md has the measurements.
@@ -32,7 +38,8 @@ class Recognizer:
     `model` is a folder, a loaded `Bundle`, or None for the model that ships. `device` is "auto", "cpu",
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
     speed and memory, never the text. `precision` is "float32", "bf16", or "auto": bf16 on a GPU that computes
-    it natively.
+    it natively. `voice_activity` decides whether only speech is decoded; None: yes, unless the metadata of
+    the model has `voice_activity` "false", as for a model of other sounds.
     """
 
     def __init__(
@@ -42,20 +49,32 @@ class Recognizer:
         batch_seconds: float | None = None,
         options: DecodingOptions | None = None,
         precision: str = "auto",
+        voice_activity: bool | None = None,
     ) -> None:
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
+        self.name = "" if isinstance(model, Bundle) else os.fspath(model or PRETRAINED.name)
         kind = self.bundle.device.type
         if batch_seconds is None:
             batch_seconds = BATCH_SECONDS_ON_CPU if kind == "cpu" else BATCH_SECONDS_ON_GPU
         if not (math.isfinite(batch_seconds) and batch_seconds >= 1):
             raise AsrError(f"batch_seconds {batch_seconds}: impossible; give 1 second of audio or more")
         self.batch_seconds = batch_seconds
+        folder = (
+            None if isinstance(model, Bundle) else check_model_folder(PRETRAINED if model is None else model)
+        )
+        self.calibration = load_calibration(folder) if folder else None
         self.sample_rate = self.bundle.config.features.sample_rate
         self.bf16 = _use_bf16(precision, self.bundle.device)
         self.options = options or DecodingOptions()
         self.decoder = build_decoder(self.bundle, self.options)
+        if voice_activity is None:
+            voice_activity = self.bundle.metadata.get("voice_activity") != "false"
         self._reader = PieceReader(
-            self.sample_rate, _longest(self.bundle), self.bundle.config.features.level_matters
+            self.sample_rate,
+            _longest(self.bundle),
+            self.bundle.config.features.level_matters,
+            voice_activity,
+            overlap=self.has_word_times,
         )
         self._lock = threading.Lock()  # one batch at a time goes through the model
 
@@ -101,6 +120,7 @@ class Recognizer:
         number of files of any length. Raises AsrError when the output of the model is not finite.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        options = options or self.options
         waiting: list[Job] = []  # read to their end, in the order given
         window: list[Piece] = []
         size = min(FIRST_WINDOW, self.batch_seconds)  # the first windows are small: first results come soon
@@ -115,12 +135,12 @@ class Recognizer:
                     self._recognize(window, decoder)
                     size = min(2 * size, WINDOW * self.batch_seconds)
                     window, room = [], round(size * self.sample_rate)
-                    yield from self._results(waiting)
+                    yield from self._results(waiting, options)
             waiting.append(job)
             if not window:
-                yield from self._results(waiting)
+                yield from self._results(waiting, options)
         self._recognize(window, decoder)
-        yield from self._results(waiting)
+        yield from self._results(waiting, options)
 
     def _recognize(self, pieces: list[Piece], decoder: Decoder) -> None:
         """Decode pieces in batches of similar length. Their segments are added to their jobs."""
@@ -146,38 +166,78 @@ class Recognizer:
         )
         lengths = torch.tensor([len(piece.samples) for piece in batch])
         with self._lock, torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            memory = network.encode(*self.bundle.features(waveforms.to(device), lengths.to(device)))
+            features, frames = self.bundle.features(waveforms.to(device), lengths.to(device))
+            memory = network.encode(features, frames)
             if not memory.states.isfinite().all():
                 raise AsrError("the model's output is not finite; use another checkpoint or float32")
             found = decoder(memory)
-        return [self._segment(piece, *hypotheses) for piece, hypotheses in zip(batch, found, strict=True)]
+            spans = self._align(memory, [best.tokens for best, *_ in found])
+        frames_per_state = round(int(frames.max()) / max(1, int(memory.lengths.max())))
+        state = frames_per_state * self.bundle.features.frame_seconds
+        return [
+            self._segment(piece, span, state, *hypotheses)
+            for piece, hypotheses, span in zip(batch, found, spans, strict=True)
+        ]
 
-    def _segment(self, piece: Piece, best: Hypothesis, *others: Hypothesis) -> Segment:
+    def _align(self, memory: Memory, texts: list[tuple[int, ...]]) -> list[list[TokenSpan]]:
+        """The states of each token, if the model has a CTC head."""
+        if not self.has_word_times:
+            return [[] for _ in texts]
+        log_probs = self.bundle.network.ctc(memory)
+        return ctc_align(log_probs, memory.lengths, texts, self.bundle.special)
+
+    def _segment(
+        self, piece: Piece, spans: list[TokenSpan], state: float, best: Hypothesis, *others: Hypothesis
+    ) -> Segment:
+        start, end = piece.start, piece.start + len(piece.samples) / self.sample_rate
         return Segment(
-            start=round(piece.start, 3),
-            end=round(piece.start + len(piece.samples) / self.sample_rate, 3),
+            start=round(start, 3),
+            end=round(end, 3),
             text=self._text(best),
             confidence=best.confidence,
             finish_reason=best.finish_reason.value,
             score=best.score,
             alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
+            words=self._words(best, spans, state, start, end),
         )
+
+    def _words(
+        self, best: Hypothesis, spans: list[TokenSpan], state: float, start: float, end: float
+    ) -> tuple[Word, ...]:
+        """Words with calibrated confidence, if the model folder has a calibration."""
+        words = words_of(best.tokens, spans, self.bundle.tokenizer, state, start, end)
+        if self.calibration is None:
+            return words
+        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
+
+    @property
+    def has_word_times(self) -> bool:
+        """Whether segments have words with times. Only models with a CTC head give them."""
+        return isinstance(self.bundle.network, HasCTC)
 
     def _text(self, hypothesis: Hypothesis) -> str:
         return self.bundle.tokenizer.decode(hypothesis.tokens).strip()
 
-    def _results(self, waiting: list[Job]) -> Iterator[Transcript | AsrError]:
+    def _results(self, waiting: list[Job], options: DecodingOptions) -> Iterator[Transcript | AsrError]:
         """The results of the jobs, which then leave the list."""
         done, waiting[:] = list(waiting), []
         for job in done:
-            yield job.error or self._transcript(job)
+            yield job.error or self._transcript(job, options)
 
-    def _transcript(self, job: Job) -> Transcript:
+    def _transcript(self, job: Job, options: DecodingOptions) -> Transcript:
         """Join the segments, with spaces if the script is written with spaces between words."""
-        found = sorted((s for s in job.segments if s.text), key=lambda segment: segment.start)
         separator = " " if self.bundle.tokenizer.words_are_spaced else ""
+        found = merge_overlaps((s for s in job.segments if s.text), separator)
         text = separator.join(segment.text for segment in found)
-        return Transcript(job.input.id, job.input.path, text, round(job.duration, 3), tuple(found))
+        return Transcript(
+            job.input.id,
+            job.input.path,
+            text,
+            round(job.duration, 3),
+            tuple(found),
+            self.name,
+            {name: value for name, value in asdict(options).items() if value is not None},
+        )
 
 
 def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -1,10 +1,10 @@
-"""Transcripts: text with segments and times, and the formats they are written in."""
+"""Transcripts: text with segments, words, times and confidence."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,26 @@ class Alternative:
     text: str
     score: float | None  # the score for ranking; a natural logarithm, higher is better
     confidence: float  # geometric mean of the token probabilities, 0 to 1
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character with its time in the recording, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its time in the recording, in seconds. In a script without spaces, one character."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float  # 0 to 1; calibrated if the model folder has a calibration
+    characters: tuple[Character, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class Segment:
     finish_reason: str = "end"  # end: by itself; length or repetition: cut off for this reason
     score: float | None = None  # the score by which it was ranked among its alternatives
     alternatives: tuple[Alternative, ...] = ()  # best first, when `n_best` asks for more than one text
+    words: tuple[Word, ...] = ()  # of a model with a CTC head
 
 
 @dataclass(frozen=True)
@@ -41,16 +62,22 @@ class Transcript:
     text: str
     duration: float  # seconds of audio that were read
     segments: tuple[Segment, ...]
+    model: str = field(default="", compare=False)  # the model folder, or "" for a model in memory
+    options: dict[str, Any] = field(default_factory=dict, compare=False)  # of decoding, those that were set
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words of all segments."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    @property
+    def separator(self) -> str:
+        """What stands between words: a space, or nothing in a script without spaces."""
+        several = [segment for segment in self.segments if len(segment.words) > 1]
+        return "" if several and not any(" " in segment.text for segment in several) else " "
 
     def to_json(self, indent: int | None = None) -> str:
         """As a JSON object. `asr score` reads a file of such lines."""
         text = json.dumps(asdict(self), ensure_ascii=False, indent=indent)
         # The bytes of a path that is not UTF-8 are lone surrogates here; JSON has an escape for them.
         return text.encode("utf-8", "backslashreplace").decode()
-
-
-FORMATS: dict[str, Callable[[Transcript], str]] = {
-    "txt": lambda transcript: transcript.text + "\n",
-    "json": lambda transcript: transcript.to_json(indent=2) + "\n",
-}
-"""Suffix of an output file -> its content."""

@@ -185,7 +185,7 @@ def test_a_manifest_needs_only_audio(tree):
 def test_output_paths(tree):
     inputs = found_in("deep", "b.wav", "missing.wav")
     assert output_paths(inputs, Path("out"), "json") == [
-        Path("out") / name for name in ("a.json", "d.v2.json", "er/c.json", "b.json", "missing.json")
+        (Path("out") / name,) for name in ("a.json", "d.v2.json", "er/c.json", "b.json", "missing.json")
     ]
     assert output_paths([], Path("out"), "txt") == []
 
@@ -205,5 +205,14 @@ def test_two_inputs_of_one_name(tree, arguments, both):
 
 def test_the_same_name_in_different_folders(tree):
     (tree / "deep/er/a.wav").touch()
-    assert output_paths(found_in("deep"), Path("o"), "txt")[:2] == [Path("o/a.txt"), Path("o/d.v2.txt")]
-    assert Path("o/er/a.txt") in output_paths(found_in("deep"), Path("o"), "txt")
+    assert output_paths(found_in("deep"), Path("o"), "txt")[:2] == [(Path("o/a.txt"),), (Path("o/d.v2.txt"),)]
+    assert (Path("o/er/a.txt"),) in output_paths(found_in("deep"), Path("o"), "txt")
+
+
+def test_a_pattern_mirrors_the_folders_below_it(tree):
+    (tree / "deep/er/a.wav").touch()
+    assert output_paths(found_in("de*/**/a.wav"), Path("o"), "srt", "txt") == [
+        (Path("o/deep/a.srt"), Path("o/deep/a.txt")),
+        (Path("o/deep/er/a.srt"), Path("o/deep/er/a.txt")),
+    ]
+    assert output_paths(found_in("deep/er/*.wav"), Path("o"), "txt") == [(Path("o/a.txt"),)]

@@ -342,7 +342,7 @@ def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
     hypothesis = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
     bundle.metadata["longest_seconds"] = "4"
-    recognizer = Recognizer(bundle)
+    recognizer = Recognizer(bundle, voice_activity=False)
     monkeypatch.setattr(recognizer, "decoder", lambda memory: [[hypothesis]] * len(memory.lengths))
     found = recognizer.transcribe(samples, RATE)
     assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
@@ -477,7 +477,9 @@ def test_a_bound_on_the_length_truncates(bundle, mixed, alone):
 @pytest.mark.parametrize(("mean", "normalized"), [("global", True), ("utterance", False)])
 def test_the_level_is_normalized_only_for_models_that_need_it(monkeypatch, mean, normalized):
     config = Config.model_validate({"features": {"mean": mean}, "model": {"preset": "tiny"}})
-    recognizer = Recognizer(Bundle.build(config, CharacterTokenizer.from_characters("ab ")).eval())
+    recognizer = Recognizer(
+        Bundle.build(config, CharacterTokenizer.from_characters("ab ")).eval(), voice_activity=False
+    )
     calls, original = [], module.audio.normalize_level
     monkeypatch.setattr(module.audio, "normalize_level", lambda *a, **k: calls.append(1) or original(*a, **k))
     recognizer.transcribe(sound(0, 0.5), RATE)
