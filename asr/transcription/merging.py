@@ -31,13 +31,13 @@ def _divide(first: Segment, second: Segment, separator: str) -> tuple[Segment, S
     """Two overlapping segments without their common words."""
     cut = (second.start + first.end) / 2
     common = [
-        (abs(_middle(one) - cut), i, j)
+        (abs(_middle(one) - cut), abs(_middle(one) - _middle(other)), i, j)
         for i, one in enumerate(first.words)
         for j, other in enumerate(second.words)
         if one.text == other.text and abs(_middle(one) - _middle(other)) < SAME and one.end > second.start
     ]
     if common:
-        _, i, j = min(common)
+        *_, i, j = min(common)
         before, after = first.words[: i + 1], second.words[j + 1 :]
         cut = before[-1].end
     else:
