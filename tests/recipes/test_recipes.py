@@ -1,0 +1,66 @@
+"""Every recipe of a public corpus is a valid experiment, and trains on a miniature of its data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from asr.config import load_language_config
+from asr.datasets.manifest import Utterance, write_manifest
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(
+    path
+    for folder in ("librispeech", "aishell", "tedlium3", "common_voice", "yesno")
+    for path in (ROOT / "recipes" / folder).glob("*.yaml")
+)
+LANGUAGE = [path for path in RECIPES if path.name == "lm.yaml"]
+RECOGNIZERS = [path for path in RECIPES if path not in LANGUAGE]
+
+
+def ids(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def test_there_are_recipes():
+    assert {path.parent.name for path in RECIPES} == {
+        "librispeech", "aishell", "tedlium3", "common_voice", "yesno",
+    }  # fmt: skip
+    (language,) = LANGUAGE
+    load_language_config(language)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=ids)
+def test_the_page_beside_a_recipe_gives_its_command(path):
+    page = (path.parent / "README.md").read_text(encoding="utf-8")
+    assert f"{path.relative_to(ROOT)}" in page and "asr prepare" in page
+    assert "not run here" in page or path.parent.name == "yesno"
+
+
+@pytest.mark.parametrize("path", RECOGNIZERS, ids=ids)
+def test_two_steps_on_a_miniature(path, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from asr.commands import app
+    from asr.training.runs import read_run
+
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for number, name in enumerate(settings["data"]["train"] + settings["data"]["dev"]):
+        utterances = []
+        for item in range(2):
+            wav = tmp_path / f"{number}-{item}.wav"
+            samples = 0.1 * np.random.default_rng(item).standard_normal(8000)
+            soundfile.write(wav, samples, 16000)
+            utterances.append(Utterance(f"{number}-{item}", wav, ("AB", "BA A")[item], 0.5, f"s{number}"))
+        write_manifest(tmp_path / name, utterances)
+    small = ["model.d_model=16", "model.n_heads=2", "model.d_ffn=16", "model.front_end.channels=2"]
+    small += ["model.encoder.n_layers=1", "data.workers=1", "optim.warmup_steps=1", "train.steps=2"]
+    small += ["train.validate_every=2", "train.precision=float32"]
+    small += ["model.decoder.n_layers=1"] if settings["model"].get("decoder", True) else []
+    result = CliRunner().invoke(app, ["train", str(path), *small, "--run", "run", "--device", "cpu"])
+    # A run that learnt nothing ends with 1; two steps are enough for everything else.
+    assert result.exit_code in (0, 1), result.output
+    assert read_run(tmp_path / "run").step == 2
