@@ -67,7 +67,7 @@ def test_samples_joined_without_pauses():
     bundle.metadata["longest_seconds"] = "4.0"
     found = Recognizer(bundle).transcribe(np.concatenate(sounds), RATE)
     words = found.text.split()
-    assert abs(len(words) - len(expected)) <= 1
+    assert abs(len(words) - len(expected)) <= 2
     assert Levenshtein.distance(words, expected) <= 8
     assert len(found.segments) > 6
     for one, other in pairwise(found.words):
