@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, pad
 
+from asr.flops import count_flops
 from asr.model.encoder_decoder import PRESETS, EncoderDecoder
 from asr.tokenizers import SpecialTokens
-from asr.training.estimate import count_flops
 from asr.training.losses import joint_loss
 
 N_MELS, FRAMES_PER_SECOND, CHARACTERS_PER_SECOND, VOCABULARY = 80, 100, 14, 32

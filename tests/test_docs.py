@@ -32,6 +32,7 @@ PAGES = [
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "docs/corpora.md",
+    "docs/inspection.md",
     "docs/training.md",
     "docs/transcription.md",
 ]

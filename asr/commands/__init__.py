@@ -14,6 +14,7 @@ import typer
 
 from asr.commands.data import data
 from asr.commands.info import info
+from asr.commands.inspect import inspect
 from asr.commands.prepare import prepare
 from asr.commands.runs import runs
 from asr.commands.score import score
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, train_lm, runs, prepare, info):
+for verb in (transcribe, score, train, train_lm, runs, prepare, info, inspect):
     app.command(context_settings={"max_content_width": 100})(verb)
 app.add_typer(data)
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from asr.datasets.batching import Example
 from asr.datasets.loading import Batch, Loader
+from asr.inspection.gather import teacher_forced_attention, token_label
+from asr.inspection.png import installed_fonts, show_weights
 from asr.model.interfaces import ShowsAttention
 from asr.model_folder import Bundle
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRIES = 20  # utterances that are read before the plot is given up
-# matplotlib takes a character from the first of these fonts that has it and is installed.
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
 
 
 def plot_attention(bundle: Bundle[Any], loader: Loader) -> Figure | None:
@@ -61,12 +60,10 @@ def attention_of(bundle: Bundle[Any], batch: Batch) -> tuple[Tensor, list[str], 
     """Weights (n_layers, U, S) for the one utterance of a batch, labels of the U tokens, seconds, and a
     title.
     """
-    network, device, ids = bundle.eval().network, bundle.device, batch.tokens[0]
+    network, device, ids = bundle.eval().network, bundle.device, batch.tokens[0].tolist()
     memory = network.encode(*bundle.features(batch.waveforms.to(device), batch.lengths.to(device)))
-    prompt = bundle.special.prompt
-    decoder_input = torch.cat([ids.new_tensor(prompt), ids]).unsqueeze(0).to(device)  # (1, P + U)
-    weights = network.cross_attention(decoder_input, memory)[0].mean(1)[:, len(prompt) - 1 :]
-    labels = [bundle.tokenizer.decode([i]).replace(" ", "_") for i in ids.tolist()] + ["EOS"]
+    weights = teacher_forced_attention(bundle, ids, memory).mean(1)
+    labels = [token_label(bundle.tokenizer, i) for i in ids] + ["EOS"]
     seconds = float(batch.lengths[0]) / bundle.features.config.sample_rate
     return weights, labels, seconds, f"{batch.ids[0]}: {batch.texts[0]}"
 
@@ -77,22 +74,14 @@ def draw(weights: Tensor, labels: Sequence[str], seconds: float, title: str) -> 
     The rows of a panel are the predicted tokens, its columns are time. The color scale follows the square
     root of the weights, so that figures of different steps can be compared and small weights are visible.
     """
-    from matplotlib import font_manager
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    # A character that no installed font has is drawn as a box. One warning for each would fill the log.
-    warnings.filterwarnings("ignore", "Glyph .* missing from font")
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = [name for name in FONTS if name in installed]
+    fonts = installed_fonts()
     layers, rows, _ = weights.shape
     figure = Figure(figsize=(2 + 3 * layers, min(12, 1.5 + 0.2 * rows)), layout="constrained")
     panels = figure.subplots(1, layers, sharey=True, squeeze=False)[0]
     for number, (panel, layer) in enumerate(zip(panels, weights.float().cpu().numpy(), strict=True), 1):
-        image = panel.imshow(
-            layer, norm=PowerNorm(0.5, 0, 1), aspect="auto", interpolation="nearest",
-            extent=(0, seconds, rows - 0.5, -0.5),
-        )  # fmt: skip
+        image = show_weights(panel, layer, (0, seconds, rows - 0.5, -0.5))
         panel.set_title(f"layer {number}")
         panel.set_xlabel("seconds")
     panels[0].set_yticks(range(rows), labels, fontfamily=fonts, parse_math=False)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from asr.config import Config
 from asr.datasets.loading import Batch
-from asr.model import kernels
+from asr.flops import count_flops
 from asr.training.distributed import Ranks, join
 from asr.training.memory_check import check_memory
 from asr.training.optimizer import build_optimizer
@@ -97,22 +95,6 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
         f"time: {_clock(steps * per_step)} an epoch, {_clock(config.train.steps * per_step)} in all, "
         "without validation"
     )
-
-
-def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention that `work` does.
-
-    A multiplication with its addition counts as two. Element-wise operations do not count. While counting,
-    attention is computed from its matrix products, and linear layers by torch's own operator, because torch
-    knows no formula for the fused kernels of a CPU.
-    """
-    onednn, kernels.ONEDNN = kernels.ONEDNN, False
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            work()
-    finally:
-        kernels.ONEDNN = onednn
-    return counter.get_total_flops()
 
 
 def _clock(seconds: float) -> str:

@@ -71,7 +71,7 @@ class Recognizer:
             voice_activity = self.bundle.metadata.get("voice_activity") != "false"
         self._reader = PieceReader(
             self.sample_rate,
-            _longest(self.bundle),
+            longest_seconds(self.bundle),
             self.bundle.config.features.level_matters,
             voice_activity,
             overlap=self.has_word_times,
@@ -248,7 +248,7 @@ def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:
         job.error = error
 
 
-def _longest(bundle: Bundle[Any]) -> float:
+def longest_seconds(bundle: Bundle[Any]) -> float:
     """Seconds above which a recording is cut: longer ones than in training are decoded badly.
 
     It depends on the model alone, so that a setting of memory never changes the text.

@@ -12,9 +12,10 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
 from asr.errors import AsrError
+from asr.flops import count_flops
 from asr.model.kernels import Linear, attention
 from asr.training.distributed import Ranks
-from asr.training.estimate import count_flops, dry_run, estimate
+from asr.training.estimate import dry_run, estimate
 from asr.training.recognition import RecognitionTask
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
