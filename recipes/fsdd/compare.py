@@ -30,12 +30,11 @@ from asr.model.interfaces import HasDecoder
 from asr.model_folder import Bundle, load_model
 from asr.scoring import score
 from asr.section import load_kind
-from asr.tokenizers import CharacterTokenizer
 from asr.training.loop import train
 from asr.transcription.recognizer import Recognizer
 
 PARAMETERS = 1_000_000
-TOKENIZER = CharacterTokenizer.from_characters([" 'abcdefghijklmnopqrstuvwxyz"])
+VOCABULARY_SIZE = 32  # for fitting sizes; the tokenizer of a run is learned from its data
 SAMPLING = {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}
 
 # `model` of each architecture; the first size is chosen so that the number of parameters is right.
@@ -148,7 +147,6 @@ def configuration(
         limit = {"max_minutes": None, "steps": options.steps}
     values["train"] |= {**limit, **training, "seed": seed, "validate_every": 10**6, "checkpoint_every": 200}
     values["train"] |= {"average": 1, "init": None, "patience": None, "stop_wer": None}
-    values["tokenizer"] = {"characters": "".join(TOKENIZER.characters)}
     sizes = range(48, 1025, 16)
 
     def sized(n: int) -> Config:
@@ -163,7 +161,7 @@ def parameters(config: Config) -> int:
     """The number of parameters of a model, which is not built."""
     n_features = load_kind(FEATURES, config.features.kind)(config.features).n_features
     with torch.device("meta"):
-        network = load_kind(MODELS, config.model.kind)(config.model, n_features, len(TOKENIZER))
+        network = load_kind(MODELS, config.model.kind)(config.model, n_features, VOCABULARY_SIZE)
     return sum(p.numel() for p in network.parameters())
 
 

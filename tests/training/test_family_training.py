@@ -1,4 +1,4 @@
-"""Every architecture learns, and a run that was stopped and resumed equals one that was not, bit for bit."""
+"""Every architecture trains, and a run that was stopped and resumed equals one that was not, bit for bit."""
 
 from __future__ import annotations
 
