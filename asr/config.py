@@ -199,8 +199,7 @@ def load_experiment(
         raise AsrError(
             f"{path}: the configuration must be a mapping of sections, such as `model:` and `data:`"
         )
-    for override in overrides:
-        _apply(values, override)
+    apply_overrides(values, overrides)
     return validate(values, path, tree, overrides, default)
 
 
@@ -232,6 +231,12 @@ def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
                 )
             seen.add(key.value)
             _refuse_duplicates(value, path)
+
+
+def apply_overrides(values: dict[str, Any], overrides: tuple[str, ...]) -> None:
+    """Change values by `section.key=value` each, the value in YAML. Raises AsrError for anything else."""
+    for override in overrides:
+        _apply(values, override)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -10,6 +10,8 @@ FEATURES = {
 }
 TOKENIZERS = {
     "characters": "asr.tokenizers.characters:CharacterTokenizer",
+    "byte_level_bpe": "asr.tokenizers.byte_level_bpe:ByteLevelBPE",
+    "sentencepiece": "asr.tokenizers.sentencepiece:SentencePieceTokenizer",
 }
 FRONT_ENDS = {
     "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",
@@ -38,4 +40,9 @@ DECODERS = {
 MODELS = {
     "encoder_decoder": "asr.model.encoder_decoder:EncoderDecoder",
     "language_model": "asr.model.language_model:LanguageModel",
+}
+# Families of public models that can be imported and exported, by the `model_type` in their config.json.
+PUBLIC_FAMILIES = {
+    "whisper": "asr.public.whisper",
+    "speech_to_text": "asr.public.speech_to_text",
 }

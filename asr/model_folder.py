@@ -24,6 +24,7 @@ from asr.config import Config, Experiment, LanguageConfig, validate
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.kinds import FEATURES, MODELS
+from asr.public.names import is_hub_name
 from asr.run_folder import CONFIG, TOKENIZER, WEIGHTS
 from asr.section import load_kind
 from asr.tokenizers import SpecialTokens, Tokenizer, load_tokenizer
@@ -136,11 +137,16 @@ def load_language_model(path: str | os.PathLike[str], device: str = "auto") -> B
 def check_model_folder(path: str | os.PathLike[str]) -> Path:
     """The path of a folder with all files of a model, or of a model that ships, given by its name.
 
-    A folder with the same name in the current folder has priority. Raises AsrError for any other path.
+    A name of Hugging Face's hub, `owner/name`, is imported once. A folder with the same name in the
+    current folder has priority. Raises AsrError for any other path.
     """
     folder = Path(path)
     if len(folder.parts) == 1 and not os.path.exists(folder) and os.path.isdir(SHIPPED / folder):  # noqa: PTH110, PTH112
         folder = SHIPPED / folder
+    if not os.path.exists(folder) and is_hub_name(path):  # noqa: PTH110
+        from asr.public.cache import cached_model  # it uses this module
+
+        folder = cached_model(os.fspath(path))
     if not os.path.isdir(folder):  # noqa: PTH112  Path's method fails without permission to look
         raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
     for name in (CONFIG, TOKENIZER, WEIGHTS):

@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 
 from asr.commands.data import data
+from asr.commands.export import export
+from asr.commands.import_model import import_model
 from asr.commands.info import info
 from asr.commands.inspect import inspect
 from asr.commands.prepare import prepare
@@ -34,8 +36,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, train_lm, runs, prepare, info, inspect):
+for verb in (transcribe, score, train, train_lm, runs, prepare, info, inspect, export):
     app.command(context_settings={"max_content_width": 100})(verb)
+app.command("import", context_settings={"max_content_width": 100})(import_model)
 app.add_typer(data)
 
 

@@ -13,13 +13,14 @@ from asr.decoding.hot_words import HotWords
 from asr.decoding.language_model import LanguageModelFactory
 from asr.decoding.mask_predict import mask_predict
 from asr.decoding.options import DecodingOptions, Hypothesis
-from asr.decoding.processors import LogitProcessor
+from asr.decoding.processors import LogitProcessor, SuppressAtBegin
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
 from asr.decoding.words import WORD_MODEL_WEIGHT, WordModel
 from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, FillsMasks, HasCTC, HasDecoder, Memory
 from asr.model_folder import Bundle
+from asr.tokenizers.interface import HasPromptTokens
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
 """From a memory to the hypotheses of every row, best first: `n_best` of them, or fewer if fewer are found."""
@@ -38,12 +39,13 @@ def build_decoder(
     options = options.with_decoder(default_decoder(network))
     _check_model(network, options)
     factories = _scorer_factories(bundle, options)
+    if processors and options.decoder not in ("greedy", "beam"):
+        raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
+    processors = (*_tokenizer_processors(bundle), *processors)
     if options.decoder == "greedy":
         return lambda memory: greedy(network, memory, special, options, factories, processors)
     if options.decoder == "beam":
         return lambda memory: beam_search(network, memory, special, options, factories, processors)
-    if processors:
-        raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
     if options.decoder == "mask-predict":
         return lambda memory: mask_predict(network, memory, special, options)
     if options.decoder == "rescoring":
@@ -56,6 +58,14 @@ def default_decoder(network: object) -> str:
     if isinstance(network, FillsMasks):
         return "mask-predict"
     return "greedy" if isinstance(network, HasDecoder) else "ctc"
+
+
+def _tokenizer_processors(bundle: Bundle[Any]) -> list[LogitProcessor]:
+    """The rules of the tokenizer for the first token of a text."""
+    tokenizer, prompt_size = bundle.tokenizer, len(bundle.special.prompt)
+    if not isinstance(tokenizer, HasPromptTokens) or not tokenizer.prompts.suppressed_at_begin:
+        return []
+    return [SuppressAtBegin(tokenizer.prompts.suppressed_at_begin, prompt_size, bundle.device)]
 
 
 def _check_model(network: object, options: DecodingOptions) -> None:

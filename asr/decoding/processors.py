@@ -59,3 +59,17 @@ class LogitProcessors:
                 selected = processor(tokens[rows, :size], selected)
             log_probs[rows, positions] = selected
         return log_probs
+
+
+class SuppressAtBegin:
+    """Forbids tokens as the first one of a text, as Whisper does with EOS and a space."""
+
+    def __init__(self, tokens: Sequence[int], prompt_size: int, device: torch.device) -> None:
+        self._tokens = torch.tensor(tokens, dtype=torch.long, device=device)
+        self._prompt_size = prompt_size
+
+    def __call__(self, tokens: Tensor, log_probs: Tensor) -> Tensor:
+        """As in `LogitProcessor`."""
+        if tokens.size(1) == self._prompt_size:
+            return log_probs.index_fill_(-1, self._tokens, -torch.inf)
+        return log_probs

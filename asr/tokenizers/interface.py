@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from asr.tokenizers.special import SpecialTokens
+from asr.tokenizers.special import PromptTokens, SpecialTokens
 
 
 class Tokenizer(Protocol):
@@ -54,4 +54,14 @@ class Tokenizer(Protocol):
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically. Its key `type` is the kind."""
+        ...
+
+
+@runtime_checkable
+class HasPromptTokens(Protocol):
+    """A tokenizer whose prompt chooses a language or a task, with rules for the first token of a text."""
+
+    @property
+    def prompts(self) -> PromptTokens:
+        """The tokens of the prompt."""
         ...

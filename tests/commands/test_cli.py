@@ -33,7 +33,7 @@ from asr.transcription.output import Output
 from asr.transcription.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["transcribe", "score", "train", "train-lm", "runs", "prepare", "info", "inspect", "data"]
+VERBS = ["transcribe", "score", "train", "train-lm", "runs", "prepare", "info", "inspect", "export", "import", "data"]
 PATIENCE = 600  # seconds until a process counts as hanging: the machine may be busy
 
 
@@ -96,7 +96,10 @@ def test_help_takes_little_time():
 
 
 def test_every_command_has_a_test():
-    found = [command.callback.__name__.replace("_", "-") for command in commands.app.registered_commands]
+    found = [
+        command.name or command.callback.__name__.replace("_", "-")
+        for command in commands.app.registered_commands
+    ]
     assert [*found, *(group.typer_instance.info.name for group in commands.app.registered_groups)] == VERBS
 
 

@@ -97,6 +97,16 @@ class DecoderSection(BlockSection):
         False, description="the output layer uses the weights of the embedding and has no bias"
     )
     scale_embedding: bool = Field(True, description="multiply embeddings by the square root of d_model")
+    alignment_heads: tuple[tuple[int, int], ...] = Field(
+        (), description="[block, head] pairs whose cross-attention follows time; word times come from them"
+    )
+
+    @model_validator(mode="after")
+    def _alignment_heads_exist(self) -> DecoderSection:
+        for block, head in self.alignment_heads:
+            if not (0 <= block < self.n_layers and 0 <= head < self.n_heads):
+                raise ValueError(f"alignment_heads: there is no head {head} in block {block}")
+        return self
 
     @model_validator(mode="after")
     def _positions_fit_caches(self) -> DecoderSection:

@@ -1,0 +1,23 @@
+"""Public models that were imported once, in a folder of the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from asr.public.importing import import_model
+from asr.run_folder import WEIGHTS
+
+
+def cached_model(name: str) -> Path:
+    """The model folder of a model of the hub, imported at the first use. A line on stderr says so.
+
+    It is below $ASR_CACHE, or else below ~/.cache/asr. Raises AsrError as `import_model` does.
+    """
+    root = os.environ.get("ASR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asr"
+    folder = Path(root).expanduser() / "models" / name.replace("/", "--")
+    if not (folder / WEIGHTS).is_file():
+        print(f"asr: importing {name} to {folder}, once", file=sys.stderr)
+        import_model(name, folder)
+    return folder

@@ -1,0 +1,78 @@
+"""Export of a model to the layout of the hub, which the library transformers loads."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from asr.config import Config
+from asr.errors import AsrError
+from asr.files import atomic_write, claimed
+from asr.kinds import PUBLIC_FAMILIES
+from asr.model_folder import Bundle, save_tensors
+from asr.public.names import public_names
+
+
+def export_model(bundle: Bundle[Any], target: Path) -> list[str]:
+    """Write a model to a new folder in the hub's layout. Returns what of the model the layout cannot hold.
+
+    Raises AsrError for a model that the layout cannot describe, and when `target` has content.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AsrError(f"{target}: exists already; give the name of a new folder")
+    family, config = _family_of(bundle)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in bundle.network.state_dict().items():
+        if not name.startswith("ctc_head."):
+            theirs = public_names(name, family.FRONT_END)
+            tensors |= dict(zip(theirs, (t.clone() for t in tensor.chunk(len(theirs))), strict=True))
+    with claimed(target):
+        for file, content in ({"config.json": config} | family.write_files(bundle, config)).items():
+            with atomic_write(target / file, "wb") as out:
+                if isinstance(content, dict):
+                    content = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+                out.write(content.encode() if isinstance(content, str) else content)
+        save_tensors(target / "model.safetensors", tensors, {"format": "pt"})  # last: it completes the folder
+    return ["the CTC head"] if bundle.config.model.ctc else []
+
+
+def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any]]:
+    """The family that a model belongs to, and its `config.json`. Raises AsrError when there is none."""
+    for path in PUBLIC_FAMILIES.values():
+        family = import_module(path)
+        if isinstance(bundle.config, Config) and isinstance(bundle.tokenizer, family.TOKENIZER):
+            try:
+                config = family.write_config(bundle)
+                expected = family.expected_model(config, bundle)
+            except AttributeError as error:
+                raise AsrError(f"this layout has no model of this kind ({error})") from None
+            settings = Config.model_validate({**expected, "train": {"ctc_weight": 0.0}})
+            if difference := _difference(bundle.config.model.model_dump(), settings.model.model_dump()):
+                raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {difference}")
+            if bundle.config.features.kind != settings.features.kind:
+                raise AsrError(
+                    f"{family.ARCHITECTURE} has no features of the kind {bundle.config.features.kind}"
+                )
+            return family, config
+    raise AsrError(
+        f"a model with a tokenizer of the kind {bundle.tokenizer.kind} has no place in this layout; "
+        f"it is for models of the families {' and '.join(PUBLIC_FAMILIES)}"
+    )
+
+
+def _difference(own: dict[str, Any], other: dict[str, Any], prefix: str = "model") -> str | None:
+    """The first setting that differs, besides the CTC head and the preset."""
+    for key, value in own.items():
+        if (prefix, key) in (("model", "ctc"), ("model", "preset")) or value == other.get(key):
+            continue
+        if isinstance(value, dict) and isinstance(other.get(key), dict):
+            if found := _difference(value, other[key], f"{prefix}.{key}"):
+                return found
+            continue
+        return f"{prefix}.{key} is {value}, not {other.get(key)}"
+    return None

@@ -1,0 +1,82 @@
+"""The folder of a public model: a local one, or files of the hub in the cache of huggingface_hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from asr.errors import AsrError
+from asr.public.names import is_hub_name
+
+INDEX = ".index.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # each whole or in shards, in order of preference
+TEXT_FILES = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "sentencepiece.bpe.model"),
+)
+
+
+def find_folder(name: str, revision: str | None = None) -> Path:
+    """The folder with the files of a model. What is missing of the hub's files is downloaded, or resumed.
+
+    `revision` is a branch, tag or commit. Without a network, what an earlier call downloaded is used. Raises
+    AsrError for a name that leads nowhere.
+    """
+    if os.path.isdir(name):  # noqa: PTH112
+        if revision is not None:
+            raise AsrError(f"{name}: a local folder has no revisions; leave out --revision")
+        return Path(name)
+    if not is_hub_name(name):
+        raise AsrError(f"{name}: no such folder, and not a name of the hub such as openai/whisper-tiny")
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError:
+        raise AsrError(
+            f"{name}: no such folder; models of the hub need huggingface_hub: pip install 'asr[hub]'"
+        ) from None
+    try:
+        info = HfApi().model_info(name, revision=revision)
+        files = needed_files([each.rfilename for each in info.siblings or ()])
+        return Path(snapshot_download(name, revision=info.sha, allow_patterns=files))
+    except HFValidationError:
+        raise AsrError(f"{name}: not a valid name of the hub; check it") from None
+    except GatedRepoError:
+        raise AsrError(
+            f"{name}: the hub asks you to accept its license first; log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise AsrError(f"{name}: the hub has no revision {revision!r} of it") from None
+    except RepositoryNotFoundError:
+        raise AsrError(f"{name}: no such folder, and no such model on the hub; check the name") from None
+    except Exception as error:
+        # The library of the network raises errors of its own. What an earlier download left still works.
+        try:
+            return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise AsrError(
+                f"{name}: the hub cannot be reached and the model is not in its cache ({reason[:150]}); "
+                "check the network, or give a folder"
+            ) from None
+
+
+def needed_files(present: Sequence[str]) -> list[str]:
+    """Of the files of a model, those that an import reads: one form of the weights, and the text files."""
+    for weights in WEIGHTS:
+        stem, suffix = weights.rsplit(".", 1)
+        if weights in present:
+            return [weights, *(name for name in TEXT_FILES if name in present)]
+        if weights + INDEX in present:
+            shards = [n for n in present if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", n)]
+            return [weights + INDEX, *shards, *(name for name in TEXT_FILES if name in present)]
+    return [name for name in TEXT_FILES if name in present]
