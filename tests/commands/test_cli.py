@@ -33,7 +33,19 @@ from asr.transcription.output import Output
 from asr.transcription.transcript import Segment, Transcript
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["transcribe", "score", "train", "train-lm", "runs", "prepare", "info", "inspect", "export", "import", "data"]
+VERBS = [
+    "transcribe",
+    "score",
+    "train",
+    "train-lm",
+    "runs",
+    "prepare",
+    "info",
+    "inspect",
+    "export",
+    "import",
+    "data",
+]
 PATIENCE = 600  # seconds until a process counts as hanging: the machine may be busy
 
 
