@@ -69,6 +69,19 @@ def transcribe(
     n_best: Annotated[
         int | None, typer.Option(help="Texts written as JSON for each segment.", show_default="1")
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Language of the speech, such as de, for models that know several; auto: detect it.",
+            show_default="that of the model, else auto",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="transcribe, or translate to English, for models that can.", show_default="transcribe"
+        ),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens in one segment.")] = None,
     ctc_weight: Annotated[
         float | None,
@@ -134,6 +147,8 @@ def transcribe(
     options = DecodingOptions(
         **({"decoder": decoder.value} if decoder else {}),
         max_tokens=max_tokens,
+        language=language,
+        task=task,
         ctc_weight=ctc_weight,
         candidates=candidates,
         draft=draft,

@@ -10,6 +10,7 @@ from asr.decoding.beam import beam_search
 from asr.decoding.ctc import ctc_decode
 from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
+from asr.decoding.language import with_prompt_of_options
 from asr.decoding.language_model import LanguageModelFactory
 from asr.decoding.mask_predict import mask_predict
 from asr.decoding.options import DecodingOptions, Hypothesis
@@ -21,6 +22,7 @@ from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, FillsMasks, HasCTC, HasDecoder, Memory
 from asr.model_folder import Bundle
 from asr.tokenizers.interface import HasPromptTokens
+from asr.tokenizers.special import SpecialTokens
 
 Decoder = Callable[[Memory], list[list[Hypothesis]]]
 """From a memory to the hypotheses of every row, best first: `n_best` of them, or fewer if fewer are found."""
@@ -41,11 +43,14 @@ def build_decoder(
     factories = _scorer_factories(bundle, options)
     if processors and options.decoder not in ("greedy", "beam"):
         raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
-    processors = (*_tokenizer_processors(bundle), *processors)
-    if options.decoder == "greedy":
-        return lambda memory: greedy(network, memory, special, options, factories, processors)
-    if options.decoder == "beam":
-        return lambda memory: beam_search(network, memory, special, options, factories, processors)
+    if options.decoder in ("greedy", "beam"):
+        function = greedy if options.decoder == "greedy" else beam_search
+
+        def search(special: SpecialTokens, memory: Memory) -> list[list[Hypothesis]]:
+            rules = (*_tokenizer_processors(bundle, len(special.prompt)), *processors)
+            return function(network, memory, special, options, factories, rules)
+
+        return with_prompt_of_options(bundle, options, search)
     if options.decoder == "mask-predict":
         return lambda memory: mask_predict(network, memory, special, options)
     if options.decoder == "rescoring":
@@ -60,9 +65,9 @@ def default_decoder(network: object) -> str:
     return "greedy" if isinstance(network, HasDecoder) else "ctc"
 
 
-def _tokenizer_processors(bundle: Bundle[Any]) -> list[LogitProcessor]:
+def _tokenizer_processors(bundle: Bundle[Any], prompt_size: int) -> list[LogitProcessor]:
     """The rules of the tokenizer for the first token of a text."""
-    tokenizer, prompt_size = bundle.tokenizer, len(bundle.special.prompt)
+    tokenizer = bundle.tokenizer
     if not isinstance(tokenizer, HasPromptTokens) or not tokenizer.prompts.suppressed_at_begin:
         return []
     return [SuppressAtBegin(tokenizer.prompts.suppressed_at_begin, prompt_size, bundle.device)]

@@ -15,10 +15,10 @@ PASSES = 10  # as in the papers of mask-predict and Mask-CTC
 
 # Each decoder with the options that apply to it.
 DECODERS: dict[str, tuple[str, ...]] = {
-    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft"),
+    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft", "language", "task"),
     "beam": (
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalization", "hot_words",
-        "hot_word_bonus", "language_model", "language_model_weight",
+        "hot_word_bonus", "language_model", "language_model_weight", "language", "task",
     ),
     "ctc": (
         "beam", "n_best", "hot_words", "hot_word_bonus", "language_model", "language_model_weight",
@@ -52,6 +52,8 @@ class DecodingOptions:
     hot_words: tuple[str, ...] | None = None  # words and phrases to favor; default: none
     hot_word_bonus: float | None = None  # added to the score for each character of a hot word; default: 0.7
     language_model: str | None = None  # a language model: a folder, or a file of word n-grams
+    language: str | None = None  # of the prompt; auto: detected; default: the tokenizer's, else detected
+    task: str | None = None  # of the prompt: transcribe or translate; default: that of the tokenizer
     language_model_weight: float | None = None  # factor of its scores; default: 0.3, or 0.5 for n-grams
 
     def __post_init__(self) -> None:

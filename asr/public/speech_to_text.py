@@ -118,7 +118,7 @@ def read_tokenizer(source: Source) -> SentencePieceTokenizer:
         PromptTokens(start=config["decoder_start_token_id"], languages=languages),
         ids[unk if isinstance(unk, str) else unk["content"]],
         (bool(settings.get("do_lower_case")), bool(settings.get("do_upper_case"))),
-        settings.get("tgt_lang"),
+        settings.get("tgt_lang") or next(iter(languages), None),  # it does not detect languages
     )
 
 

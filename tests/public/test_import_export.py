@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from asr.commands import app
 from asr.decoding import DecodingOptions, build_decoder
+from asr.decoding.language import detect_languages
 from asr.errors import AsrError
 from asr.model_folder import check_model_folder, load_model
 from asr.public.exporting import export_model
@@ -131,6 +132,35 @@ def test_greedy_tokens_equal(language, originals):
         assert len(own) == len(expected) or hypothesis.finish_reason == "repetition"
         different.add(tuple(own))
     assert len(different) > 3
+
+
+def test_languages_are_detected_as_by_the_original(originals):
+    folder, model = originals["whisper"]
+    bundle = read_model(Source(folder)).eval()
+    samples = waveforms(*[0.2 + 0.05 * i for i in range(30)], seed=5)
+    features = transformers.AutoFeatureExtractor.from_pretrained(folder)(
+        samples, sampling_rate=16000, return_tensors="pt"
+    ).input_features
+    with torch.inference_mode():
+        expected = model.detect_language(features).tolist()
+        memory = bundle.network.encode(*bundle.features(*padded(samples)))
+    prompts = bundle.tokenizer.prompts
+    found = detect_languages(bundle.network, memory, prompts)
+    assert [prompts.languages[language] for language in found] == expected
+    assert len(set(found)) > 1
+
+    def log_probs(language):
+        decoder = build_decoder(bundle, DecodingOptions(language=language, max_tokens=12))
+        return [hypothesis.log_prob for (hypothesis,) in decoder(memory)]
+
+    by_language = {language: log_probs(language) for language in prompts.languages}
+    assert by_language["en"] != pytest.approx(by_language["de"], abs=1e-3)
+    expected = pytest.approx([by_language[each][row] for row, each in enumerate(found)], abs=1e-4)
+    assert log_probs(None) == expected and log_probs("auto") == expected
+    with pytest.raises(AsrError, match="language 'xx'"):
+        log_probs("xx")
+    with pytest.raises(AsrError, match="no choice of language or task"):
+        build_decoder(load_model(None, "cpu"), DecodingOptions(language="auto"))
 
 
 def test_shards_and_torch_files_give_the_same_weights(originals, tmp_path):
