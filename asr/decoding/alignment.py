@@ -1,4 +1,4 @@
-"""Forced alignment: at which states of the encoder the tokens of a known text are spoken."""
+"""At which states of the encoder the tokens of a known text are spoken: by CTC, or by cross-attention."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchaudio.functional import forced_align
 
+from asr.errors import AsrError
 from asr.tokenizers.special import SpecialTokens
 
 
@@ -44,8 +46,7 @@ def _align(log_probs: Tensor, text: list[int], blank: int) -> list[TokenSpan]:
     if not text:
         return []
     states = len(log_probs)
-    repeats = sum(one == other for one, other in pairwise(text))
-    if len(text) + repeats > states or blank in text:
+    if states_needed(text) > states or blank in text:
         width = states / len(text)
         return [TokenSpan(i * width, (i + 1) * width, 0.0) for i in range(len(text))]
     (path,), (scores,) = forced_align(log_probs.unsqueeze(0), torch.tensor([text]), blank=blank)
@@ -60,3 +61,35 @@ def _align(log_probs: Tensor, text: list[int], blank: int) -> list[TokenSpan]:
             spans.append(TokenSpan(state, state + 1, probabilities[state]))
         previous = token
     return spans
+
+
+def states_needed(text: Sequence[int]) -> int:
+    """The fewest states on which CTC can spell a text: one for each token, and a blank between equal ones."""
+    return len(text) + sum(one == other for one, other in pairwise(text))
+
+
+def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
+    """First state, and state after the last, of each token on the path of the largest weights (U, S).
+
+    Each state belongs to one token, and each token has one state or more: dynamic time warping, as Whisper
+    finds the times of words. There are no blanks, so a pause belongs to one of its neighbors. Raises AsrError
+    when there are fewer states than tokens.
+    """
+    rows, states = weights.shape
+    if rows == 0:
+        return []
+    if rows > states:
+        raise AsrError(f"{rows} tokens cannot be aligned to {states} states; give the text of this recording")
+    sums = np.full(rows, -np.inf)  # of the best path that ends in each token
+    sums[0] = weights[0, 0]
+    advanced = np.zeros((states, rows), dtype=bool)
+    for state in range(1, states):
+        before = np.concatenate(([-np.inf], sums[:-1]))
+        advanced[state] = before > sums
+        sums = np.maximum(before, sums) + weights[:, state]
+    starts, row = [0] * rows, rows - 1
+    for state in range(states - 1, 0, -1):
+        if advanced[state, row]:
+            starts[row] = state
+            row -= 1
+    return list(zip(starts, [*starts[1:], states], strict=True))

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from asr import audio
 from asr.decoding import DecodingOptions, build_decoder
+from asr.decoding.alignment import align_attention, ctc_align, states_needed
 from asr.errors import AsrError
 from asr.features.interface import HasFrequencies
 from asr.files import printable
-from asr.inspection.alignment import Span, align_attention, align_ctc
 from asr.inspection.measures import diagonality, entropy
 from asr.model.interfaces import (
     PHONEMES,
@@ -29,11 +29,12 @@ from asr.model.interfaces import (
     ShowsSelfAttention,
 )
 from asr.model_folder import Bundle
-from asr.tokenizers import Tokenizer
+from asr.tokenizers import SpecialTokens, Tokenizer
 from asr.transcription.recognizer import longest_seconds
 
 MOST_SYMBOLS = 80  # rows of an image of posteriors
 SEEN = 0.01  # symbols that never reach this probability are left out
+Span = tuple[int, int]  # the first state of a token, and the state after its last one
 _PROBE = 960  # frames from which the subsampling is measured if a recording has fewer than a third of them
 
 
@@ -247,10 +248,21 @@ def _spans(
 ) -> tuple[list[Span] | None, str | None]:
     """The states of each token, and what they come from."""
     if ctc is not None:
-        return align_ctc(ctc.cpu(), torch.tensor(ids), bundle.special.blank), "CTC"
+        return _ctc_spans(ctc, ids, bundle.special), "CTC"
     if cross is not None:
         return align_attention(cross.mean((0, 1))[:-1]), "cross-attention"
     return None, None
+
+
+def _ctc_spans(ctc: Tensor, ids: list[int], special: SpecialTokens) -> list[Span]:
+    """First state, and state after the last, of each token: ctc (S, V). Raises AsrError for a long text."""
+    if states_needed(ids) > len(ctc):
+        raise AsrError(
+            f"a text of {len(ids)} tokens needs {states_needed(ids)} states of CTC, and this audio has "
+            f"{len(ctc)}; give the text of this recording"
+        )
+    (spans,) = ctc_align(ctc.unsqueeze(0), torch.tensor([len(ctc)]), [ids], special)
+    return [(int(span.start), int(span.end)) for span in spans]
 
 
 def _tokens(

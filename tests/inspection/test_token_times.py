@@ -6,24 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from asr.decoding.alignment import align_attention
 from asr.errors import AsrError
-from asr.inspection.alignment import align_attention, align_ctc
+from asr.inspection.gather import _ctc_spans
+from asr.tokenizers import CharacterTokenizer
 
-
-def test_ctc_tokens_are_where_their_probability_is():
-    log_probs = torch.full((8, 4), 0.02)
-    for state, token in enumerate([0, 1, 1, 0, 2, 2, 0, 2]):
-        log_probs[state, token] = 1.0
-    log_probs = log_probs.log_softmax(-1)
-    assert align_ctc(log_probs, torch.tensor([1, 2, 2]), blank=0) == [(1, 3), (4, 6), (7, 8)]
-    assert align_ctc(log_probs, torch.tensor([], dtype=torch.long), blank=0) == []
+SPECIAL = CharacterTokenizer.from_characters("ab").special
 
 
 def test_a_text_that_ctc_has_no_states_for_is_refused():
     log_probs = torch.zeros(4, 3).log_softmax(-1)
-    assert align_ctc(log_probs, torch.tensor([1, 2, 1, 2]), blank=0) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert _ctc_spans(log_probs, [1, 2, 1, 2], SPECIAL) == [(0, 1), (1, 2), (2, 3), (3, 4)]
     with pytest.raises(AsrError, match="3 tokens needs 5 states of CTC, and this audio has 4"):
-        align_ctc(log_probs, torch.tensor([1, 1, 1]), blank=0)
+        _ctc_spans(log_probs, [1, 1, 1], SPECIAL)
 
 
 @pytest.mark.parametrize("seed", range(20))
