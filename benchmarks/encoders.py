@@ -38,7 +38,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 
 def encoder_of(preset: str, settings: dict[str, Any], device: torch.device) -> Any:
     """An encoder with the sizes of a preset. `rates` are the shares of blocks at half and quarter rate."""
-    sizes: Any = EncoderDecoder.Config(preset=preset).encoder  # type: ignore[call-arg, arg-type]
+    sizes: Any = EncoderDecoder.Config(preset=preset).encoder  # type: ignore[call-arg]
     values = {"kind": "transformer", **settings}
     half, quarter = (round(share * sizes.n_layers) for share in values.pop("rates", (0, 0)))
     if half:
