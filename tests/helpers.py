@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 PAD, BOS, EOS, UNK = range(4)  # the special tokens of a character tokenizer
 
@@ -22,3 +26,15 @@ def sections(
         "decoder": {"n_layers": decoder_layers},
         **settings,
     }
+
+
+def import_speechbrain(name: str) -> ModuleType:
+    """A module of SpeechBrain; the test is skipped where it is not installed.
+
+    SpeechBrain leaves modules in `sys.modules` that fail when anyone looks at them, as hypothesis does.
+    """
+    module: ModuleType = pytest.importorskip(name)
+    for key, each in list(sys.modules.items()):
+        if type(each).__name__ in ("LazyModule", "DeprecatedModuleRedirect"):
+            del sys.modules[key]
+    return module

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import import_speechbrain
 from torch import nn
 
 from asr.masks import length_mask
@@ -141,7 +142,7 @@ def test_a_decoder_equals_torchs_lstm_when_the_context_is_constant():
 
 
 def test_additive_attention_equals_speechbrain():
-    attention = pytest.importorskip("speechbrain.nnet.attention")
+    attention = import_speechbrain("speechbrain.nnet.attention")
     torch.manual_seed(0)
     theirs = attention.ContentBasedAttention(enc_dim=8, dec_dim=8, attn_dim=8, output_dim=8, scaling=1.0)
     ours, encoded, query = AdditiveScore(8), memory(), torch.randn(3, 8)

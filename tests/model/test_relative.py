@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import import_speechbrain
 
 from asr.model import local_attention
 from asr.model.attention import self_attention
@@ -66,7 +67,7 @@ def test_align_moves_every_row():
 
 @torch.no_grad()
 def test_relative_positions_equal_speechbrain():
-    attention = pytest.importorskip("speechbrain.nnet.attention")
+    attention = import_speechbrain("speechbrain.nnet.attention")
     layer, positions = layer_of("relative")
     theirs = attention.RelPosMHAXL(D, HEADS).eval()
     theirs.scale = 1 / math.sqrt(D_HEAD)  # theirs is that of one head alone
