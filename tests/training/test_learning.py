@@ -317,8 +317,8 @@ def test_skipped_steps_count_in_a_row(tmp_path, monkeypatch):
     """Every second step is skipped: four of eight, but never two in a row."""
     original = objective.RecognitionObjective.forward
 
-    def forward(self, batch):
-        losses, unalignable = original(self, batch)
+    def forward(self, batch, step=0):
+        losses, unalignable = original(self, batch, step)
         return losses * (float("nan") if batch.place == 1 else 1.0), unalignable
 
     monkeypatch.setattr(objective.RecognitionObjective, "forward", forward)

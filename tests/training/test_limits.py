@@ -46,8 +46,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, when) -> None:
     """The loss of some batches is not a number."""
     original = RecognitionObjective.forward
 
-    def forward(self, batch):
-        losses, unalignable = original(self, batch)
+    def forward(self, batch, step=0):
+        losses, unalignable = original(self, batch, step)
         return losses * (float("nan") if when(batch.place) else 1.0), unalignable
 
     monkeypatch.setattr(RecognitionObjective, "forward", forward)
@@ -121,7 +121,7 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_at_step_0(tmp_path):
 
 
 def test_too_little_memory_is_an_error_before_the_first_step(tmp_path, monkeypatch):
-    def forward(self, batch):
+    def forward(self, batch, step=0):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(RecognitionObjective, "forward", forward)
