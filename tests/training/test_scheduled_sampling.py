@@ -1,14 +1,21 @@
 """Scheduled sampling: what the decoder reads in training, for decoders of both kinds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import BOS, EOS, sections
 
 from asr.config import Config
+from asr.model.decoders.lstm import LSTMDecoder
 from asr.model.encoder_decoder import EncoderDecoder
+from asr.model.interfaces import Memory
+from asr.training import losses
+from asr.training.loop import train
 from asr.training.scheduled_sampling import decode_sampled
 from asr.training.settings import ScheduledSamplingConfig
 
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 LSTM = {"encoder": {"kind": "pyramidal_lstm"}, "decoder": {"kind": "lstm", "dropout": 0.0}}
 
 
@@ -60,6 +67,57 @@ def test_the_same_seed_draws_the_same_and_gradients_flow(network, memory):
     torch.testing.assert_close(decode_sampled(network, tokens, memory, 1, share=0.5), first, rtol=0, atol=0)
     first.sum().backward()
     assert network.decoder.embed.weight.grad.abs().sum() > 0
+
+
+class Counting:
+    """A decoder without weights: after token n it predicts n + 1."""
+
+    def decode(self, tokens, memory):
+        self.read = tokens
+        return 100.0 * torch.nn.functional.one_hot((tokens + 1) % 20, 20).float()
+
+
+def test_two_passes_replace_each_token_by_the_prediction_for_its_own_position():
+    network, tokens = Counting(), torch.tensor([[1, 5, 9, 13]])
+    decode_sampled(network, tokens, None, 1, share=1.0)
+    assert network.read.tolist() == [[1, 2, 6, 10]]
+
+
+def test_a_recurrent_decoder_goes_on_after_its_own_last_prediction(monkeypatch):
+    decoder, read = LSTMDecoder(LSTMDecoder.Config(d_model=8), 20), []
+
+    def count(self, tokens, state):
+        read.append(tokens.tolist())
+        return 100.0 * torch.nn.functional.one_hot(tokens + 1, 20).float(), None
+
+    monkeypatch.setattr(LSTMDecoder, "_advance", count)
+    memory = Memory(torch.randn(1, 6, 8), torch.tensor([6]))
+    sampled = torch.tensor([[False, True, True, True]])
+    decoder.decode_sampled(torch.tensor([[1, 5, 9, 13]]), memory, sampled)
+    assert read == [[1], [2], [3], [4]]
+
+
+def test_training_uses_the_share_of_its_step_and_validation_none(tmp_path, monkeypatch):
+    shares = []
+
+    def record(network, tokens, memory, prompt_size, share):
+        shares.append(share)
+        return decode_sampled(network, tokens, memory, prompt_size, share)
+
+    monkeypatch.setattr(losses, "decode_sampled", record)
+    config = Config.model_validate(
+        {
+            "model": sections(d_model=16, n_heads=2, d_ffn=24),
+            "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 2},
+            "train": {
+                "steps": 4,
+                "validate_every": 2,
+                "scheduled_sampling": {"probability": 0.5, "start": 1, "end": 3},
+            },
+        }
+    )
+    assert train(config, tmp_path / "run", device="cpu") == 0
+    assert shares == pytest.approx([0.25, 0.5])  # steps 2 and 3; there is none before
 
 
 def test_the_share_rises_linearly_between_its_two_steps():
