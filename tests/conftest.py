@@ -41,5 +41,5 @@ def tiny_model(tmp_path_factory):
         bundle.features.mean.fill_(-8.0)
         bundle.features.std.fill_(3.0)
     folder = tmp_path_factory.mktemp("model")
-    bundle.save(folder, longest_seconds=2.0, voice_activity=False)  # its sounds are no speech
+    bundle.save(folder, longest_seconds=2.0, voice_activity=False)  # its sounds are not speech
     return folder

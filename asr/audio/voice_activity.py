@@ -1,7 +1,7 @@
 """Voice activity: where a recording has speech.
 
 A small network of dilated convolutions over time reads log-mel energies relative to their mean of two
-seconds, so the level has no influence. Its weights (`voice_activity.safetensors`) come from
+seconds, so it depends little on the level. Its weights (`voice_activity.safetensors`) come from
 `recipes/voice_activity/train.py`; `benchmarks/voice_activity.py` compares it with other detectors.
 """
 

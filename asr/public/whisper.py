@@ -91,7 +91,7 @@ def read_tokenizer(source: Source) -> ByteLevelBPE:
     Raises AsrError when it does not fit the model.
     """
     config, generation = source.json("config.json"), source.json("generation_config.json", optional=True)
-    library, named = _read_library(source)
+    definition, named = _read_definition(source)
     size, eos = config["vocab_size"], _first(generation.get("eos_token_id", config.get("eos_token_id")))
     if max(named) >= size:
         raise AsrError(
@@ -113,7 +113,7 @@ def read_tokenizer(source: Source) -> ByteLevelBPE:
     named = {first + i: f"<|{0.02 * i:.2f}|>" for i in times} | named if first is not None else named
     filler = ids.get("<|startoflm|>", prompts.no_speech or prompts.start)  # never part of a text
     return ByteLevelBPE(
-        library,
+        definition,
         [named.get(i, f"<|unused {i}|>") for i in range(size)],
         SpecialTokens(
             prompt=(),
@@ -155,7 +155,7 @@ def _prompt_tokens(ids: dict[str, int], generation: dict[str, Any], size: int) -
     )
 
 
-def _read_library(source: Source) -> tuple[dict[str, Any], dict[int, str]]:
+def _read_definition(source: Source) -> tuple[dict[str, Any], dict[int, str]]:
     """The JSON of the library's tokenizer without added tokens, and the text of every id."""
     if source.has("tokenizer.json"):
         values = source.json("tokenizer.json")
@@ -172,7 +172,7 @@ def _read_library(source: Source) -> tuple[dict[str, Any], dict[int, str]]:
         added = dict(source.json("added_tokens.json", optional=True))
         decoder = source.json("tokenizer_config.json", optional=True).get("added_tokens_decoder") or {}
         added |= {each["content"]: int(i) for i, each in decoder.items()}
-    library: dict[str, Any] = {
+    definition: dict[str, Any] = {
         **dict.fromkeys(("truncation", "padding", "post_processor")),
         "normalizer": values.get("normalizer"),
         **{name: values[name] for name in ("version", "pre_tokenizer", "decoder", "model") if name in values},
@@ -181,7 +181,7 @@ def _read_library(source: Source) -> tuple[dict[str, Any], dict[int, str]]:
     vocab = values["model"].get("vocab")
     if not isinstance(vocab, dict) or not vocab:
         raise AsrError(f"{source.folder}: the tokenizer has no vocabulary; download it again")
-    return library, {i: text for text, i in (vocab | added).items()}
+    return definition, {i: text for text, i in (vocab | added).items()}
 
 
 def _byte_level(add_prefix_space: bool) -> dict[str, Any]:
@@ -277,8 +277,8 @@ def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[s
 
 
 def _tokenizer_files(tokenizer: ByteLevelBPE) -> dict[str, dict[str, Any] | str | bytes]:
-    library = tokenizer.library
-    vocab, merges = library["model"]["vocab"], library["model"]["merges"]
+    definition = tokenizer.definition
+    vocab, merges = definition["model"]["vocab"], definition["model"]["merges"]
     last = tokenizer.prompts.first_timestamp or len(tokenizer)
     added = [i for i, text in enumerate(tokenizer.vocabulary[:last]) if i >= tokenizer.special.eos]
     tokens = [
@@ -292,7 +292,7 @@ def _tokenizer_files(tokenizer: ByteLevelBPE) -> dict[str, dict[str, Any] | str 
     ]
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
     return {
-        "tokenizer.json": {**library, "added_tokens": tokens},
+        "tokenizer.json": {**definition, "added_tokens": tokens},
         "vocab.json": vocab,
         "merges.txt": "#version: 0.2\n" + "".join(f"{pair}\n" for pair in pairs),
         "added_tokens.json": {tokenizer.vocabulary[i]: i for i in added},

@@ -27,7 +27,7 @@ UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue", "bo", "km"))
 class ByteLevelBPE:
     """A byte-level BPE tokenizer with the special tokens of Whisper.
 
-    `library` is the JSON of the library's tokenizer without added tokens, so that no text can become a
+    `definition` is the JSON of the library's tokenizer without added tokens, so that no text can become a
     special token. `vocabulary` has the text of every id, special tokens and timestamps included. `language`
     and `task` are those of the prompt when nothing else is asked for.
     """
@@ -39,7 +39,7 @@ class ByteLevelBPE:
 
     def __init__(
         self,
-        library: dict[str, Any],
+        definition: dict[str, Any],
         vocabulary: Sequence[str],
         special: SpecialTokens,
         prompts: PromptTokens,
@@ -51,10 +51,10 @@ class ByteLevelBPE:
         except ImportError:
             raise missing_library("tokenizers") from None
         try:
-            self._backend = Tokenizer.from_str(json.dumps(library))
+            self._backend = Tokenizer.from_str(json.dumps(definition))
         except Exception as error:  # the library raises nothing more exact
             raise AsrError(f"not a byte-level BPE tokenizer ({' '.join(str(error).split())})") from None
-        self.library, self.vocabulary, self.prompts = library, tuple(vocabulary), prompts
+        self.definition, self.vocabulary, self.prompts = definition, tuple(vocabulary), prompts
         self.language, self.task = language, task
         self._special = special
         # Whatever is not in the library's vocabulary has no text.
@@ -84,7 +84,7 @@ class ByteLevelBPE:
         """
         language, task = language or self.language, task or self.task
         self.prompt(language, task)
-        return ByteLevelBPE(self.library, self.vocabulary, self._special, self.prompts, language, task)
+        return ByteLevelBPE(self.definition, self.vocabulary, self._special, self.prompts, language, task)
 
     @cached_property
     def special(self) -> SpecialTokens:
@@ -155,7 +155,7 @@ class ByteLevelBPE:
         """Write as JSON, atomically."""
         values = {
             "type": self.kind,
-            "library": self.library,
+            "definition": self.definition,
             "vocabulary": self.vocabulary,
             "special": asdict(self._special),
             "prompts": asdict(self.prompts),
@@ -170,7 +170,7 @@ class ByteLevelBPE:
         """The tokenizer of the values that `save` wrote to `path`. Raises AsrError for any other values."""
         try:
             return cls(
-                values["library"],
+                values["definition"],
                 values["vocabulary"],
                 SpecialTokens.from_json(values["special"]),
                 PromptTokens.from_json(values["prompts"]),

@@ -58,7 +58,7 @@ def test_with_a_time_limit_the_schedule_ends_when_the_time_is_over():
     config = LoopConfig(steps=1000, max_minutes=2.0)
     assert [expected_steps(step, 0.5 * step, config) for step in (1, 60, 239)] == [240, 240, 240]
     assert expected_steps(0, 0.0, config) == 1000 and expected_steps(600, 6.0, config) == 1000
-    assert expected_steps(300, 150.0, config) == 301  # late: what is left is this step
+    assert expected_steps(300, 150.0, config) == 301  # the time is over: this step is the last one
     assert expected_steps(60, 30.0, LoopConfig(steps=1000)) == 1000
     cosine = OptimConfig(lr=1.0, schedule="cosine", warmup_steps=10)
     assert learning_rate(239, expected_steps(239, 119.5, config), cosine) < 0.001
