@@ -12,6 +12,7 @@ TOKENIZERS = {
     "characters": "asr.tokenizers.characters:CharacterTokenizer",
     "byte_level_bpe": "asr.tokenizers.byte_level_bpe:ByteLevelBPE",
     "sentencepiece": "asr.tokenizers.sentencepiece:SentencePieceTokenizer",
+    "unigram": "asr.tokenizers.unigram:Unigram",
 }
 FRONT_ENDS = {
     "convolution": "asr.model.front_ends.convolution:ConvolutionFrontEnd",

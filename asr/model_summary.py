@@ -33,7 +33,8 @@ def summary(model: Path | None) -> str:
         "model folder": str(model or f"{PRETRAINED} (ships with asr)"),
         "parameters": f"{bundle.parameters():,}",
         **sizes,
-        "characters": f"{len(characters)}: {shown!r}",
+        "tokenizer": f"{bundle.tokenizer.kind}, {len(bundle.tokenizer)} tokens",
+        **({"characters": f"{len(characters)}: {shown!r}"} if bundle.tokenizer.kind == "characters" else {}),
         **{f"trained: {key}": value for key, value in sorted(bundle.metadata.items())},
     }
     if card.is_file():

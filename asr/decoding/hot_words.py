@@ -7,6 +7,9 @@ So that a search follows a phrase, the characters of an unfinished phrase alread
 again if the phrase is not completed. The phrases form an automaton (Aho and Corasick 1975). Its state is the
 longest beginning of a phrase that the prefix ends with. The bits of a number tell which of the prefix's last
 characters do not count permanently yet.
+
+Tokens that are strings of bytes are followed byte by byte (`asr.decoding.spelling`). Of a character of
+several bytes the first one counts.
 """
 
 from __future__ import annotations
@@ -18,40 +21,52 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from asr.decoding.spelling import NOTHING, Spelling
 from asr.errors import AsrError
 from asr.tokenizers.interface import Tokenizer
 
-MAX_CHARACTERS = 60  # of a phrase: together with a space on each side it must fit into 62 bits
+MAX_LETTERS = 60  # of a phrase: together with a space on each side it must fit into 62 bits
+
 _ALL_BITS = 2**62 - 1
+
+
+Row = tuple[Tensor, Tensor, Tensor]
+"""The state of prefixes: that of the automaton, the open bits, and how many characters count for now."""
 
 
 class HotWords:
     """A scorer factory: the phrases as an automaton, for one tokenizer. `weight` is the bonus per character.
 
     Raises AsrError for a phrase that is empty, too long, or has characters that the tokenizer does not know,
-    and for a tokenizer whose tokens are not single characters.
+    and for a tokenizer whose tokens are neither characters nor strings of bytes.
     """
-
-    gain = 1.0
 
     def __init__(
         self, phrases: Iterable[str], tokenizer: Tokenizer, bonus: float, device: torch.device | str = "cpu"
     ) -> None:
-        self.weight = bonus
-        self.vocabulary_size = len(tokenizer)
-        self.eos = tokenizer.special.eos
+        spelling = Spelling.of(tokenizer)
+        self.weight, self.eos, self.spelling = bonus, tokenizer.special.eos, spelling
         # EOS counts as a space, because both end a word. In scripts without spaces it ends no word.
-        self.space = tokenizer.encode("a b")[1] if tokenizer.words_are_spaced else self.eos
-        automaton = _Automaton.build([_phrase_tokens(phrase, tokenizer) for phrase in phrases])
-        after_root = torch.zeros(self.vocabulary_size, dtype=torch.long)
-        for token, node in automaton.children[0].items():
-            after_root[token] = node
-        self.after_root = after_root.to(device)  # (V,) the state after a token that continues no phrase
-        # All other transitions, sorted by their keys: state * V + token.
+        spaced = tokenizer.words_are_spaced and spelling.space is not None
+        self.space = spelling.space if spaced else spelling.eos
+        letters = torch.where(spelling.letters == spelling.eos, self.space, spelling.letters)
+        self.letters = letters.to(device)  # (V, L)
+        self._sizes = (self.letters != NOTHING).sum(1)
+        counts = spelling.counts.clone()
+        counts[self.space] = False
+        self.counts = counts.long().to(device)  # (n_letters,)
+        self.gain = float(torch.where(letters == NOTHING, 0, counts.long()[letters]).sum(1).max())
+        self._size = len(counts)
+        automaton = _Automaton.build([_phrase_letters(p, tokenizer, spelling, self.space) for p in phrases])
+        after_root = torch.zeros(self._size, dtype=torch.long)
+        for letter, node in automaton.children[0].items():
+            after_root[letter] = node
+        self.after_root = after_root.to(device)  # the state after a letter that continues no phrase
+        # All other transitions, sorted by their keys: state * n_letters + letter.
         transitions = sorted(
-            (node * self.vocabulary_size + token, target)
+            (node * self._size + letter, target)
             for node, edges in enumerate(automaton.edges)
-            for token, target in edges.items()
+            for letter, target in edges.items()
         )
         table = torch.tensor(transitions or [(-1, 0)], device=device)
         self.keys, self.targets = table[:, 0].contiguous(), table[:, 1].contiguous()
@@ -75,11 +90,34 @@ class HotWords:
             scorer.advance(column)
         return total
 
-    def next_states(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after tokens. Both have one shape, or shapes that broadcast."""
-        keys = states * self.vocabulary_size + tokens
+    def next_states(self, states: Tensor, letters: Tensor) -> Tensor:
+        """The states after letters. Both have one shape, or shapes that broadcast."""
+        keys = states * self._size + letters
         index = torch.searchsorted(self.keys, keys).clamp_max(len(self.keys) - 1)
-        return torch.where(self.keys[index] == keys, self.targets[index], self.after_root[tokens])
+        return torch.where(self.keys[index] == keys, self.targets[index], self.after_root[letters])
+
+    def follow(self, row: Row, tokens: Tensor) -> tuple[Row, Tensor]:
+        """The rows after a token each, and by how much it changes the count. `row` has shapes that broadcast
+        with `tokens`.
+        """
+        states, open_bits, pending = (each.expand(tokens.shape) for each in row)
+        changes = torch.zeros_like(pending)
+        longest = int(self._sizes[tokens].max()) if self.letters.size(1) > 1 else 1
+        for letters in self.letters[tokens].unbind(-1)[:longest]:
+            there = letters != NOTHING
+            letters = letters.clamp_min(0)
+            after = self.next_states(states, letters)
+            # A space has the bit 0, because it does not count.
+            bits = (open_bits << 1 | self.counts[letters]) & _ALL_BITS
+            counted = _count_bits(bits & self.begun[after])
+            bits &= ~self.ended[after]
+            left = _count_bits(bits & self.begun[after])
+            changes = torch.where(there, changes + counted - pending, changes)
+            states, open_bits, pending = (
+                torch.where(there, new, old)
+                for new, old in ((after, states), (bits, open_bits), (left, pending))
+            )
+        return (states, open_bits, pending), changes
 
 
 class HotWordScorer:
@@ -90,59 +128,53 @@ class HotWordScorer:
     """
 
     def __init__(self, words: HotWords, states: Tensor, open_bits: Tensor, pending: Tensor) -> None:
-        self._words, self._states, self._open_bits, self._pending = words, states, open_bits, pending  # (R,)
+        self._words = words
+        self._row: Row = (states, open_bits, pending)  # (R,) each
 
     def score(self, candidates: Tensor) -> Tensor:
         """By how much each candidate changes the count: tokens (R, K) -> (R, K)."""
-        words = self._words
-        ends = candidates == words.eos
-        tokens = torch.where(ends, words.space, candidates)
-        states = words.next_states(self._states.unsqueeze(1), tokens)
-        counted = torch.where(ends, words.ended[states], words.begun[states])
-        open_bits = self._append(self._open_bits.unsqueeze(1), tokens)
-        return (_count_bits(open_bits & counted) - self._pending.unsqueeze(1)).float()
+        states, open_bits, pending = (each.unsqueeze(1) for each in self._row)
+        (_, _, left), changes = self._words.follow((states, open_bits, pending), candidates)
+        # After EOS, the characters of an unfinished phrase do not count.
+        return (changes - torch.where(candidates == self._words.eos, left, 0)).float()
 
     def advance(self, tokens: Tensor) -> None:
         """Append a token (R,) to every prefix."""
-        words = self._words
-        self._states = words.next_states(self._states, tokens)
-        self._open_bits = self._append(self._open_bits, tokens) & ~words.ended[self._states]
-        self._pending = _count_bits(self._open_bits & words.begun[self._states])
+        self._row, _ = self._words.follow(self._row, tokens)
 
     def advance_some(self, tokens: Tensor, grows: Tensor) -> None:
         """Append a token (R,) to those prefixes where `grows` (R,) is true."""
-        before = (self._states, self._open_bits, self._pending)
-        self.advance(torch.where(grows, tokens, self._words.space))
-        after = (self._states, self._open_bits, self._pending)
-        self._states, self._open_bits, self._pending = (
-            torch.where(grows, new, old) for new, old in zip(after, before, strict=True)
+        before = self._row
+        self.advance(tokens)
+        states, open_bits, pending = (
+            torch.where(grows, new, old) for new, old in zip(self._row, before, strict=True)
         )
+        self._row = (states, open_bits, pending)
 
     def select(self, rows: Tensor) -> HotWordScorer:
         """The scorer of the given rows (indices): reordered, repeated or dropped."""
-        return HotWordScorer(self._words, self._states[rows], self._open_bits[rows], self._pending[rows])
-
-    def _append(self, open_bits: Tensor, tokens: Tensor) -> Tensor:
-        """The bits after one more token. A space has the bit 0, because it does not count."""
-        return (open_bits << 1 | (tokens != self._words.space)) & _ALL_BITS
+        states, open_bits, pending = (each[rows] for each in self._row)
+        return HotWordScorer(self._words, states, open_bits, pending)
 
 
-def _phrase_tokens(phrase: str, tokenizer: Tokenizer) -> list[int]:
-    """The tokens of a phrase, with a space at each end where a word must begin or end."""
+def _phrase_letters(phrase: str, tokenizer: Tokenizer, spelling: Spelling, space: int) -> list[int]:
+    """The letters of a phrase, with a space at each end where a word must begin or end."""
     text = " ".join(unicodedata.normalize("NFC", phrase).split())
-    if not text or len(text) > MAX_CHARACTERS:
-        raise AsrError(f"hot word {text!r}: it must have 1 to {MAX_CHARACTERS} characters")
+    size = len(text.encode()) if spelling.in_bytes else len(text)
+    if not 0 < size <= MAX_LETTERS:
+        unit = "bytes" if spelling.in_bytes else "characters"
+        raise AsrError(f"hot word {text!r}: it must have 1 to {MAX_LETTERS} {unit}")
     if unknown := tokenizer.unknown(text):
         raise AsrError(
             f"hot word {text!r}: the model does not know {' '.join(map(repr, unknown))}; "
             "write it with characters that the model knows"
         )
-    tokens = tokenizer.encode(text)
-    if len(tokens) != len(text):
+    letters = spelling.spell(text, tokenizer)
+    if len(letters) != size:
         raise AsrError(f"hot word {text!r}: the tokens of this model are not characters; omit hot_words")
-    space = [tokenizer.encode("a b")[1]] if tokenizer.words_are_spaced else []
-    before, after = ([] if _has_no_spaces(edge) else space for edge in (text[0], text[-1]))
-    return [*before, *tokens, *after]
+    edge = [space] if tokenizer.words_are_spaced else []
+    before, after = ([] if _has_no_spaces(character) else edge for character in (text[0], text[-1]))
+    return [*before, *letters, *after]
 
 
 def _has_no_spaces(character: str) -> bool:
@@ -155,8 +187,8 @@ def _has_no_spaces(character: str) -> bool:
 class _Automaton:
     """An Aho-Corasick automaton. State 0 is the root; each list has one entry per state."""
 
-    children: list[dict[int, int]]  # token -> the state with this token appended
-    depth: list[int]  # number of tokens of the state
+    children: list[dict[int, int]]  # letter -> the state with this letter appended
+    depth: list[int]  # number of letters of the state
     longest_match: list[int]  # length of the longest phrase that the state ends with; 0 if there is none
     # Transitions of each state other than the root. Those to children of the root are left out: they are the
     # same for all states.
@@ -164,7 +196,7 @@ class _Automaton:
 
     @classmethod
     def build(cls, phrases: list[list[int]]) -> _Automaton:
-        """The automaton of phrases, each a list of tokens."""
+        """The automaton of phrases, each a list of letters."""
         trie = cls([{}], [0], [0], [])
         for phrase in phrases:
             trie._insert(phrase)
@@ -173,13 +205,13 @@ class _Automaton:
 
     def _insert(self, phrase: list[int]) -> None:
         node = 0
-        for token in phrase:
-            if token not in self.children[node]:
-                self.children[node][token] = len(self.children)
+        for letter in phrase:
+            if letter not in self.children[node]:
+                self.children[node][letter] = len(self.children)
                 self.children.append({})
                 self.depth.append(self.depth[node] + 1)
                 self.longest_match.append(0)
-            node = self.children[node][token]
+            node = self.children[node][letter]
         self.longest_match[node] = len(phrase)
 
     def _connect(self) -> None:
@@ -190,9 +222,9 @@ class _Automaton:
             if node:
                 self.longest_match[node] = max(self.longest_match[node], self.longest_match[suffix[node]])
                 self.edges[node] = self.edges[suffix[node]] | self.children[node]
-            for token, child in self.children[node].items():
+            for letter, child in self.children[node].items():
                 if node:
-                    suffix[child] = self.edges[suffix[node]].get(token, self.children[0].get(token, 0))
+                    suffix[child] = self.edges[suffix[node]].get(letter, self.children[0].get(letter, 0))
 
 
 def _count_bits(numbers: Tensor) -> Tensor:

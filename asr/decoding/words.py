@@ -8,6 +8,9 @@ gives to its words. So the model counts while a word grows, in every decoder.
 An unknown word has the n-gram model's probability of an unknown word times that of its spelling, by a letter
 trigram model of the vocabulary. The probabilities of all continuations of a text sum to one.
 
+Tokens of several bytes, such as those of byte-level BPE, are followed byte by byte: a letter is a byte then
+(`asr.decoding.spelling`), and the score of a token is the sum of those of its letters.
+
 The state of a row is a pair: the history of words, and the node of the prefix tree of the vocabulary for the
 letters of the word that has begun. Scores and next states of a pair are computed once and kept in tables.
 """
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.ngram.model import Floats, Ints, NgramModel, load_ngram
+from asr.decoding.spelling import NOTHING, Spelling
 from asr.errors import AsrError
 from asr.tokenizers import Tokenizer
 
@@ -35,12 +39,12 @@ _SMALLEST = 1e-300
 
 
 class WordModel:
-    """A factory of scores, of an n-gram model for one tokenizer of characters.
+    """A factory of scores, of an n-gram model for one tokenizer of characters or of strings of bytes.
 
     `weight` multiplies all scores. `word_bonus` is added to the joint score for each word, because a language
     model prefers few words. `unknown_penalty` is subtracted from the log-probability of an unknown word.
-    Raises AsrError for a tokenizer that is not one of characters with a space, and for one that lacks letters
-    of many words of the n-gram model.
+    Raises AsrError for a tokenizer of another kind, or of a script without spaces, and for one that lacks
+    letters of many words of the n-gram model.
     """
 
     def __init__(
@@ -54,18 +58,19 @@ class WordModel:
         self.weight = weight
         self.bonus = word_bonus / weight if weight else 0.0
         self.gain = max(0.0, self.bonus)
-        self.model, self.special = model, tokenizer.special
-        symbols = tokenizer.symbols
-        skipped = {*self.special.suppressed, self.special.eos, self.special.pad, self.special.blank}
-        letters = [i for i, s in enumerate(symbols) if len(s) == 1 and s != " " and i not in skipped]
-        if not tokenizer.words_are_spaced or len(letters) > MAX_LETTERS or " " not in symbols:
+        spelling, self.special, self.model = Spelling.of(tokenizer), tokenizer.special, model
+        words = spelling.spell_words(model.words)
+        used = spelling.used | ({ord(c) for word in words for c in word} if spelling.in_bytes else set())
+        letters = sorted(used - {spelling.space})
+        if not tokenizer.words_are_spaced or len(letters) > MAX_LETTERS or spelling.space is None:
             raise AsrError(
                 "word n-gram model: the tokens of the recognizer must be a space and at most "
-                f"{MAX_LETTERS} characters; omit the model"
+                f"{MAX_LETTERS} characters, or units with at most {MAX_LETTERS} different bytes; omit the "
+                "model"
             )
-        self.space = symbols.index(" ")
-        self.letters = np.array(letters)  # (A,) tokens
-        self.tree = _Tree(model.words, [symbols[i] for i in letters])
+        self.spelling, self.space, self.size = spelling, spelling.space, len(spelling.symbols)
+        self.letters = np.array(letters)  # (A,) numbers of letters
+        self.tree = _Tree(words, [spelling.symbols[i] for i in letters])
         self._unknown_share = float(np.exp(-unknown_penalty))
         unigrams = np.exp(model.log_prob[1 : len(model.words) + 1])
         lost = float(unigrams[~self.tree.reachable].sum() / unigrams.sum())
@@ -105,8 +110,10 @@ class WordModel:
         return total
 
     def expand(self, histories: Ints, nodes: Ints) -> tuple[Floats, Ints, Ints]:
-        """Log-probabilities of all tokens in states (n,), and the histories and nodes that follow: (n, V)."""
-        model, tree, size = self.model, self.tree, self.special.vocabulary_size
+        """Log-probabilities of all letters in states (n,), and the histories and nodes that follow: (n, size
+        of the alphabet).
+        """
+        model, tree, size, eos = self.model, self.tree, self.size, self.spelling.eos
         count = len(nodes)
         unknown = model.probability(histories, np.full(count, model.unknown)) * self._unknown_share
         unknown = np.maximum(unknown, _SMALLEST)
@@ -142,10 +149,12 @@ class WordModel:
         scores[:, self.letters] = np.log(np.maximum(letters, _SMALLEST)) - log_mass[:, None]
         ended = np.log(np.maximum(ended, _SMALLEST)) - log_mass + self.bonus
         scores[:, self.space] = ended + np.log(np.maximum(1 - stop, _SMALLEST))
-        scores[:, self.special.eos] = ended + np.log(np.maximum(stop, _SMALLEST))
+        scores[:, eos] = ended + np.log(np.maximum(stop, _SMALLEST))
         scores[begins, self.space] = IMPOSSIBLE
-        scores[begins, self.special.eos] = IMPOSSIBLE
-        scores[fresh, self.special.eos] = np.log(np.maximum(ends[fresh], _SMALLEST))
+        if self.spelling.leading_space:
+            scores[fresh, self.space] = 0.0  # it only says that a word begins
+        scores[begins, eos] = IMPOSSIBLE
+        scores[fresh, eos] = np.log(np.maximum(ends[fresh], _SMALLEST))
 
         next_histories = np.repeat(histories[:, None], size, 1)
         next_nodes = np.repeat(nodes[:, None], size, 1)  # special tokens change nothing
@@ -163,17 +172,21 @@ class WordScorer:
 
     def score(self, candidates: Tensor) -> Tensor:
         """Log-probabilities of candidates (R, K), each given its row's prefix: (R, K)."""
-        return self._tables.scores[self._states].to(candidates.device).gather(1, candidates)
+        if self._tables.letters.size(1) == 1:
+            return self._tables.scores[self._states].to(candidates.device).gather(1, candidates)
+        states = self._states.unsqueeze(1).expand(candidates.shape).flatten()
+        scores, _ = self._tables.follow(states, candidates.cpu().flatten())
+        return scores.view_as(candidates).to(candidates.device)
 
     def advance(self, tokens: Tensor) -> None:
         """Append a token (R,) to every prefix."""
-        self._states = self._tables.next(self._states, tokens.cpu())
+        self._states = self._tables.follow(self._states, tokens.cpu())[1]
 
     def advance_some(self, tokens: Tensor, grows: Tensor) -> None:
         """Append a token (R,) to those rows where `grows` (R,) is true."""
         rows = grows.cpu().nonzero().squeeze(1)
         states = self._states.clone()
-        states[rows] = self._tables.next(states[rows], tokens.cpu()[rows])
+        states[rows] = self._tables.follow(states[rows], tokens.cpu()[rows])[1]
         self._states = states
 
     def select(self, rows: Tensor) -> WordScorer:
@@ -186,24 +199,36 @@ class _Tables:
 
     def __init__(self, words: WordModel) -> None:
         self._words = words
-        self._size = words.special.vocabulary_size
+        self._size, self._eos, self.letters = words.size, words.spelling.eos, words.spelling.letters
         self.keys: dict[tuple[int, int], int] = {}
-        self.scores = torch.zeros(1024, self._size)  # (states, V); rows beyond len(keys) are free
+        self.scores = torch.zeros(1024, self._size)  # (states, letters); rows beyond len(keys) are free
         self._next = torch.full((1024, self._size), -1)  # -1: not reached yet
         self._after = np.zeros((1024, self._size, 2), np.int64)  # history and node
         start = words.model.start if words.model.order > 1 else 0
         self._add([(start, words.tree.fresh)])
 
-    def next(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states after a token each: (n,), (n,) -> (n,)."""
-        found = self._next[states, tokens]
+    def follow(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of a token each, and the states after it: (n,), (n,) -> (n,), (n,)."""
+        scores = torch.zeros(len(states))
+        for letters in self.letters[tokens].unbind(1):
+            there = (letters != NOTHING).nonzero().squeeze(1)
+            if not len(there):
+                break
+            scores[there] += self.scores[states[there], letters[there]]
+            going = there[letters[there] != self._eos]
+            states = states.index_copy(0, going, self.next(states[going], letters[going]))
+        return scores, states
+
+    def next(self, states: Tensor, letters: Tensor) -> Tensor:
+        """The states after a letter each: (n,), (n,) -> (n,)."""
+        found = self._next[states, letters]
         missing = (found < 0).nonzero().squeeze(1)
         if len(missing):
-            rows, columns = states[missing].numpy(), tokens[missing].numpy()
+            rows, columns = states[missing].numpy(), letters[missing].numpy()
             pairs = [(history, node) for history, node in self._after[rows, columns].tolist()]
             self._add(list(dict.fromkeys(pair for pair in pairs if pair not in self.keys)))
             reached = torch.tensor([self.keys[pair] for pair in pairs])
-            self._next[states[missing], tokens[missing]] = reached
+            self._next[states[missing], letters[missing]] = reached
             found[missing] = reached
         return found
 

@@ -1,13 +1,20 @@
-"""Byte-level BPE, the tokenizer of Whisper, by the library `tokenizers`."""
+"""Byte-level BPE by the library `tokenizers`: that of Whisper, or one that is trained from texts.
+
+Every text can be written, because every byte is a token (Wang et al. 2020, "Neural machine translation with
+byte-level subwords").
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import Field, model_validator
 
 from asr.errors import AsrError
 from asr.files import atomic_write
@@ -18,7 +25,9 @@ from asr.tokenizers.imported import (
     learn_imported,
     missing_library,
 )
+from asr.tokenizers.interface import TrainingText
 from asr.tokenizers.special import PromptTokens, SpecialTokens
+from asr.tokenizers.training import SMALLEST, train_units, trained_special
 
 # Scripts that are written without spaces between words, by language.
 UNSPACED = frozenset(("zh", "ja", "th", "lo", "my", "yue", "bo", "km"))
@@ -36,6 +45,21 @@ class ByteLevelBPE:
         """Settings of a byte-level BPE tokenizer."""
 
         kind: Literal["byte_level_bpe"] = "byte_level_bpe"
+        size: int | None = Field(
+            None,
+            ge=SMALLEST,
+            description="tokens that are learned from the training texts, with 256 bytes and 3 special ones; "
+            "null: taken from folder",
+        )
+
+        @model_validator(mode="after")
+        def _learned_or_taken(self) -> ByteLevelBPE.Config:
+            if self.size is not None and self.folder is not None:
+                raise ValueError("size learns a tokenizer and folder takes one; keep one of them")
+            return self
+
+    # A learned merge of punctuation is never taken for a special token: those have a name.
+    _SPECIAL = re.compile(r"<\|[a-z0-9].*\|>")
 
     def __init__(
         self,
@@ -59,9 +83,7 @@ class ByteLevelBPE:
         self._special = special
         # Whatever is not in the library's vocabulary has no text.
         self._textual = self._backend.get_vocab_size()
-        self._hidden = frozenset(
-            i for i, s in enumerate(self.vocabulary) if s.startswith("<|") and s.endswith("|>")
-        )
+        self._hidden = frozenset(i for i, s in enumerate(self.vocabulary) if self._SPECIAL.fullmatch(s))
 
     @property
     def kind(self) -> str:
@@ -73,9 +95,17 @@ class ByteLevelBPE:
         return len(self.vocabulary)
 
     @classmethod
-    def learn(cls, config: ByteLevelBPE.Config, characters: Iterable[str]) -> ByteLevelBPE:
-        """The tokenizer of the folder that the configuration names, with its language and task."""
-        return learn_imported(config, cls).with_choice(config.language, config.task)
+    def learn(cls, config: ByteLevelBPE.Config, text: TrainingText) -> ByteLevelBPE:
+        """A tokenizer of the training texts, or that of the folder that the configuration names."""
+        taken = config.size is None
+        tokenizer = learn_imported(config, cls) if taken else cls.train(text, config.size or 0)
+        return tokenizer.with_choice(config.language, config.task)
+
+    @classmethod
+    def train(cls, text: TrainingText, size: int) -> ByteLevelBPE:
+        """A tokenizer of at most `size` tokens. Texts with little variety give fewer."""
+        definition, units = train_units(text, size, "bpe")
+        return cls(definition, *trained_special(units))
 
     def with_choice(self, language: str | None, task: str | None) -> ByteLevelBPE:
         """This tokenizer with another language and task in its prompt; None keeps its own.
@@ -84,7 +114,13 @@ class ByteLevelBPE:
         """
         language, task = language or self.language, task or self.task
         self.prompt(language, task)
-        return ByteLevelBPE(self.definition, self.vocabulary, self._special, self.prompts, language, task)
+        return type(self)(self.definition, self.vocabulary, self._special, self.prompts, language, task)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._values() == self._values()
+
+    def __hash__(self) -> int:
+        return hash(self.vocabulary)
 
     @cached_property
     def special(self) -> SpecialTokens:
@@ -105,8 +141,22 @@ class ByteLevelBPE:
 
     @property
     def words_are_spaced(self) -> bool:
-        """Whether the script of the tokenizer's language is written with spaces between words."""
-        return self.language not in UNSPACED
+        """Whether the script of the tokenizer's language is written with spaces between words.
+
+        Tokens that were learned from texts with spaces begin with one, which is written as Ġ.
+        """
+        return self.language not in UNSPACED and any(s[0] == "Ġ" for s in self.vocabulary if len(s) > 1)
+
+    @cached_property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The UTF-8 bytes that each id adds to a text; none for special tokens."""
+        textual = [s if i < self._textual else "" for i, s in enumerate(self.vocabulary)]
+        return tuple(b"" if i in self._hidden else to_bytes(s) for i, s in enumerate(textual))
+
+    @property
+    def begins_with_space(self) -> bool:
+        """Whether the tokens of a text begin with a space, which its text does not have."""
+        return bool((self.definition.get("pre_tokenizer") or {}).get("add_prefix_space"))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the prompt and EOS. Every text can be written."""
@@ -153,7 +203,11 @@ class ByteLevelBPE:
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        values = {
+        with atomic_write(path) as out:
+            json.dump(self._values(), out, ensure_ascii=False)
+
+    def _values(self) -> dict[str, Any]:
+        return {
             "type": self.kind,
             "definition": self.definition,
             "vocabulary": self.vocabulary,
@@ -162,8 +216,6 @@ class ByteLevelBPE:
             "language": self.language,
             "task": self.task,
         }
-        with atomic_write(path) as out:
-            json.dump(values, out, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], path: Path) -> ByteLevelBPE:
@@ -181,3 +233,18 @@ class ByteLevelBPE:
             raise AsrError(
                 f"{path}: not a byte-level BPE tokenizer; copy the file that was written with the model"
             ) from None
+
+
+def to_bytes(symbol: str) -> bytes:
+    """The bytes of a unit, which byte-level tokenizers write with one letter for each byte."""
+    return bytes(_BYTES[letter] for letter in symbol)
+
+
+def _byte_letters() -> dict[str, int]:
+    """The byte of each letter, as GPT-2 chose them: visible bytes are themselves, others follow U+0100."""
+    visible = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_letters()

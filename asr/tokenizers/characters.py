@@ -15,6 +15,7 @@ from pydantic import Field
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.section import TokenizerSection
+from asr.tokenizers.interface import TrainingText
 from asr.tokenizers.special import SpecialTokens
 
 # PAD is also CTC's blank. Neither is ever decoded, so the decoder and the CTC head share one vocabulary.
@@ -58,9 +59,9 @@ class CharacterTokenizer:
         return cls(tuple(sorted({" " if c.isspace() else c for c in found})))
 
     @classmethod
-    def learn(cls, config: CharacterTokenizer.Config, characters: Iterable[str]) -> CharacterTokenizer:
+    def learn(cls, config: CharacterTokenizer.Config, text: TrainingText) -> CharacterTokenizer:
         """The tokenizer of a configuration: its own characters, or else those of the training texts."""
-        return cls.from_characters(characters if config.characters is None else config.characters)
+        return cls.from_characters(text.characters() if config.characters is None else config.characters)
 
     def __len__(self) -> int:
         """Size of the vocabulary V, the four special tokens included."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from asr.tokenizers.special import PromptTokens, SpecialTokens
+
+
+class TrainingText(Protocol):
+    """The texts that a tokenizer is learned from."""
+
+    def characters(self) -> Iterable[str]:
+        """The characters of all texts, each once."""
+        ...
+
+    def sentences(self) -> Iterator[str]:
+        """The texts, one after the other."""
+        ...
 
 
 class Tokenizer(Protocol):
@@ -64,4 +76,19 @@ class HasPromptTokens(Protocol):
     @property
     def prompts(self) -> PromptTokens:
         """The tokens of the prompt."""
+        ...
+
+
+@runtime_checkable
+class HasTokenBytes(Protocol):
+    """A tokenizer whose tokens are strings of bytes, which need not be whole characters."""
+
+    @property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The UTF-8 bytes that each id adds to a text; none for special tokens."""
+        ...
+
+    @property
+    def begins_with_space(self) -> bool:
+        """Whether the tokens of a text begin with a space, which its text does not have."""
         ...

@@ -19,6 +19,7 @@ from asr.tokenizers.imported import (
     learn_imported,
     missing_library,
 )
+from asr.tokenizers.interface import TrainingText
 from asr.tokenizers.special import PromptTokens, SpecialTokens
 
 
@@ -71,9 +72,7 @@ class SentencePieceTokenizer:
         return len(self.vocabulary)
 
     @classmethod
-    def learn(
-        cls, config: SentencePieceTokenizer.Config, characters: Iterable[str]
-    ) -> SentencePieceTokenizer:
+    def learn(cls, config: SentencePieceTokenizer.Config, text: TrainingText) -> SentencePieceTokenizer:
         """The tokenizer of the folder that the configuration names, with its language."""
         return learn_imported(config, cls).with_choice(config.language, config.task)
 
@@ -135,7 +134,17 @@ class SentencePieceTokenizer:
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
-        values = {
+        with atomic_write(path) as out:
+            json.dump(self._values(), out, ensure_ascii=False)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._values() == self._values()
+
+    def __hash__(self) -> int:
+        return hash(self.model)
+
+    def _values(self) -> dict[str, Any]:
+        return {
             "type": self.kind,
             "model": base64.b64encode(self.model).decode(),
             "vocabulary": self.vocabulary,
@@ -146,8 +155,6 @@ class SentencePieceTokenizer:
             "upper_case": self.upper,
             "language": self.language,
         }
-        with atomic_write(path) as out:
-            json.dump(values, out, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], path: Path) -> SentencePieceTokenizer:

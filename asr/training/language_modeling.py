@@ -22,7 +22,7 @@ from asr.tokenizers import load_tokenizer
 from asr.training.distributed import Ranks
 from asr.training.losses import sequence_loss
 from asr.training.objective import zero_loss
-from asr.training.tasks import Task, Validation
+from asr.training.tasks import Learning, Task, Validation, learn_it
 
 
 class LanguageObjective(nn.Module):
@@ -53,10 +53,17 @@ class LanguageTask(Task[TextBatch]):
     unit = "characters"
     loss_names = ("loss",)
 
-    def __init__(self, config: LanguageConfig, scratch: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: LanguageConfig,
+        scratch: Path,
+        say: Callable[[str], None],
+        tokenizer_of: Learning = learn_it,
+    ) -> None:
         """Read the text once, learn the tokenizer and build the network with the seed's weights.
 
-        `say` gets lines about the text. Packed files are unpacked in the folder `scratch`.
+        `say` gets lines about the text. Packed files are unpacked in the folder `scratch`. `tokenizer_of`
+        gets a function that learns the tokenizer, and returns the tokenizer to use.
         Raises AsrError for text that is missing, cannot be read or has no sentence that can be used.
         """
         self.config = config.train
@@ -64,7 +71,7 @@ class LanguageTask(Task[TextBatch]):
         known = config.data.characters_of
         if known is None:
             kind = load_kind(TOKENIZERS, config.tokenizer.kind)
-            tokenizer = kind.learn(config.tokenizer, self.text.characters())
+            tokenizer = tokenizer_of(lambda: kind.learn(config.tokenizer, self.text))
         else:
             tokenizer = load_tokenizer(known / TOKENIZER)
         surveys = {"data.text": self.text.survey(tokenizer), "held-out text": self.dev.survey(tokenizer)}
@@ -77,6 +84,7 @@ class LanguageTask(Task[TextBatch]):
         self.data = "; ".join(f"{s.sentences} sentences, {s.characters} characters" for s in surveys.values())
         torch.manual_seed(config.train.seed)
         self.bundle = Bundle.build(config, tokenizer)
+        self.token = "character" if tokenizer.kind == "characters" else "token"
         self.pools = self.text.pools
         self._pool = lru_cache(1)(  # the memory check and the first step use the same one
             lambda epoch, number: self.text.pool(tokenizer, self.config.seed, epoch, number)
@@ -115,7 +123,7 @@ class LanguageTask(Task[TextBatch]):
         mean = loss / total
         perplexity = math.exp(min(mean, 700.0))  # a larger exponent overflows
         return Validation(
-            {"loss": mean, "perplexity": perplexity}, f"held-out perplexity {perplexity:.3f} per character"
+            {"loss": mean, "perplexity": perplexity}, f"held-out perplexity {perplexity:.3f} per {self.token}"
         )
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from asr.config import Config, LanguageConfig
 from asr.errors import AsrError
 from asr.files import claimed
-from asr.run_folder import CONFIG
+from asr.run_folder import CONFIG, TOKENIZER
+from asr.tokenizers import Tokenizer, load_tokenizer
 from asr.training.checkpoints import (
     average_weights,
     check_room,
@@ -37,7 +38,7 @@ from asr.training.precision import use_bf16
 from asr.training.recognition import RecognitionTask
 from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, steps
-from asr.training.tasks import Task, Validation
+from asr.training.tasks import Learning, Task, Validation
 from asr.training.train_state import (
     TrainState,
     best_validations,
@@ -74,7 +75,11 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
             log.say(message)
 
         # 2. The data and a model with new weights, or those of another model.
-        task = build_task(config, run, log.say)
+        def tokenizer_of(learn: Callable[[], Tokenizer]) -> Tokenizer:
+            path = start.checkpoint and start.checkpoint / TOKENIZER
+            return ranks.decide(lambda: load_tokenizer(path) if path else learn())
+
+        task = build_task(config, run, log.say, tokenizer_of)
         if config.train.init is not None and start.checkpoint is None:
             for message in start_from(config.train.init, task.bundle):
                 log.say(message)
@@ -118,11 +123,11 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
             return training.run_to_the_end()
 
 
-def build_task(config: RunConfig, run: Path, say: Callable[[str], None]) -> Task[Any]:
+def build_task(config: RunConfig, run: Path, say: Callable[[str], None], tokenizer_of: Learning) -> Task[Any]:
     """The task of a configuration. Raises AsrError for data that cannot be used."""
     if isinstance(config, LanguageConfig):
-        return LanguageTask(config, run, say)
-    return RecognitionTask(config, say)
+        return LanguageTask(config, run, say, tokenizer_of)
+    return RecognitionTask(config, say, tokenizer_of)
 
 
 class Training:

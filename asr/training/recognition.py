@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from asr.section import load_kind
 from asr.tokenizers import Tokenizer
 from asr.training.distributed import Ranks
 from asr.training.objective import RecognitionObjective
-from asr.training.tasks import Task, Validation
+from asr.training.tasks import Learning, Task, Validation, learn_it
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,11 +53,12 @@ class RecognitionTask(Task[Batch]):
     unit = "s audio"
     loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss")
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, say: Callable[[str], None], tokenizer_of: Learning = learn_it) -> None:
         """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the
         features.
 
-        `say` gets lines about the data. Raises AsrError for empty or missing manifests, texts with characters
+        `say` gets lines about the data. `tokenizer_of` gets a function that learns the tokenizer, and returns
+        the tokenizer to use. Raises AsrError for empty or missing manifests, texts with characters
         that the model lacks, folders of noise or rooms that cannot be used, and audio that cannot be read.
         """
         self.config = config.train
@@ -68,7 +69,9 @@ class RecognitionTask(Task[Batch]):
         say(f"data.dev: {dev.summary()}")
         self.data = f"train: {train.fingerprint}; dev: {dev.fingerprint}"
 
-        tokenizer = _learn_tokenizer(config, train)
+        kind = load_kind(TOKENIZERS, config.tokenizer.kind)
+        text = _CorpusText(train, _separator(config.augment))
+        tokenizer = tokenizer_of(lambda: kind.learn(config.tokenizer, text))
         if config.data.unknown_characters == "refuse":
             _refuse_unknown_characters(config.augment, tokenizer, train, dev)
         torch.manual_seed(config.train.seed)
@@ -173,10 +176,20 @@ class RecognitionTask(Task[Batch]):
         self.bundle.features.finish_fit()
 
 
-def _learn_tokenizer(config: Config, train: Corpus) -> Tokenizer:
-    """The tokenizer of the configuration, from the characters of the training texts and of the separator."""
-    kind = load_kind(TOKENIZERS, config.tokenizer.kind)
-    return kind.learn(config.tokenizer, [*train.counts, *_separator(config.augment)])
+@dataclass(frozen=True)
+class _CorpusText:
+    """The texts of a corpus, for a tokenizer. The separator of joined texts is among their characters."""
+
+    corpus: Corpus
+    separator: str
+
+    def characters(self) -> list[str]:
+        """The characters of all texts, each once."""
+        return list(dict.fromkeys([*self.corpus.counts, *self.separator]))
+
+    def sentences(self) -> Iterator[str]:
+        """The texts, each read from its manifest when it is needed."""
+        return (utterance.text for utterance in self.corpus if utterance.text)
 
 
 def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *sets: Corpus) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from torch import nn
 
 from asr.model_folder import Bundle
+from asr.tokenizers import Tokenizer
 from asr.training.distributed import Ranks
 
 if TYPE_CHECKING:
@@ -43,6 +44,19 @@ class Batch(Protocol):
     def bad(self) -> tuple[str, ...]:
         """One message for each recording that could not be read."""
         ...
+
+
+Learning = Callable[[Callable[[], Tokenizer]], Tokenizer]
+"""From a function that learns a tokenizer from the training texts to the tokenizer that is used.
+
+A resumed run uses that of its checkpoint, and several processes use that of the first one, because training
+units twice need not give the same ones.
+"""
+
+
+def learn_it(learn: Callable[[], Tokenizer]) -> Tokenizer:
+    """The tokenizer of one new run: the one that is learned."""
+    return learn()
 
 
 B = TypeVar("B", bound=Batch)

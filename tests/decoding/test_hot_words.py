@@ -39,7 +39,7 @@ def ids(text):
 def increments(words, text):
     """What every token of a text, EOS included, adds. It is the same alone and among all candidates."""
     scorer, found = words.start(1, len(text)), []
-    everything = torch.arange(words.vocabulary_size).unsqueeze(0)
+    everything = torch.arange(len(TOKENIZER)).unsqueeze(0)
     for token in [*ids(text), EOS]:
         found.append(float(scorer.score(torch.tensor([[token]]))))
         assert found[-1] == float(scorer.score(everything)[0, token])
