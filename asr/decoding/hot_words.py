@@ -47,8 +47,8 @@ class HotWords:
         spelling = Spelling.of(tokenizer)
         self.weight, self.eos, self.spelling = bonus, tokenizer.special.eos, spelling
         # EOS counts as a space, because both end a word. In scripts without spaces it ends no word.
-        spaced = tokenizer.words_are_spaced and spelling.space is not None
-        self.space = spelling.space if spaced else spelling.eos
+        space = spelling.space if tokenizer.words_are_spaced else None
+        self.space = spelling.eos if space is None else space
         letters = torch.where(spelling.letters == spelling.eos, self.space, spelling.letters)
         self.letters = letters.to(device)  # (V, L)
         self._sizes = (self.letters != NOTHING).sum(1)

@@ -41,7 +41,7 @@ def train_units(
     }
     if algorithm == "bpe":
         backend = Tokenizer(models.BPE())
-        trainer = trainers.BpeTrainer(**settings, max_token_length=LONGEST)
+        trainer: Any = trainers.BpeTrainer(**settings, max_token_length=LONGEST)
     else:
         backend = Tokenizer(models.Unigram())
         trainer = trainers.UnigramTrainer(**settings, max_piece_length=LONGEST)
@@ -52,7 +52,8 @@ def train_units(
     strip = [decoders.Strip(" ", 1, 0)] if spaced else []
     backend.decoder = decoders.Sequence([decoders.ByteLevel(), *strip])
     backend.train_from_iterator(text.sentences(), trainer)
-    units = [backend.id_to_token(i) for i in range(backend.get_vocab_size())]
+    ids = backend.get_vocab()
+    units = sorted(ids, key=ids.__getitem__)
     return json.loads(backend.to_str()), units
 
 
