@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import import_speechbrain
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from asr.masks import length_mask
 from asr.model.decoders.lstm import AdditiveScore, LSTMDecoder
@@ -47,12 +48,29 @@ def test_a_row_alone_equals_the_row_in_a_batch_with_padding():
         assert not together.states[row, size:].any()
 
 
+def torch_lstm(layer):
+    """torch's bidirectional LSTM with the weights of a layer."""
+    size, cells = layer.from_start.input_size, layer.from_start.hidden_size
+    lstm = nn.LSTM(size, cells, batch_first=True, bidirectional=True)
+    for suffix, direction in (("", layer.from_start), ("_reverse", layer.from_end)):
+        for name, value in direction.named_parameters():
+            getattr(lstm, name + suffix).data.copy_(value)
+    return lstm
+
+
+def test_a_layer_equals_torchs_lstm_of_packed_rows():
+    layer, x, lengths = encoder(n_layers=1, halve_before=()).layers[0], memory().states, memory().lengths
+    packed = pack_padded_sequence(x, lengths, batch_first=True)
+    expected, _ = pad_packed_sequence(torch_lstm(layer)(packed)[0], batch_first=True)
+    torch.testing.assert_close(layer(x, lengths), expected)
+
+
 def test_layers_read_joined_pairs_in_both_directions():
-    """The same weights in torch's LSTM, one row without padding."""
+    """The same weights in torch's bidirectional LSTM, one row without padding."""
     model, x = encoder(n_layers=2, halve_before=(2,)), torch.randn(1, 6, 8)
-    first, _ = model.layers[0](x)
+    first, _ = torch_lstm(model.layers[0])(x)
     pairs = torch.stack([torch.cat([first[0, i], first[0, i + 1]]) for i in (0, 2, 4)])[None]
-    expected, _ = model.layers[1](pairs)
+    expected, _ = torch_lstm(model.layers[1])(pairs)
     torch.testing.assert_close(model(x, torch.tensor([6])).states, expected)
     changed = x.clone()
     changed[0, -1] += 1  # the backward direction carries the last frame to the first state

@@ -91,6 +91,7 @@ def test_a_recurrent_decoder_goes_on_after_its_own_last_prediction(monkeypatch):
         return 100.0 * torch.nn.functional.one_hot(tokens + 1, 20).float(), None
 
     monkeypatch.setattr(LSTMDecoder, "_advance", count)
+    monkeypatch.setattr(LSTMDecoder, "_predict", lambda self, output: output)
     memory = Memory(torch.randn(1, 6, 8), torch.tensor([6]))
     sampled = torch.tensor([[False, True, True, True]])
     decoder.decode_sampled(torch.tensor([[1, 5, 9, 13]]), memory, sampled)

@@ -138,10 +138,10 @@ class LSTMDecoder(nn.Module):
         outputs: list[Tensor] = []
         for token, replaced in zip(tokens.unbind(1), sampled.unbind(1), strict=True):
             if replaced.any():
-                own = outputs[-1].detach().float().softmax(-1).multinomial(1).squeeze(1)
+                own = self._predict(outputs[-1].detach()).float().softmax(-1).multinomial(1).squeeze(1)
                 token = torch.where(replaced, own, token)
             outputs.append(self._advance(token, state)[0])
-        return torch.stack(outputs, dim=1)
+        return self._predict(torch.stack(outputs, dim=1))
 
     def start(self, memory: Memory, capacity: int) -> LSTMState:
         """The state before the first token. It has the same size for every capacity."""
@@ -155,7 +155,7 @@ class LSTMDecoder(nn.Module):
 
     def step(self, tokens: Tensor, state: LSTMState) -> Tensor:
         """tokens (B * W,) -> logits (B * W, V). The state moves on by one position."""
-        return self._advance(tokens, state)[0]
+        return self._predict(self._advance(tokens, state)[0])
 
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the attention under teacher forcing (B, 1, 1, U, S), float32: one layer, one head."""
@@ -164,7 +164,10 @@ class LSTMDecoder(nn.Module):
         return torch.stack(weights, dim=1)[:, None, None].float()
 
     def _advance(self, tokens: Tensor, state: LSTMState) -> tuple[Tensor, Tensor]:
-        """One position of tokens (R,): logits (R, V) and attention weights (R, S). Updates the state."""
+        """One position of tokens (R,): output and context (R, 2 * d_model), attention weights (R, S).
+
+        Updates the state.
+        """
         x = torch.cat((self.dropout(self.embed(tokens)), state.context), dim=1)  # (R, 2 * d_model)
         hidden, cells = [], []
         for layer, cell in enumerate(self.cells):
@@ -180,7 +183,11 @@ class LSTMDecoder(nn.Module):
             attention = scores.softmax(-1)  # (B, W, S)
             state.context = (attention.to(state.values.dtype) @ state.values).flatten(0, 1)
             weights = attention.flatten(0, 1)
-        return self.out(self.combine(torch.cat((x, state.context), dim=1)).tanh()), weights
+        return torch.cat((x, state.context), dim=1), weights
+
+    def _predict(self, output: Tensor) -> Tensor:
+        """The output and context (..., 2 * d_model) of positions -> logits (..., V)."""
+        return self.out(self.combine(output).tanh())
 
 
 def _final_state(memory: Memory) -> Tensor:
