@@ -22,7 +22,10 @@ ARCHITECTURES: dict[str, dict] = {
     "without CTC": {"ctc": False},
     "CTC alone": {"decoder": None},
     "mask-predict": {"decoder": {"kind": "mask_predict", "n_layers": 2}},
-    "mask-predict, rotary": {"decoder": {"kind": "mask_predict", "n_layers": 1, "positions": "rotary"}},
+    "mask-predict, length head": {
+        "ctc": False,
+        "decoder": {"kind": "mask_predict", "n_layers": 1, "length_head": 30},
+    },
     "conformer": {"encoder": CONFORMER},
     "conformer at half rate": {"encoder": CONFORMER | {"half_rate_layers": 2}},
     "convolution in blocks": {"encoder": ENCODER | {"conv_kernel": 5}},
@@ -43,7 +46,7 @@ ARCHITECTURES: dict[str, dict] = {
     **{f"{kind} positions": {"positions": kind} for kind in ("none", "sinusoidal", "learned", "rotary")},
     **{f"{kind} positions": {"encoder": ENCODER | {"positions": kind}} for kind in ("relative", "shaw")},
 }
-CTC_WEIGHTS = {"without CTC": 0.0, "CTC alone": 1.0}
+CTC_WEIGHTS = {"without CTC": 0.0, "mask-predict, length head": 0.0, "CTC alone": 1.0}
 
 
 def config(name: str, **sections) -> Config:

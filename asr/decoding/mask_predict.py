@@ -1,4 +1,4 @@
-"""Decoding in parallel: CTC's text, whose doubtful tokens are masked and predicted again in a few passes."""
+"""Decoding in parallel: the doubtful tokens of a text are masked and predicted again in a few passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asr.decoding.ctc import collapse_paths, mask_untrained
 from asr.decoding.options import DecodingOptions, FinishReason, Hypothesis
 from asr.errors import AsrError
 from asr.masks import length_mask
-from asr.model.interfaces import FillsMasks, HasCTC, LimitsPositions, Memory
+from asr.model.interfaces import FillsMasks, HasCTC, LimitsPositions, Memory, PredictsLength
 from asr.tokenizers.special import SpecialTokens
 
 SURE = 0.999  # CTC's tokens of at least this probability stay (Higuchi et al. 2020)
@@ -23,18 +23,25 @@ def mask_predict(
 ) -> list[list[Hypothesis]]:
     """One hypothesis for every row of the memory, in `iterations` decoder passes for a text of any length.
 
-    The length and the sure tokens are those of CTC's best path (Mask-CTC, Higuchi et al. 2020). All others
-    are masked and filled, and the least probable of them are masked again: in pass t of T the share (T - t) /
-    T of them, counted from 0 (Ghazvininejad et al. 2019, section 4). `log_prob` is the sum over the tokens of
-    the log-probability with which each was chosen last, by the decoder or by CTC.
+    A network that predicts lengths begins with masks alone, as many as its most probable length
+    (Ghazvininejad et al. 2019). For others, the length and the sure tokens are those of CTC's best path
+    (Mask-CTC, Higuchi et al. 2020). The other tokens are masked and filled, and the least probable of them
+    are masked again: in pass t of T the share (T - t) / T of them, counted from 0 (Ghazvininejad et al. 2019,
+    section 4). `log_prob` is the sum over the tokens of the log-probability with which each was chosen last,
+    by the decoder or by CTC.
 
-    Raises AsrError for a network without a CTC head, because nothing else tells the length.
+    Raises AsrError for a network that neither predicts lengths nor has a CTC head.
     """
-    if not isinstance(network, HasCTC):
-        raise AsrError("mask-predict: this model has no CTC head, which tells the length of a text")
     if memory.states.size(0) == 0:
         return []
-    tokens, scores, lengths = _text_of_ctc(network.ctc(memory), memory.lengths, special)
+    if isinstance(network, PredictsLength):
+        tokens, scores, lengths = _masks_of_predicted_lengths(network.predict_lengths(memory))
+    elif isinstance(network, HasCTC):
+        tokens, scores, lengths = _text_of_ctc(network.ctc(memory), memory.lengths, special)
+    else:
+        raise AsrError(
+            "mask-predict: this model neither predicts lengths nor has a CTC head, which tells them"
+        )
     finished = torch.ones_like(lengths, dtype=torch.bool)
     if isinstance(network, LimitsPositions):
         finished = lengths <= network.max_positions
@@ -64,6 +71,13 @@ def mask_predict(
         [Hypothesis(tuple(row[:length]), log_prob, FinishReason.end if whole else FinishReason.length)]
         for row, length, log_prob, whole in rows
     ]
+
+
+def _masks_of_predicted_lengths(log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Any tokens (B, U), of probability 0 each, so that all are masked (B, U), and the best lengths (B,)."""
+    lengths = log_probs.argmax(1)
+    shape = len(lengths), int(lengths.max())
+    return lengths.new_zeros(shape), log_probs.new_full(shape, -torch.inf), lengths
 
 
 def _text_of_ctc(

@@ -15,6 +15,7 @@ from asr.model.interfaces import (
     CachedForward,
     FillsMasks,
     Memory,
+    PredictsLength,
     ReadsOwnPredictions,
     ShowsAttention,
     State,
@@ -117,7 +118,7 @@ class EncoderDecoder(nn.Module):
             if self.decoder is not None and getattr(self.decoder, "needs_ctc", False) and not self.ctc:
                 raise ValueError(
                     f"a decoder of kind {self.decoder.kind} takes the length of a text from CTC; set ctc to "
-                    "true, and train.ctc_weight above 0"
+                    "true and train.ctc_weight above 0, or give the decoder a length_head"
                 )
             if self.intermediate_ctc is not None:
                 self._check_layers(self.intermediate_ctc.layers)
@@ -162,6 +163,8 @@ class EncoderDecoder(nn.Module):
                 self._offer("decode", "start", "step")
             if isinstance(self.decoder, CachedForward):
                 self._offer("forward_cached")
+            if isinstance(self.decoder, PredictsLength):
+                self._offer("predict_lengths")
             if isinstance(self.decoder, ReadsOwnPredictions):
                 self._offer("decode_sampled")
             if isinstance(self.decoder, ShowsAttention):
@@ -210,6 +213,10 @@ class EncoderDecoder(nn.Module):
     def _fill(self, tokens: Tensor, masked: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
         """tokens (B, U), masked (B, U) bool, lengths (B,) -> logits (B, U, V) of each position."""
         return self.decoder.fill(tokens, masked, lengths, memory)
+
+    def _predict_lengths(self, memory: Memory) -> Tensor:
+        """Log-probabilities (B, N) of 0 to N - 1 tokens, float32."""
+        return self.decoder.predict_lengths(memory)
 
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from asr.masks import length_mask
-from asr.model.interfaces import FillsMasks, Memory
+from asr.model.interfaces import FillsMasks, Memory, PredictsLength
 
 
 def masked_loss(
@@ -27,7 +27,8 @@ def masked_loss(
     that are masked. It is then an estimate of the loss of predicting all tokens one by one in random order
     (Uria et al. 2014), and so of the size of other decoders' losses. In validation all tokens are masked, as
     in the first pass of decoding, so that the loss of a text is one number. `decoder_input` (B, U) are the
-    tokens that are seen where there is no mask. Rows for which `has_text` (B,) is false have no loss.
+    tokens that are seen where there is no mask. For a network that predicts lengths, the length counts as one
+    more token, and one above its limit as the limit. Rows for which `has_text` (B,) is false have no loss.
     """
     valid = length_mask(lengths, tokens.size(1)) & has_text.unsqueeze(1)  # (B, U)
     masked = random_masks(valid) if random else valid
@@ -36,7 +37,12 @@ def masked_loss(
         logits.float().transpose(1, 2), tokens, label_smoothing=label_smoothing, reduction="none"
     )  # (B, U)
     share = masked.sum(1) / valid.sum(1).clamp_min(1)
-    return ((each * masked).sum(1) / share.clamp_min(1e-9)).sum()
+    loss = ((each * masked).sum(1) / share.clamp_min(1e-9)).sum()
+    if isinstance(network, PredictsLength):
+        log_probs = network.predict_lengths(memory)
+        limited = lengths.clamp_max(log_probs.size(1) - 1)
+        loss = loss + (nll_loss(log_probs, limited, reduction="none") * has_text).sum()
+    return loss
 
 
 def random_masks(valid: Tensor) -> Tensor:

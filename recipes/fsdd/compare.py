@@ -35,7 +35,9 @@ from asr.transcription.recognizer import Recognizer
 
 PARAMETERS = 1_000_000
 VOCABULARY_SIZE = 32  # for fitting sizes; the tokenizer of a run is learned from its data
-SAMPLING = {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}
+SAMPLING = {"train": {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}}
+# The steps of an LSTM follow one another, so a large batch takes little more time than a small one.
+LARGE_BATCHES = {"data": {"batch_seconds": 60}, "optim": {"lr": 0.002}}
 
 # `model` of each architecture; the first size is chosen so that the number of parameters is right.
 TRANSFORMER: dict[str, Any] = {
@@ -60,10 +62,13 @@ def _positions(kind: str) -> dict[str, Any]:
     return _transformer(encoder={"positions": kind})
 
 
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # size to fit, `model`, `train`
-    "RNN without attention": ("d_model", {**LSTM, "decoder": {"kind": "lstm", "attention": "none"}}, {}),
-    "LAS": ("d_model", LSTM, {}),
-    "LAS, scheduled sampling": ("d_model", LSTM, SAMPLING),
+# The size to fit, `model`, and what differs from the recipe in other sections.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "RNN without attention": (
+        "d_model", {**LSTM, "decoder": {"kind": "lstm", "attention": "none"}}, LARGE_BATCHES
+    ),
+    "LAS": ("d_model", LSTM, LARGE_BATCHES),
+    "LAS, scheduled sampling": ("d_model", LSTM, LARGE_BATCHES | SAMPLING),
     "Transformer, pre-norm": ("d_ffn", TRANSFORMER, {}),
     "Transformer, post-norm": ("d_ffn", _transformer(norm="post"), {}),
     "Transformer, scheduled sampling": ("d_ffn", TRANSFORMER, SAMPLING),
@@ -141,11 +146,13 @@ def configuration(
 ) -> Config:
     """The recipe's configuration with the model of an architecture."""
     values = load_config(options.config, overrides).model_dump(mode="json")
-    size, model, training = ARCHITECTURES[name]
+    size, model, others = ARCHITECTURES[name]
     limit = {"max_minutes": options.minutes, "steps": 10**6}
     if options.steps:
         limit = {"max_minutes": None, "steps": options.steps}
-    values["train"] |= {**limit, **training, "seed": seed, "validate_every": 10**6, "checkpoint_every": 200}
+    for section, changes in others.items():
+        values[section] |= changes
+    values["train"] |= {**limit, "seed": seed, "validate_every": 10**6, "checkpoint_every": 200}
     values["train"] |= {"average": 1, "init": None, "patience": None, "stop_wer": None}
     sizes = range(48, 1025, 16)
 

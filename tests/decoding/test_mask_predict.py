@@ -13,6 +13,7 @@ from helpers import EOS, PAD
 from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding.mask_predict import mask_predict
 from asr.errors import AsrError
+from asr.model.decoders.mask_predict import MaskPredictDecoder
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import Memory
 
@@ -84,6 +85,49 @@ def test_a_sure_text_and_an_empty_one_need_no_pass():
 def test_special_tokens_are_never_filled_in():
     model = Filling([(4, 0.5)], [[(EOS, 0.9)], [(PAD, 0.9)], [(PAD, 0.9)]])
     assert model.decode().tokens[0] not in (EOS, *SPECIAL.suppressed)
+
+
+class FillingWithLengths(Filling):
+    """As `Filling`, but the network predicts the length of the text."""
+
+    def __init__(self, probabilities, answers):
+        super().__init__([(4, 0.9999)] * 9, answers)
+        self.lengths = torch.tensor([probabilities]).log()
+
+    def predict_lengths(self, memory):
+        return self.lengths
+
+
+def test_a_predicted_length_has_priority_over_ctc_and_all_its_tokens_are_masked_first():
+    answers = [
+        [(4, 0.9), (5, 0.8), (6, 0.7)],
+        [(4, 0.9), (7, 0.6), (8, 0.95)],
+        [(4, 0.9), (6, 0.99), (8, 0.95)],
+    ]
+    model = FillingWithLengths([0.1, 0.1, 0.2, 0.6], answers)
+    found = model.decode()
+    assert model.seen == [[True] * 3, [False, True, True], [False, True, False]]
+    assert found.tokens == (4, 6, 8) and found.finished
+    assert found.log_prob == pytest.approx(math.log(0.9 * 0.99 * 0.95), abs=1e-5)
+
+
+def test_a_predicted_length_of_zero_is_an_empty_text():
+    assert FillingWithLengths([0.9, 0.1], []).decode().tokens == ()
+
+
+@pytest.mark.parametrize("positions", ["none", "rotary"])
+def test_masks_that_look_the_same_at_all_positions_are_refused(positions):
+    with pytest.raises(ValueError, match=f"look the same with positions {positions}"):
+        MaskPredictDecoder.Config(d_model=16, length_head=9, positions={"kind": positions})
+
+
+def test_a_network_that_knows_no_length_is_refused():
+    class Nothing:
+        encode = fill = None
+
+    memory = Memory(torch.zeros(1, 2, 1), torch.tensor([2]))
+    with pytest.raises(AsrError, match="neither predicts lengths nor has a CTC head"):
+        mask_predict(Nothing(), memory, SPECIAL, OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr.masks import length_mask
@@ -24,19 +24,33 @@ class MaskPredictDecoder(nn.Module):
 
     It is a Transformer decoder whose self-attention sees the whole text. The mask is a weight of the decoder
     and not a token of the vocabulary, so nothing else knows of it. There is no EOS: the length of a text is
-    known before, from CTC.
+    known before, from CTC or from a head on the mean of the encoder's states (the LENGTH token of
+    Ghazvininejad et al. 2019, section 3.2, has the same purpose).
     """
 
     class Config(DecoderSection):
-        """Settings of a mask-predict decoder. It needs a CTC head, which gives the length of a text."""
+        """Settings of a mask-predict decoder. The length of a text comes from its own head or from CTC."""
 
         kind: Literal["mask_predict"] = "mask_predict"
         n_layers: Positive = Field(3, description="number of blocks")
+        length_head: Positive | None = Field(
+            None, description="a head predicts the number of tokens, up to this number; null: CTC tells it"
+        )
+
+        @model_validator(mode="after")
+        def _positions_differ(self) -> MaskPredictDecoder.Config:
+            # Rotary positions change scores alone: masks with equal values give equal sums at all positions.
+            if self.length_head is not None and self.positions.kind in ("none", "rotary"):
+                raise ValueError(
+                    f"length_head: decoding begins with masks alone, which look the same with positions "
+                    f"{self.positions.kind}; set positions to sinusoidal or learned"
+                )
+            return self
 
         @property
         def needs_ctc(self) -> bool:
             """Whether the decoder works only beside a CTC head."""
-            return True
+            return self.length_head is None
 
     def __init__(self, config: MaskPredictDecoder.Config, vocabulary_size: int) -> None:
         super().__init__()
@@ -51,6 +65,10 @@ class MaskPredictDecoder(nn.Module):
         )
         self.norm = final_norm(config)
         self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
+        self.length: nn.Linear | None = None
+        if config.length_head is not None:
+            self.length = nn.Linear(config.d_model, config.length_head + 1)
+            self.predict_lengths = self._predict_lengths  # the interface PredictsLength
 
     def fill(self, tokens: Tensor, masked: Tensor, lengths: Tensor, memory: Memory) -> Tensor:
         """tokens (B, U), masked (B, U) bool, lengths (B,) -> logits (B, U, V) of the token at each position.
@@ -66,6 +84,13 @@ class MaskPredictDecoder(nn.Module):
             x = block(x, memory, relation, visible=visible)
         x = self.norm(x)
         return linear(x, self.embed.weight, None) if self.out is None else self.out(x)
+
+    def _predict_lengths(self, memory: Memory) -> Tensor:
+        """Log-probabilities (B, N + 1) of 0 to N tokens, float32, from the mean of the valid states."""
+        assert self.length is not None, "offered only with a length head"
+        valid = length_mask(memory.lengths, memory.states.size(1)).unsqueeze(2)
+        mean = (memory.states * valid).sum(1) / memory.lengths.clamp_min(1).unsqueeze(1)
+        return self.length(mean).float().log_softmax(-1)
 
     @property
     def max_positions(self) -> int | None:
