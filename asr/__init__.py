@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asr.model_folder import Bundle, load_model
     from asr.transcription.inputs import Input
     from asr.transcription.recognizer import Recognizer
-    from asr.transcription.transcript import Segment, Transcript
+    from asr.transcription.transcript import Segment, StreamResult, Transcript
 
 __version__ = "0.2.0"
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Input",
     "Recognizer",
     "Segment",
+    "StreamResult",
     "Transcript",
     "__version__",
     "load_model",
@@ -38,6 +39,7 @@ _MODULES = {
     "Input": "asr.transcription.inputs",
     "Recognizer": "asr.transcription.recognizer",
     "Segment": "asr.transcription.transcript",
+    "StreamResult": "asr.transcription.transcript",
     "Transcript": "asr.transcription.transcript",
     "load_model": "asr.model_folder",
 }

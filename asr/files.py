@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,26 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     finally:
         with suppress(OSError):  # it is gone already, or its folder could never be written
             temporary.unlink()
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete the temporary files of `atomic_write` in a folder that processes left which were killed."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+            if found and not _is_alive(int(found[1])):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _is_device(path: Path) -> bool:

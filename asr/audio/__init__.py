@@ -1,6 +1,6 @@
 """Audio: reading, level, segmentation, writing.
 
-read, blocks, duration   any file, bytes or open file to mono float32
+read, blocks, duration, channels   any file, bytes or open file to mono float32
 from_array               the same for an array in memory
 normalize_level          one level for models that were trained on one level
 segments                 pieces of a long recording, cut in pauses
@@ -8,18 +8,21 @@ write                    wav, flac, ogg, opus
 """
 
 from asr.audio.level import normalize_level, speech_level
-from asr.audio.reading import Source, blocks, duration, read
+from asr.audio.reading import Source, blocks, channels, duration, read
 from asr.audio.samples import SAMPLE_RATE, from_array
 from asr.audio.segmentation import segments
 from asr.audio.writing import write
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+_SOUNDFILE = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+_PYAV = (".m4a", ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".mka", ".aac", ".wma", ".amr")
+EXTENSIONS = _SOUNDFILE + _PYAV
 
 __all__ = [
     "EXTENSIONS",
     "SAMPLE_RATE",
     "Source",
     "blocks",
+    "channels",
     "duration",
     "from_array",
     "normalize_level",

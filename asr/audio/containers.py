@@ -17,7 +17,7 @@ from asr.errors import AsrError
 
 # Sizes from here on were written before the length was known (sox: about 2**31, others: 2**32 - 1).
 _UNKNOWN_SIZE = 0x7FFF0000
-_FOREIGN = {  # formats that are not read, by (offset, bytes there)
+_CONTAINERS = {  # formats that PyAV decodes, by (offset, bytes there)
     "MP4/M4A (AAC)": (4, b"ftyp"),
     "Matroska/WebM": (0, b"\x1aE\xdf\xa3"),
     "WMA": (0, b"0&\xb2u"),
@@ -46,9 +46,9 @@ def find_streams(file: BinaryIO, size: int, name: str) -> list[Stream]:
         head = file.read(64)
     streams = _walker(head)(file, start, size, name)
     if not streams:
-        for format, (at, magic) in _FOREIGN.items():
+        for format, (at, magic) in _CONTAINERS.items():
             if head[at:].startswith(magic):
-                raise AsrError(f"{name}: {format} cannot be read; convert it to wav or flac first")
+                return [Stream(start, size, container=format)]
         raise AsrError(f"{name}: not an audio file that can be read; check it, or convert it to wav or flac")
     return streams
 

@@ -1,7 +1,7 @@
 """Any audio to mono float32 at the rate a model needs, whole or block by block.
 
-soundfile decodes (wav, flac, ogg, opus, mp3, aiff, NIST sphere, ...), soxr resamples with a band-limited
-filter. Nothing here goes through a system ffmpeg, and torch is not needed.
+soundfile decodes (wav, flac, ogg, opus, mp3, aiff, NIST sphere, ...), PyAV what has video or AAC, soxr
+resamples with a band-limited filter. Nothing here goes through a system ffmpeg, and torch is not needed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import soundfile
 import soxr
 
 from asr.audio.containers import find_streams
+from asr.audio.pyav import ContainerSound
 from asr.audio.quiet import quiet_c_stderr
 from asr.audio.samples import (
     LARGEST_DECODED,
@@ -51,13 +52,15 @@ def read(
     start: float = 0.0,
     duration: float | None = None,
     name: str | None = None,
+    channel: int | None = None,
 ) -> np.ndarray:
     """The samples of `source` from `start` for `duration` seconds: float32 (samples,), nominally in [-1, 1].
 
     `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name`
-    stands for it in messages. Channels are mixed by their mean. Concatenated streams are read one after the
-    other, each resampled from its own rate. A `duration` beyond the end gives what is there. Float files with
-    16-bit values are scaled, with a UserWarning (see `from_array`).
+    stands for it in messages. Channels are mixed by their mean, unless `channel`, from 0, chooses one.
+    Concatenated streams are read one after the other, each resampled from its own rate. A `duration` beyond
+    the end gives what is there. Float files with 16-bit values are scaled, with a UserWarning (see
+    `from_array`).
 
     Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has
     impossible samples or an impossible rate, and for a `start` at or beyond the end.
@@ -65,7 +68,9 @@ def read(
     check_rate(sample_rate, "requested sample rate")
     with _opened(source, name) as file:
         resampled, peak = [], 0.0
-        for (_, rate), blocks in groupby(_decode(file, start, duration, None), lambda b: (b.stream, b.rate)):
+        for (_, rate), blocks in groupby(
+            _decode(file, start, duration, None, channel), lambda b: (b.stream, b.rate)
+        ):
             pieces = []
             for block in blocks:
                 pieces.append(block.mono)
@@ -85,6 +90,7 @@ def blocks(
     start: float = 0.0,
     duration: float | None = None,
     name: str | None = None,
+    channel: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
 
@@ -97,9 +103,9 @@ def blocks(
     with _opened(source, name) as file:
         scale = 1.0
         if _has_floats(file):
-            scale = scale_for(max(b.peak for b in _decode(file, start, duration, None)), file.name)
+            scale = scale_for(max(b.peak for b in _decode(file, start, duration, None, channel)), file.name)
         for (_, rate), decoded in groupby(
-            _decode(file, start, duration, seconds), lambda b: (b.stream, b.rate)
+            _decode(file, start, duration, seconds, channel), lambda b: (b.stream, b.rate)
         ):
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality=RESAMPLER)
             for part in decoded:
@@ -129,6 +135,16 @@ def duration(source: Source, name: str | None = None) -> float:
         if not total:
             raise _empty(file.name)
         return total
+
+
+def channels(source: Source, name: str | None = None) -> int:
+    """The number of channels, the largest of its streams. Raises AsrError as `duration` does."""
+    with _opened(source, name) as file:
+        found = 0
+        for stream in file.streams:
+            with _decoder(file, stream) as sound:
+                found = max(found, sound.channels)
+        return found
 
 
 class _File(NamedTuple):
@@ -229,8 +245,10 @@ def _empty(name: str) -> AsrError:
     return AsrError(f"{name}: no audio in it (0 samples); leave it out or record it again")
 
 
-def _decoder(file: _File, stream: Stream) -> _ForwardSound:
-    """libsndfile's decoder for one stream. Raises AsrError when it does not know the encoding."""
+def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
+    """The decoder for one stream. Raises AsrError when it does not know the encoding."""
+    if stream.container:
+        return ContainerSound(file.raw, stream.container, file.name)
     reader = StreamReader(file.raw, stream)
     try:
         with quiet_c_stderr():
@@ -248,7 +266,7 @@ def _decoder(file: _File, stream: Stream) -> _ForwardSound:
     return sound
 
 
-def _count(file: _File, stream: Stream, sound: _ForwardSound) -> int:
+def _count(file: _File, stream: Stream, sound: _ForwardSound | ContainerSound) -> int:
     """The number of frames (samples of each channel). A stream that does not know it is decoded once."""
     if sound.frames < _UNKNOWN:
         return int(sound.frames)
@@ -268,7 +286,7 @@ def _has_floats(file: _File) -> bool:
 
 
 def _decode(
-    file: _File, start: float, seconds: float | None, block_seconds: float | None
+    file: _File, start: float, seconds: float | None, block_seconds: float | None, channel: int | None
 ) -> Iterator[_Block]:
     """Blocks of one stream after the other, at its own rate, mixed to one channel and checked."""
     name = file.name
@@ -299,7 +317,7 @@ def _decode(
                 if not len(samples):
                     raise truncated(name, f"{at / rate:.2f} s of audio where {offset:.2f} s are promised")
                 peak = check_samples(samples, name, at, rate, LARGEST_FLOAT if floats else LARGEST_DECODED)
-                yield _Block(mix(samples), number, rate, peak if floats else 0.0)
+                yield _Block(_chosen(samples, channel, name), number, rate, peak if floats else 0.0)
                 left -= len(samples)
                 at += len(samples)
     if not offset:
@@ -308,7 +326,16 @@ def _decode(
         raise AsrError(f"{name}: start {start:g} s is beyond the end ({offset:g} s); check the times")
 
 
-def _read(file: _File, sound: _ForwardSound, frames: int, at: int) -> np.ndarray:
+def _chosen(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
+    """One channel of samples (frames, channels), or their mean: (frames,)."""
+    if channel is None:
+        return mix(samples)
+    if channel >= samples.shape[1]:
+        raise AsrError(f"{name}: no channel {channel + 1}, it has {samples.shape[1]}; give a lower number")
+    return samples[:, channel].copy()
+
+
+def _read(file: _File, sound: _ForwardSound | ContainerSound, frames: int, at: int) -> np.ndarray:
     """The next frames: float32 (frames, channels). `at` is their position, for messages."""
     try:
         with quiet_c_stderr():
@@ -323,7 +350,7 @@ def _read(file: _File, sound: _ForwardSound, frames: int, at: int) -> np.ndarray
     return samples
 
 
-def _skip(file: _File, sound: _ForwardSound, frames: int) -> None:
+def _skip(file: _File, sound: _ForwardSound | ContainerSound, frames: int) -> None:
     """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
     at = 0
     try:

@@ -31,6 +31,13 @@ def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPL
     name = "audio array"
     check_rate(source_rate, name)
     check_rate(sample_rate, "requested sample rate")
+    if not np.asarray(samples).size:
+        raise AsrError(f"{name}: no samples; give at least one")
+    return soxr.resample(to_mono(samples, source_rate, name), source_rate, sample_rate, RESAMPLER)
+
+
+def to_mono(samples: np.ndarray, source_rate: float, name: str) -> np.ndarray:
+    """An array (samples,) or (samples, channels) of any type as float32 (samples,), without resampling."""
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= 64):
         raise AsrError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
@@ -40,11 +47,8 @@ def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPL
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
     elif not np.issubdtype(samples.dtype, np.floating):
         raise AsrError(f"{name}: type {samples.dtype}; give float, int16, int32 or uint8")
-    if not len(samples):
-        raise AsrError(f"{name}: no samples; give at least one")
     peak = check_samples(samples, name, 0, source_rate)
-    mono = mix(samples.astype(np.float32)) * np.float32(scale_for(peak, name))
-    return soxr.resample(mono, source_rate, sample_rate, RESAMPLER)
+    return mix(samples.astype(np.float32)) * np.float32(scale_for(peak, name))
 
 
 def check_samples(

@@ -72,6 +72,11 @@ def _best_cut(samples: np.ndarray, sample_rate: int) -> tuple[int, bool]:
     return max(1, half + cut), energy == 0
 
 
+def best_cut(samples: np.ndarray, sample_rate: int) -> int:
+    """Where to cut samples (samples,), zero where nobody speaks, so that the first piece is long."""
+    return _best_cut(samples, sample_rate)[0]
+
+
 def _quietest(samples: np.ndarray, sample_rate: int, last: bool = False) -> tuple[int, float]:
     """The middle and the energy of the quietest PAUSE seconds, the first or the last of equals."""
     frame = max(1, int(FRAME * sample_rate))

@@ -20,6 +20,7 @@ class Stream:
     prefix: bytes = b""  # read before the first byte
     patches: tuple[tuple[int, bytes], ...] = ()  # (offset in the file, bytes to read there)
     least: int = 0  # samples of each channel that the stream must have, where its frames were counted
+    container: str = ""  # the name of a format that PyAV decodes, not libsndfile
 
 
 class StreamReader:

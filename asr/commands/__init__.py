@@ -17,6 +17,7 @@ from asr.commands.export import export
 from asr.commands.import_model import import_model
 from asr.commands.info import info
 from asr.commands.inspect import inspect
+from asr.commands.listen import listen
 from asr.commands.prepare import prepare
 from asr.commands.runs import runs
 from asr.commands.score import score
@@ -36,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for verb in (transcribe, score, train, train_lm, runs, prepare, info, inspect, export):
+for verb in (transcribe, listen, score, train, train_lm, runs, prepare, info, inspect, export):
     app.command(context_settings={"max_content_width": 100})(verb)
 app.command("import", context_settings={"max_content_width": 100})(import_model)
 app.add_typer(data)

@@ -19,6 +19,14 @@ class Decoder(StrEnum):
     mask_predict = "mask-predict"
 
 
+class Channels(StrEnum):
+    """Which channels of a recording are decoded."""
+
+    mix = "mix"
+    first = "first"
+    separate = "separate"
+
+
 class Precision(StrEnum):
     """The number format of the model's computations."""
 
@@ -42,6 +50,11 @@ def transcribe(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each free core")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that transcribe.", show_default="one for each thread on a CPU"),
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Use the processes of a Ray cluster.")] = False,
     batch_seconds: Annotated[
         float | None,
         typer.Option(min=1.0, help="Audio in one batch, in seconds.", show_default="60 on a CPU, else 120"),
@@ -52,6 +65,10 @@ def transcribe(
             help="Decode only what the voice activity detector takes for speech.", show_default="yes"
         ),
     ] = None,
+    channels: Annotated[
+        Channels,
+        typer.Option(help="mix: their mean; first; separate: each, as of a call, merged by time."),
+    ] = Channels.mix,
     decoder: Annotated[
         Decoder | None,
         typer.Option(
@@ -172,6 +189,9 @@ def transcribe(
         precision=precision.value,
         threads=threads,
         voice_activity=voice_activity,
+        workers=workers,
+        ray=ray,
+        channels=channels.value,
     )
     if failed:
         raise typer.Exit(1)

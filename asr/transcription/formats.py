@@ -37,8 +37,10 @@ def to_tsv(transcript: Transcript) -> str:
 def to_ctm(transcript: Transcript) -> str:
     """NIST's time-marked words: id, channel, start, duration, word, confidence."""
     return "".join(
-        f"{_token(transcript.id)} 1 {w.start:.3f} {w.end - w.start:.3f} {_token(w.text)} {w.confidence:.3f}\n"
-        for w in transcript.words
+        f"{_token(transcript.id)} {s.channel or 1} {w.start:.3f} {w.end - w.start:.3f} {_token(w.text)} "
+        f"{w.confidence:.3f}\n"
+        for s in transcript.segments
+        for w in s.words
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -157,6 +158,26 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
             "it; write them to different folders"
         )
     return paths
+
+
+def is_portable(input: Input) -> bool:
+    """Whether another process can read it: all but pipes and open files."""
+    if isinstance(input.audio, Path):
+        try:
+            return not stat.S_ISFIFO(input.audio.stat().st_mode)
+        except (OSError, ValueError):
+            return True  # its error is the same anywhere
+    return isinstance(input.audio, bytes | np.ndarray)
+
+
+def in_memory(input: Input) -> Input:
+    """The input with the bytes of its pipe or open file."""
+    source = input.audio
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source.read()  # type: ignore[union-attr]
+    except (OSError, ValueError) as error:
+        raise AsrError(f"{printable(input.id)}: cannot be read ({error}); check what writes to it") from None
+    return replace(input, audio=data)
 
 
 def _is_folder(path: Path) -> bool:

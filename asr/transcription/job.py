@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from asr.decoding import DecodingOptions
 from asr.errors import AsrError
 from asr.files import printable
 from asr.threads import default_threads
-from asr.transcription.inputs import find_inputs
-from asr.transcription.output import Output, write_text
+from asr.transcription.inputs import Input, find_inputs
+from asr.transcription.output import Output, begin_parts, merge_parts, part_of, write_text
+from asr.transcription.progress import TranscriptionProgress
+from asr.transcription.ranks import Ranks, join_ranks
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
+from asr.transcription.workers import Result, WorkerPool, expected_seconds
+
+WORTH_A_PROCESS = 60.0  # seconds of audio: starting and ending a process takes as long as a part of these
 
 
 def read_hot_words(path: Path) -> tuple[str, ...]:
@@ -50,11 +53,16 @@ def transcribe_inputs(
     precision: str = "auto",
     threads: int | None = None,
     voice_activity: bool | None = None,
+    workers: int | None = None,
+    ray: bool = False,
+    channels: str = "mix",
 ) -> int:
     """Transcribe everything the arguments name. Returns the number of inputs and arguments that failed.
 
-    Results are written as they are ready. Failures are reported on stderr, one line each. Raises AsrError
-    when the model cannot be loaded or a result cannot be written.
+    Results are written as they are ready. Failures are reported on stderr, one line each. `workers` is the
+    number of processes; None: one for each of the CPU `threads` if there is enough to do. With `ray`, they
+    are those of a Ray cluster. Processes that torchrun started share the work. Raises AsrError when the model
+    cannot be loaded or a result cannot be written.
     """
     output.check()
     options = options or DecodingOptions()
@@ -63,85 +71,129 @@ def transcribe_inputs(
             "--n-best: texts other than the best are written as JSON; add --output FILE, or --output-dir DIR "
             "and --format json"
         )
-    if threads := threads or default_threads():
-        torch.set_num_threads(threads)
+    ranks = join_ranks()
+    if ranks.store and ray:
+        raise AsrError("--ray starts its own processes; leave torchrun out")
+    if ranks.store:
+        output.check_shared()
     inputs, problems = find_inputs(arguments)
-    planned = output.plan(inputs)
+
+    def plan() -> list[int]:
+        if ranks.store and output.file:
+            begin_parts(output, inputs)
+        return output.plan(inputs)
+
+    planned = ranks.decide(plan)
+    todo = [inputs[i] for i in planned]
+    count, threads = _processes(
+        ranks.device(device), todo, workers, threads, 1 if ranks.store or ray else None
+    )
+    if threads:
+        torch.set_num_threads(threads)
     # Loading takes seconds. With nothing to transcribe, it is left out.
     recognizer: Recognizer | None = None
     if planned:
-        recognizer = Recognizer(model, device, batch_seconds, options, precision, voice_activity)
-    if recognizer:
+        recognizer = Recognizer(
+            model, ranks.device(device), batch_seconds, options, precision, voice_activity, channels
+        )
         output.check_words(recognizer.has_word_times)
-    failed = len(problems)
-    with output.open() as file, _Progress(len(planned)) as progress:
-        for problem in problems:
+    failed = len(problems) if ranks.main else 0
+    writer = output if not (ranks.store and output.file) else part_of(output, ranks.rank)
+    with ExitStack() as stack:
+        pool = None
+        if recognizer and count > 1 and not ray:
+            pool = stack.enter_context(WorkerPool(recognizer, count, threads or 1))
+        file = stack.enter_context(writer.open())
+        expected = [expected_seconds(input) for input in todo]
+        progress = stack.enter_context(TranscriptionProgress(len(todo), sum(expected), not ranks.store))
+        for problem in problems if ranks.main else ():
             progress.report(problem)
-        results = recognizer.transcribe_all(input for input, _ in planned) if recognizer else iter(())
         if not file and output.header():
             progress.print(output.header().removesuffix("\n"))
-        for (_, paths), result in zip(planned, results, strict=True):
-            if isinstance(result, AsrError):
-                failed += 1
-                progress.report(result)
-            elif paths:
-                output.write_files(paths, result)
-            elif text := output.stream_text(result):
-                if file:
-                    write_text(file, text)
-                else:
-                    progress.print(text.removesuffix("\n"))
-            progress.advance(result.duration if isinstance(result, Transcript) else 0.0)
-    if failed:
+        if recognizer is None:
+            results: Iterator[tuple[int, Result]] = iter(())
+        elif ray:
+            from asr.transcription.ray_workers import transcribe_on_ray
+
+            results = transcribe_on_ray(recognizer, todo, workers)
+        elif pool:
+            results = pool.transcribe(todo, ordered=not output.folder)
+        else:
+            results = _here(recognizer, todo, ranks)
+        sink = _Sink(writer, inputs, file, progress)
+        for position, result in results if output.folder or ranks.store else _in_order(results):
+            failed += isinstance(result, AsrError)
+            sink.write(planned[position], result)
+            progress.advance(result.duration if isinstance(result, Transcript) else 0.0, expected[position])
+    failed = ranks.total("failed", failed)
+    if ranks.store and output.file and ranks.main:
+        merge_parts(output.file, inputs)
+    ranks.total("merged", 0)  # torchrun ends all processes when one ends with an error
+    if failed and ranks.main:
         total = len(inputs) + len(problems)
         print(f"asr: {failed} of {total} inputs could not be transcribed", file=sys.stderr)
     return failed
 
 
-class _Progress:
-    """A progress bar in the terminal, if there is one, and lines above it."""
+def _processes(
+    device: str, inputs: Sequence[Input], workers: int | None, threads: int | None, fixed: int | None
+) -> tuple[int, int | None]:
+    """The number of processes, and of the threads of each (None: as torch has it)."""
+    if fixed:
+        return fixed, threads
+    available = threads or default_threads()
+    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    if workers is None:
+        seconds = sum(map(expected_seconds, inputs))
+        worth = int(seconds / WORTH_A_PROCESS)
+        workers = max(1, min(available or torch.get_num_threads(), len(inputs), worth)) if on_cpu else 1
+    workers = max(1, min(workers, len(inputs)))
+    if workers > 1 and on_cpu:
+        return workers, max(1, (available or torch.get_num_threads()) // workers)
+    return workers, available
 
-    def __init__(self, total: int) -> None:
-        # In a terminal, bar and lines share standard output, so that a line is never drawn over the bar.
-        console = Console(file=sys.stdout) if sys.stdout.isatty() else Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,  # it would move messages to stdout: `2> errors.txt` would stay empty
-        )
-        self._task = self._bar.add_task("transcribing", total=total)
-        self._seconds, self._began = 0.0, time.monotonic()
 
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
+def _here(recognizer: Recognizer, inputs: Sequence[Input], ranks: Ranks) -> Iterator[tuple[int, Result]]:
+    """The results of the inputs that fall to this process, each with its position."""
+    taken: list[int] = []
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def mine() -> Iterator[Input]:
+        for position in ranks.share(range(len(inputs))):
+            taken.append(position)
+            yield inputs[position]
 
-    def print(self, line: str) -> None:
-        """A line on standard output."""
-        self._print(line, sys.stdout)
+    for number, result in enumerate(recognizer.transcribe_all(mine())):
+        yield taken[number], result
 
-    def report(self, error: AsrError) -> None:
-        """A message on standard error."""
-        self._print(f"asr: error: {error}", sys.stderr)
 
-    def _print(self, line: str, stream: TextIO) -> None:
-        """A whole line. In a terminal it is printed above the bar, without line breaks of our own."""
-        if stream.isatty() and self._bar.console.is_terminal:
-            self._bar.console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
-        else:
-            print(line, file=stream, flush=True)
+def _in_order(results: Iterable[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+    """The same results in the order of their positions, which are 0, 1, 2 ..."""
+    waiting: dict[int, Result] = {}
+    following = 0
+    for position, result in results:
+        waiting[position] = result
+        while following in waiting:
+            yield following, waiting.pop(following)
+            following += 1
 
-    def advance(self, seconds: float) -> None:
-        """One input with so many seconds of audio is done."""
-        self._seconds += seconds
-        speed = self._seconds / (time.monotonic() - self._began)
-        self._bar.update(self._task, advance=1, description=f"transcribing, {speed:.0f} x real time")
+
+class _Sink:
+    """Where each result goes."""
+
+    def __init__(
+        self, output: Output, inputs: Sequence[Input], file: IO[str] | None, progress: TranscriptionProgress
+    ) -> None:
+        self._output, self._file, self._progress = output, file, progress
+        self._paths = output.paths(inputs) if output.folder else None
+
+    def write(self, position: int, result: Result) -> None:
+        """Write a result as a whole, or report its error."""
+        if isinstance(result, AsrError):
+            self._progress.report(result)
+        elif self._paths:
+            self._output.write_files(self._paths[position], result)
+        elif text := self._output.stream_text(result):
+            if self._file:
+                write_text(self._file, text)
+            else:
+                self._progress.print(text.removesuffix("\n"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from asr.errors import AsrError
-from asr.files import atomic_write, printable
+from asr.files import atomic_write, printable, remove_temporaries
 from asr.transcription.formats import FORMATS, HIGHLIGHTED
 from asr.transcription.inputs import Input, output_paths
 from asr.transcription.transcript import Transcript
@@ -78,16 +79,34 @@ class Output:
                 f"choose {others}"
             )
 
-    def plan(self, inputs: Sequence[Input]) -> list[tuple[Input, tuple[Path, ...]]]:
-        """The inputs to transcribe, each with its files in the folder. `resume` leaves out finished ones.
+    def check_shared(self) -> None:
+        """Raises AsrError where processes of torchrun cannot share the place of the results."""
+        if not (self.folder or (self.file and str(self.file) != "-")) or (
+            self.file and self.stream_format != "json"
+        ):
+            raise AsrError(
+                "torchrun: several processes cannot write to one stream; add --output-dir DIR, or "
+                "--output FILE for JSON lines"
+            )
+
+    def paths(self, inputs: Sequence[Input]) -> list[tuple[Path, ...]]:
+        """The files of each input in the folder. Raises AsrError when two inputs have the same."""
+        assert self.folder
+        return output_paths(inputs, self.folder, *(FORMATS[f].suffix or f for f in self.folder_formats))
+
+    def plan(self, inputs: Sequence[Input]) -> list[int]:
+        """The positions of the inputs to transcribe. `resume` leaves out finished ones.
 
         Raises AsrError when two inputs have the same file, when --output names an input, for a file that
         cannot be continued, and for several inputs in a format that holds one.
         """
         if self.folder:
-            suffixes = [FORMATS[name].suffix or name for name in self.folder_formats]
-            pairs = zip(inputs, output_paths(inputs, self.folder, *suffixes), strict=True)
-            return [(i, p) for i, p in pairs if not (self.resume and all(map(os.path.exists, p)))]
+            paths = self.paths(inputs)
+            if not self.resume:
+                return list(range(len(inputs)))
+            for folder in {path.parent for each in paths for path in each}:
+                remove_temporaries(folder)
+            return [i for i, p in enumerate(paths) if not all(map(os.path.exists, p))]
         if self.stream_format and not FORMATS[self.stream_format].many and len(inputs) > 1:
             raise AsrError(
                 f"--format {self.stream_format}: a file holds one recording, and there are {len(inputs)}; "
@@ -98,12 +117,12 @@ class Output:
                 if isinstance(input.audio, Path) and _same_file(input.audio, self.file):
                     raise AsrError(f"{printable(self.file)}: an input; give --output another name")
         done = Counter(_finished(self.file) if self.file and self.resume else ())
-        planned: list[tuple[Input, tuple[Path, ...]]] = []
-        for input in inputs:
+        planned: list[int] = []
+        for position, input in enumerate(inputs):
             if done[input.id]:
                 done[input.id] -= 1
             else:
-                planned.append((input, ()))
+                planned.append(position)
         return planned
 
     @contextmanager
@@ -168,6 +187,69 @@ def write_text(file: IO[str], text: str) -> None:
         raise AsrError(
             f"{printable(file.name)}: cannot be written ({error.strerror}); make room, then add --resume"
         ) from None
+
+
+def part_of(output: Output, rank: int) -> Output:
+    """The place of the results of one of several processes, until they are merged."""
+    assert output.file
+    file = output.file.with_name(f"{output.file.name}.part{rank}")
+    return replace(output, file=file, resume=False, overwrite=True)
+
+
+def _parts(file: Path) -> list[Path]:
+    return sorted(file.parent.glob(f"{glob.escape(file.name)}.part*"))
+
+
+def begin_parts(output: Output, inputs: Sequence[Input]) -> None:
+    """Parts that an interrupted run left are merged for `resume`, and deleted for `overwrite`.
+
+    Raises AsrError for parts without one of these options.
+    """
+    file = output.file
+    assert file
+    if output.resume:
+        merge_parts(file, inputs)
+    elif parts := _parts(file):
+        if not output.overwrite:
+            raise AsrError(
+                f"{printable(parts[0])}: results of an interrupted run; add --resume to continue it, or "
+                "--overwrite"
+            )
+        for path in parts:
+            path.unlink()
+    if output.overwrite and file.exists():
+        file.unlink()
+
+
+def merge_parts(file: Path, inputs: Sequence[Input]) -> None:
+    """Put the results that several processes wrote into the file, in the order of the inputs."""
+    parts = _parts(file)
+    if not parts:
+        return
+    places: dict[str, deque[tuple[Path, int]]] = {}  # id -> where its lines begin
+    for path in (file, *parts):
+        for id, at in zip(_finished(path), _line_starts(path), strict=False):
+            places.setdefault(id, deque()).append((path, at))
+    with ExitStack() as stack:
+        files = {path: stack.enter_context(path.open("rb")) for path in (file, *parts) if path.exists()}
+        out = stack.enter_context(atomic_write(file, "wb"))
+        wanted = [input.id for input in inputs]
+        for id in [*wanted, *(set(places) - set(wanted))]:
+            if lines := places.get(id):
+                path, at = lines.popleft()
+                files[path].seek(at)
+                out.write(files[path].readline())
+    for path in parts:
+        path.unlink()
+
+
+def _line_starts(path: Path) -> Iterator[int]:
+    at = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                yield at
+                at += len(line)
 
 
 def _finished(path: Path) -> list[str]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
 
 import numpy as np
 
 from asr import audio
 from asr.audio.voice_activity import with_speech
 from asr.errors import AsrError
-from asr.transcription.inputs import Input
+from asr.transcription.inputs import Input, in_memory, is_portable
 from asr.transcription.transcript import Segment
 
 LONG = 300.0  # seconds; a longer file is read block by block in its turn, shorter ones are read ahead
 AHEAD = 16  # files that are read ahead
+PIECES_AHEAD = 32  # pieces of a long file that are read ahead
+CHANNELS = ("mix", "first", "separate")
+READERS = 4  # threads that read; a slow file holds one of them
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Job:
     """An input in progress. Its segments arrive in any order."""
 
     input: Input
+    position: int = 0  # among all inputs
     duration: float = 0.0  # seconds read so far
     segments: list[Segment] = field(default_factory=list)
     error: AsrError | None = None
@@ -38,13 +43,15 @@ class Piece:
     job: Job
     start: float  # seconds from the start of the file
     samples: np.ndarray
+    channel: int | None = None  # from 1, if channels are separate
 
 
 class PieceReader:
     """Reads recordings at a sample rate and cuts them into pieces of at most `longest` seconds.
 
-    With `normalize_level`, every recording is brought to one level. With `voice_activity`, only speech is
-    read. With `overlap`, pieces overlap where a cut is not in a pause.
+    `channels` is "mix" (their mean), "first", or "separate": pieces of each channel. With `normalize_level`,
+    every recording is brought to one level. With `voice_activity`, only speech is read. With `overlap`,
+    pieces overlap where a cut is not in a pause.
     """
 
     def __init__(
@@ -54,33 +61,42 @@ class PieceReader:
         normalize_level: bool,
         voice_activity: bool = False,
         overlap: bool = False,
+        channels: str = "mix",
     ) -> None:
+        if channels not in CHANNELS:
+            raise AsrError(f"channels {channels!r}: unknown; choose from {', '.join(CHANNELS)}")
         self.sample_rate, self.longest, self.normalize_level = sample_rate, longest, normalize_level
         self.voice_activity = with_speech if voice_activity else None
-        self.overlap = overlap and voice_activity
+        self.overlap, self.channels = overlap and voice_activity, channels
 
     def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
-        """Each input with its pieces, in order. Threads decode short files before their turn."""
-        with ThreadPoolExecutor(2, thread_name_prefix="audio") as pool:
-            ahead: deque[tuple[Job, Future[list[Piece] | None]]] = deque()
-            try:
-                for input in inputs:
-                    job = Job(input)
-                    ahead.append((job, pool.submit(self._read_short, job)))
-                    if len(ahead) > AHEAD:
-                        yield self._arrived(*ahead.popleft())
-                while ahead:
-                    yield self._arrived(*ahead.popleft())
-            finally:  # the caller may stop early
-                for _, future in ahead:
-                    future.cancel()
+        """Each input with its pieces, in order, but a slow one does not hold up those after it.
 
-    def _arrived(self, job: Job, future: Future[list[Piece] | None]) -> tuple[Job, Iterable[Piece]]:
+        Threads read short files before their turn, and the next pieces of a long file.
+        """
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="audio")
+        ahead: dict[Future[list[Piece] | None], Job] = {}
+        try:
+            for position, input in enumerate(inputs):
+                job = Job(input, position)
+                ahead[pool.submit(self._read_short, job)] = job
+                if len(ahead) > AHEAD:
+                    yield self._next(ahead)
+            while ahead:
+                yield self._next(ahead)
+        finally:  # the caller may stop early
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self, ahead: dict[Future[list[Piece] | None], Job]) -> tuple[Job, Iterable[Piece]]:
+        """The first of the inputs that have been read, with its pieces."""
+        done = wait(ahead, return_when=FIRST_COMPLETED).done
+        future = next(each for each in ahead if each in done)
+        job = ahead.pop(future)
         try:
             pieces = future.result()
         except AsrError as error:
             job.error, pieces = error, []
-        return job, self._read_long(job) if pieces is None else pieces
+        return job, _in_thread(self._read_long(job)) if pieces is None else pieces
 
     def _read_short(self, job: Job) -> list[Piece] | None:
         """All pieces of a recording, or None when it is too long to be read ahead."""
@@ -89,35 +105,100 @@ class PieceReader:
         # The length of a pipe is not known before it is read. Data in memory needs no second place there.
         if input.duration is None and isinstance(input.audio, Path) and os.path.isfile(input.audio):  # noqa: PTH113
             length = audio.duration(input.audio)
-        return None if length > LONG else list(self._pieces(job, [self._whole(input)]))
+        if length > LONG:
+            return None
+        return [piece for input, channel in self._channels(job) for piece in self._whole(job, input, channel)]
+
+    def _channels(self, job: Job) -> Iterator[tuple[Input, int | None]]:
+        """The input once for each channel that is read, from 0; None: the mean of all."""
+        if self.channels == "mix":
+            yield job.input, None
+            return
+        # What can be read only once is read into memory.
+        input = job.input if is_portable(job.input) else in_memory(job.input)
+        count = 1
+        if self.channels == "separate":
+            samples = input.audio
+            if not isinstance(samples, np.ndarray):
+                count = audio.channels(samples, name=input.label)
+            elif samples.ndim == 2:
+                count = samples.shape[1]
+        for channel in range(count):
+            yield input, channel
 
     def _read_long(self, job: Job) -> Iterator[Piece]:
-        input = job.input
-        assert not isinstance(input.audio, np.ndarray)
-        yield from self._pieces(
-            job,
-            audio.blocks(
-                input.audio, self.sample_rate, start=input.start, duration=input.duration, name=input.label
-            ),
-        )
+        for input, channel in self._channels(job):
+            assert not isinstance(input.audio, np.ndarray)
+            blocks = audio.blocks(
+                input.audio,
+                self.sample_rate,
+                start=input.start,
+                duration=input.duration,
+                name=input.label,
+                channel=channel,
+            )
+            yield from self._pieces(job, blocks, channel)
 
-    def _whole(self, input: Input) -> np.ndarray:
-        """The samples of a recording."""
+    def _whole(self, job: Job, input: Input, channel: int | None) -> Iterator[Piece]:
+        """The pieces of a recording that is read at once."""
         if isinstance(input.audio, np.ndarray):
             assert input.sample_rate is not None
-            return audio.from_array(input.audio, input.sample_rate, self.sample_rate)
-        return audio.read(input.audio, self.sample_rate, input.start, input.duration, name=input.label)
+            array = input.audio[:, channel] if channel is not None and input.audio.ndim == 2 else input.audio
+            samples = audio.from_array(array, input.sample_rate, self.sample_rate)
+        else:
+            samples = audio.read(
+                input.audio, self.sample_rate, input.start, input.duration, input.label, channel
+            )
+        yield from self._pieces(job, [samples], channel)
 
-    def _pieces(self, job: Job, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+    def _pieces(self, job: Job, blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[Piece]:
         """The pieces of blocks of samples. The job's duration counts the samples that were read."""
+        job.duration = 0.0  # of each channel again
 
         def counted() -> Iterator[np.ndarray]:
             for block in blocks:
                 job.duration += len(block) / self.sample_rate
                 yield block
 
+        number = channel + 1 if channel is not None and self.channels == "separate" else None
         for start, samples in audio.segments(
             counted(), self.sample_rate, self.longest, self.voice_activity, self.overlap
         ):
-            leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
-            yield Piece(job, job.input.start + start, leveled)
+            yield self.piece(job, job.input.start + start, samples, number)
+
+    def piece(self, job: Job, start: float, samples: np.ndarray, channel: int | None = None) -> Piece:
+        """Samples as the model needs them."""
+        leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
+        return Piece(job, start, leveled, channel)
+
+
+def _in_thread(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The same pieces, made by a thread up to PIECES_AHEAD before they are needed."""
+    made: Queue[Piece | Exception | None] = Queue(PIECES_AHEAD)
+    stopped = Event()
+
+    def put(item: Piece | Exception | None) -> None:
+        while not stopped.is_set():
+            try:
+                return made.put(item, timeout=0.1)
+            except Full:
+                continue
+
+    def make() -> None:
+        try:
+            for piece in pieces:
+                put(piece)
+                if stopped.is_set():
+                    return
+            put(None)
+        except Exception as error:
+            put(error)
+
+    Thread(target=make, name="audio", daemon=True).start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stopped.set()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 
+from asr.audio.live import live_pieces
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.alignment import TokenSpan, ctc_align
 from asr.decoding.build import Decoder
@@ -21,7 +23,8 @@ from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
 from asr.transcription.pieces import Job, Piece, PieceReader
-from asr.transcription.transcript import Alternative, Segment, Transcript, Word
+from asr.transcription.transcript import Alternative, Segment, StreamResult, Transcript, Word
+from asr.transcription.turns import Turns
 from asr.transcription.words import words_of
 
 # Seconds of padded audio. On a CPU, large batches leave the caches in the encoder, but save decoder steps:
@@ -39,7 +42,8 @@ class Recognizer:
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
     speed and memory, never the text. `precision` is "float32", "bf16", or "auto": bf16 on a GPU that computes
     it natively. `voice_activity` decides whether only speech is decoded; None: yes, unless the metadata of
-    the model has `voice_activity` "false", as for a model of other sounds.
+    the model has `voice_activity` "false", as for a model of other sounds. `channels` is "mix": their mean,
+    "first", or "separate": each is decoded, and segments are merged by time.
     """
 
     def __init__(
@@ -50,7 +54,9 @@ class Recognizer:
         options: DecodingOptions | None = None,
         precision: str = "auto",
         voice_activity: bool | None = None,
+        channels: str = "mix",
     ) -> None:
+        self._arguments = (model, device, batch_seconds, options, precision, voice_activity, channels)
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         self.name = "" if isinstance(model, Bundle) else os.fspath(model or PRETRAINED.name)
         kind = self.bundle.device.type
@@ -75,8 +81,16 @@ class Recognizer:
             self.bundle.config.features.level_matters,
             voice_activity,
             overlap=self.has_word_times,
+            channels=channels,
         )
-        self._lock = threading.Lock()  # one batch at a time goes through the model
+        # One batch at a time goes through the model. Threads that wait for their turn share batches.
+        self._recognize: Turns[Piece, Decoder] = Turns(
+            self._decode_all, lambda piece: len(piece.samples) / self.sample_rate, WINDOW * batch_seconds
+        )
+
+    def __reduce__(self) -> tuple[type[Recognizer], tuple[Any, ...]]:
+        """Another process makes its own recognizer, with the same arguments."""
+        return type(self), self._arguments
 
     @overload
     def transcribe(
@@ -97,13 +111,7 @@ class Recognizer:
         that cannot be read.
         """
         several = isinstance(source, list | tuple)
-        results = self.transcribe_all(
-            (
-                each if isinstance(each, Input) else Input.of(each, sample_rate=sample_rate)
-                for each in (source if several else [source])
-            ),
-            options,
-        )
+        results = self.transcribe_all(source if several else [source], options, sample_rate)
         transcripts = []
         for result in results:
             if isinstance(result, AsrError):
@@ -112,37 +120,85 @@ class Recognizer:
         return transcripts if several else transcripts[0]
 
     def transcribe_all(
-        self, inputs: Iterable[Input | str | os.PathLike[str]], options: DecodingOptions | None = None
+        self,
+        inputs: Iterable[Any],
+        options: DecodingOptions | None = None,
+        sample_rate: int | None = None,
+        small_windows: bool = True,
     ) -> Iterator[Transcript | AsrError]:
         """A transcript for each input, in the order given, or its AsrError when it cannot be read.
 
-        Results come as soon as they and those before them are ready. Memory holds a window of audio, for any
-        number of files of any length. Raises AsrError when the output of the model is not finite.
+        Inputs are all that `transcribe` takes; arrays need their `sample_rate` in Hz. Results come as soon as
+        they and those before them are ready; the first windows of audio are small, unless `small_windows` is
+        False. Memory holds a window, for any number of files of any length. Raises AsrError when the output
+        of the model is not finite.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
-        waiting: list[Job] = []  # read to their end, in the order given
+        ready: dict[int, Job] = {}  # read to their end, by position
         window: list[Piece] = []
-        size = min(FIRST_WINDOW, self.batch_seconds)  # the first windows are small: first results come soon
+        largest = WINDOW * self.batch_seconds
+        size = min(FIRST_WINDOW, self.batch_seconds) if small_windows else largest  # the next: twice as large
         room = round(size * self.sample_rate)
+        following = 0  # the position of the next result
+
+        def results() -> Iterator[Transcript | AsrError]:
+            nonlocal following
+            while job := ready.pop(following, None):
+                following += 1
+                yield job.error or self._transcript(job, options)
+
         for job, pieces in self._reader.read_ahead(
-            input if isinstance(input, Input) else Input.of(input) for input in inputs
+            each if isinstance(each, Input) else Input.of(each, sample_rate=sample_rate) for each in inputs
         ):
             for piece in _until_error(job, pieces):
                 window.append(piece)
                 room -= len(piece.samples)
                 if room <= 0:
                     self._recognize(window, decoder)
-                    size = min(2 * size, WINDOW * self.batch_seconds)
+                    size = min(2 * size, largest)
                     window, room = [], round(size * self.sample_rate)
-                    yield from self._results(waiting, options)
-            waiting.append(job)
+                    yield from results()
+            ready[job.position] = job
             if not window:
-                yield from self._results(waiting, options)
+                yield from results()
         self._recognize(window, decoder)
-        yield from self._results(waiting, options)
+        yield from results()
 
-    def _recognize(self, pieces: list[Piece], decoder: Decoder) -> None:
+    def transcribe_stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int | None = None,
+        options: DecodingOptions | None = None,
+        every: float = 0.5,
+    ) -> Iterator[StreamResult]:
+        """Text while the audio comes in: of each segment what is known so far, and in the end its final text.
+
+        `blocks` are arrays (samples,) or (samples, channels) of any length, floats in [-1, 1] or int16, at
+        `sample_rate` Hz (None: that of the model). A segment ends after 1 s without speech. While it lasts,
+        it is decoded again after `every` seconds of audio. The final text is that of the audio between its
+        `start` and `end`. Raises AsrError for impossible samples and rates.
+        """
+        decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        pieces = live_pieces(
+            blocks,
+            sample_rate or self.sample_rate,
+            self.sample_rate,
+            self._reader.longest,
+            self._reader.voice_activity is not None,
+            every,
+        )
+        job = Job(Input("stream", b"", Path("stream")))
+        shown = False  # whether text of this segment was given
+        for live in pieces:
+            piece = self._reader.piece(job, live.start, live.samples)
+            self._recognize([piece], decoder)
+            segment = job.segments.pop()
+            if segment.text or shown:
+                yield StreamResult(segment, live.final)
+            shown = bool(segment.text or shown) and not live.final
+
+    def _decode_all(self, pieces: list[Piece], decoder: Decoder) -> None:
         """Decode pieces in batches of similar length. Their segments are added to their jobs."""
         pieces = sorted(pieces, key=lambda piece: -len(piece.samples))
         while pieces:
@@ -165,7 +221,7 @@ class Recognizer:
             [torch.from_numpy(piece.samples) for piece in batch], batch_first=True
         )
         lengths = torch.tensor([len(piece.samples) for piece in batch])
-        with self._lock, torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             features, frames = self.bundle.features(waveforms.to(device), lengths.to(device))
             memory = network.encode(features, frames)
             if not memory.states.isfinite().all():
@@ -199,6 +255,7 @@ class Recognizer:
             score=best.score,
             alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
             words=self._words(best, spans, state, start, end),
+            channel=piece.channel,
         )
 
     def _words(
@@ -218,16 +275,15 @@ class Recognizer:
     def _text(self, hypothesis: Hypothesis) -> str:
         return self.bundle.tokenizer.decode(hypothesis.tokens).strip()
 
-    def _results(self, waiting: list[Job], options: DecodingOptions) -> Iterator[Transcript | AsrError]:
-        """The results of the jobs, which then leave the list."""
-        done, waiting[:] = list(waiting), []
-        for job in done:
-            yield job.error or self._transcript(job, options)
-
     def _transcript(self, job: Job, options: DecodingOptions) -> Transcript:
         """Join the segments, with spaces if the script is written with spaces between words."""
         separator = " " if self.bundle.tokenizer.words_are_spaced else ""
-        found = merge_overlaps((s for s in job.segments if s.text), separator)
+        channels: dict[int | None, list[Segment]] = {}
+        for segment in job.segments:
+            if segment.text:
+                channels.setdefault(segment.channel, []).append(segment)
+        merged = [s for channel in channels.values() for s in merge_overlaps(channel, separator)]
+        found = sorted(merged, key=lambda segment: (segment.start, segment.channel or 0))
         text = separator.join(segment.text for segment in found)
         return Transcript(
             job.input.id,

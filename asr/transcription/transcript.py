@@ -51,6 +51,19 @@ class Segment:
     score: float | None = None  # the score by which it was ranked among its alternatives
     alternatives: tuple[Alternative, ...] = ()  # best first, when `n_best` asks for more than one text
     words: tuple[Word, ...] = ()  # of a model with a CTC head
+    channel: int | None = None  # from 1, if channels were decoded separately
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """A segment of audio that is coming in. Times are in seconds from the start of the stream."""
+
+    segment: Segment
+    final: bool  # whether it has ended; else its text can change
+
+    @property
+    def text(self) -> str:
+        return self.segment.text
 
 
 @dataclass(frozen=True)

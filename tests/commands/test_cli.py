@@ -35,6 +35,7 @@ from asr.transcription.transcript import Segment, Transcript
 ROOT = Path(__file__).parents[2]
 VERBS = [
     "transcribe",
+    "listen",
     "score",
     "train",
     "train-lm",

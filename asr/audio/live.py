@@ -1,0 +1,113 @@
+"""Pieces of audio that is still coming in: they grow while somebody speaks, and end with a pause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import soxr
+
+from asr.audio.samples import RESAMPLER, check_rate, to_mono
+from asr.audio.segmentation import AROUND, FAINT_DB, FRAME, SEPARATE, SILENCE_DB, best_cut, mean_squares
+from asr.audio.voice_activity import is_speech, speech_probabilities
+
+CONTEXT = 2.0  # seconds that are kept before a piece, which the voice activity detector looks at
+
+
+@dataclass(frozen=True)
+class LivePiece:
+    """The audio of a piece so far, or all of it."""
+
+    start: float  # seconds from the start of the first block
+    samples: np.ndarray  # float32 (samples,)
+    final: bool  # whether the piece has ended
+
+
+def live_pieces(
+    blocks: Iterable[np.ndarray],
+    source_rate: int,
+    sample_rate: int,
+    longest_seconds: float,
+    voice_activity: bool = True,
+    every: float = 0.5,
+) -> Iterator[LivePiece]:
+    """Pieces of blocks (samples,) or (samples, channels) of floats in [-1, 1], int16, int32 or uint8.
+
+    A piece ends after 1 s without speech, at the end of the blocks, and in its quietest place where it is
+    longer than `longest_seconds`. While it lasts, it is given again after `every` seconds of audio. Without
+    `voice_activity` everything but silence is speech. Memory holds one piece. Raises AsrError for samples
+    that are not finite and for impossible rates.
+    """
+    held = _Held(sample_rate, round(longest_seconds * sample_rate), voice_activity)
+    waiting = 0  # samples that came after the last look
+    for block in _resampled(blocks, source_rate, sample_rate):
+        held.samples = np.concatenate([held.samples, block])
+        waiting += len(block)
+        if waiting >= every * sample_rate:
+            waiting = 0
+            yield from held.pieces(last=False)
+    yield from held.pieces(last=True)
+
+
+def _resampled(blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    check_rate(source_rate, "audio stream")
+    resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality=RESAMPLER)
+    for block in blocks:
+        if len(block) and len(found := resampler.resample_chunk(to_mono(block, source_rate, "audio stream"))):
+            yield found
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+@dataclass
+class _Held:
+    """The audio that is not in a finished piece yet, with some context before it."""
+
+    sample_rate: int
+    longest: int  # samples
+    voice_activity: bool
+    samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    start: int = 0  # position of samples[0] in the stream
+    done: int = 0  # samples that are context only
+
+    def pieces(self, last: bool) -> Iterator[LivePiece]:
+        """What can be said now: finished pieces, and the one that lasts."""
+        frame = max(1, int(FRAME * self.sample_rate))
+        margin = round(AROUND / FRAME)
+        pause = round(SEPARATE / FRAME)
+        context = round(CONTEXT / FRAME) * frame
+        while len(self.samples) > self.done:
+            energy = mean_squares(self.samples, frame)
+            speech = energy > 10 ** ((FAINT_DB if self.voice_activity else SILENCE_DB) / 10)
+            if self.voice_activity:
+                speech &= is_speech(speech_probabilities(self.samples, self.sample_rate))
+            speech[: -(-self.done // frame)] = False
+            voiced = np.flatnonzero(speech)
+            if not len(voiced):
+                # The beginning of a word can be there, before the detector is sure of it.
+                return self._drop(max(self.done, len(self.samples) - context))
+            first = max(self.done, (int(voiced[0]) - margin) * frame)
+            gaps = np.flatnonzero(np.diff(voiced) > pause)
+            end = int(voiced[gaps[0]] if len(gaps) else voiced[-1]) + 1
+            if (end + margin) * frame - first > self.longest and end * frame - first > self.longest:
+                mask = np.repeat(speech, frame)[: len(self.samples)]
+                stop = first + best_cut((self.samples * mask)[first : first + self.longest], self.sample_rate)
+                yield self._piece(first, stop, True)
+            elif len(gaps) or last or len(speech) - end > pause:
+                stop = min((end + margin) * frame, len(self.samples))
+                yield self._piece(first, stop, True)
+            else:
+                yield self._piece(first, len(self.samples), False)
+                return
+            self._drop(stop)
+
+    def _piece(self, first: int, stop: int, final: bool) -> LivePiece:
+        return LivePiece((self.start + first) / self.sample_rate, self.samples[first:stop].copy(), final)
+
+    def _drop(self, stop: int) -> None:
+        """Samples before `stop` become context, and older ones are dropped."""
+        frame = max(1, int(FRAME * self.sample_rate))
+        context = round(CONTEXT / FRAME) * frame
+        self.done = stop
+        old = max(0, (self.done - context) // frame * frame)
+        self.samples, self.start, self.done = self.samples[old:], self.start + old, self.done - old

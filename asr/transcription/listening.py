@@ -1,0 +1,83 @@
+"""The job of `asr listen`: text while somebody speaks, from a microphone or from a pipe of samples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+import numpy as np
+
+from asr.errors import AsrError
+from asr.transcription.recognizer import Recognizer
+from asr.transcription.transcript import StreamResult
+
+BLOCK_SECONDS = 0.1
+
+
+def listen(
+    model: Path | None, device: str, pipe: bool, rate: int, microphone: str | None, times: bool
+) -> None:
+    """Print the text of a microphone, or of the samples (int16, one channel) on standard input with `pipe`.
+
+    In a terminal the line grows while somebody speaks; elsewhere only final texts are printed. Ends with the
+    input, or with Ctrl-C. Raises AsrError where there is no microphone.
+    """
+    recognizer = Recognizer(model, device)
+    blocks = pcm_blocks(sys.stdin.buffer, rate) if pipe else microphone_blocks(rate, microphone)
+    show(recognizer.transcribe_stream(blocks, rate), times)
+
+
+def show(results: Iterable[StreamResult], times: bool = False) -> None:
+    """Print results: final texts as lines, others only in a terminal, on a line that is written again."""
+    terminal = sys.stdout.isatty()
+    for result in results:
+        segment = result.segment
+        text = f"{segment.start:8.2f} {segment.end:8.2f}  {segment.text}" if times else segment.text
+        if result.final and segment.text:
+            print(f"\r\x1b[K{text}" if terminal else text, flush=True)
+        elif terminal:
+            width = 79  # of a long text the end is shown, so that it stays on one line
+            print(f"\r\x1b[K{text[-width:]}", end="", flush=True)
+
+
+def pcm_blocks(file: IO[bytes], rate: int) -> Iterator[np.ndarray]:
+    """Blocks of 0.1 s of a pipe of 16-bit little-endian samples, as soon as they are there."""
+    size = 2 * max(1, round(BLOCK_SECONDS * rate))
+    while data := file.read(size):
+        yield np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.int16)
+
+
+def microphone_blocks(rate: int, name: str | None = None) -> Iterator[np.ndarray]:
+    """Blocks of 0.1 s of a microphone: `name` is a part of its name or its number; None: the default.
+
+    Raises AsrError without sounddevice (the extra `microphone`) and without a microphone.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:  # OSError: no PortAudio library
+        raise AsrError(
+            f"a microphone needs sounddevice and PortAudio ({error}); install them with: pip install "
+            "'asr[microphone]', or give samples on standard input: asr listen -"
+        ) from None
+    heard: SimpleQueue[np.ndarray] = SimpleQueue()
+
+    def receive(samples: np.ndarray, *_: Any) -> None:
+        heard.put(samples[:, 0].copy())
+
+    try:
+        stream = sounddevice.InputStream(
+            samplerate=rate,
+            device=int(name) if name and name.isdigit() else name,
+            channels=1,
+            dtype="int16",
+            blocksize=round(BLOCK_SECONDS * rate),
+            callback=receive,
+        )
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise AsrError(f"the microphone cannot be used ({error}); choose one with --microphone") from None
+    with stream:
+        while True:
+            yield heard.get()

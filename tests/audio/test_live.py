@@ -1,0 +1,93 @@
+"""Pieces of audio that is coming in do not depend on the blocks, and hold all that is voiced."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from asr.audio.live import live_pieces
+from asr.errors import AsrError
+
+RATE = 16000
+
+
+def tone(seconds):
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def silence(seconds):
+    return np.zeros(round(seconds * RATE), np.float32)
+
+
+def in_blocks(samples, size):
+    return [samples[i : i + size] for i in range(0, len(samples), size)]
+
+
+def pieces(samples, size=4000, longest=10.0, **options):
+    return list(live_pieces(in_blocks(samples, size), RATE, RATE, longest, False, **options))
+
+
+SOUND = np.concatenate([silence(3), tone(1.2), silence(0.6), tone(0.5), silence(1.7), tone(0.9)])
+
+
+@pytest.mark.parametrize("size", [160, 7001, 200_000])
+def test_a_piece_ends_with_a_pause(size):
+    finals = [piece for piece in pieces(SOUND, size) if piece.final]
+    assert [piece.start for piece in finals] == pytest.approx([2.6, 6.6], abs=0.03)
+    assert [len(piece.samples) / RATE for piece in finals] == pytest.approx([3.1, 1.3], abs=0.05)
+    for piece in finals:
+        first = round(piece.start * RATE)
+        np.testing.assert_allclose(piece.samples, SOUND[first : first + len(piece.samples)], atol=1e-4)
+
+
+def test_a_piece_is_given_while_it_lasts():
+    found = pieces(SOUND, every=0.5)
+    assert [piece.final for piece in found].count(True) == 2
+    first = [piece for piece in found if piece.start < 4]
+    assert len(first) >= 5 and first[-1].final
+    lengths = [len(piece.samples) for piece in first[:-1]]
+    assert lengths == sorted(lengths) and lengths[0] < RATE
+    assert len({piece.start for piece in first}) == 1
+
+
+def test_a_long_piece_is_cut_in_its_quietest_place():
+    sound = np.concatenate([tone(1.6), silence(0.4), tone(0.8), silence(0.3), tone(4.0)])
+    finals = [piece for piece in pieces(sound, longest=3.0) if piece.final]
+    assert max(len(piece.samples) for piece in finals) <= 3.4 * RATE
+    assert finals[0].start + len(finals[0].samples) / RATE == pytest.approx(1.8, abs=0.25) or finals[
+        0
+    ].start + len(finals[0].samples) / RATE == pytest.approx(2.95, abs=0.25)
+    covered = np.zeros(len(sound), bool)
+    for piece in finals:
+        covered[round(piece.start * RATE) :][: len(piece.samples)] = True
+    assert covered[np.abs(sound) > 0.1].all()
+    for one, other in pairwise(finals):
+        assert one.start + len(one.samples) / RATE <= other.start + 1e-6
+
+
+def test_memory_does_not_grow_in_silence():
+    """Only the context is held."""
+    seen = []
+
+    def blocks():
+        for _ in range(200):
+            yield silence(1.0)
+            seen.append(1)
+
+    assert list(live_pieces(blocks(), RATE, RATE, 10.0, False)) == [] and len(seen) == 200
+
+
+def test_other_types_and_rates():
+    """int16, two channels and another rate."""
+    stereo = np.stack([SOUND, SOUND], 1)[::2]
+    whole = (stereo * 32767).astype(np.int16)
+    found = [p for p in live_pieces(in_blocks(whole, 999), RATE // 2, RATE, 10.0, False) if p.final]
+    assert [piece.start for piece in found] == pytest.approx([2.6, 6.6], abs=0.05)
+    assert list(live_pieces([], RATE, RATE, 10.0)) == []
+
+
+def test_impossible_samples_and_rates():
+    with pytest.raises(AsrError, match="audio stream: NaN or infinite sample"):
+        list(live_pieces([np.full(9, np.nan)], RATE, RATE, 10.0))
+    with pytest.raises(AsrError, match="audio stream: sample rate of 3 Hz"):
+        list(live_pieces([], 3, RATE, 10.0))

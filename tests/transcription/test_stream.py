@@ -1,0 +1,54 @@
+"""Text while audio comes in: final texts are those of the same audio in a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr import audio
+from asr.errors import AsrError
+from asr.transcription.recognizer import Recognizer
+
+SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Recognizer(None, "cpu")
+
+
+@pytest.fixture(scope="module")
+def speech():
+    """Three recordings with 1.6 s between them."""
+    parts = [audio.read(SAMPLES / f"{name}.wav", RATE) for name in ("pin", "year", "bus_line")]
+    return np.concatenate([x for part in parts for x in (part, np.zeros(round(1.6 * RATE), np.float32))])
+
+
+def test_final_texts_are_those_of_the_file(digits, speech):
+    results = list(
+        digits.transcribe_stream([speech[i : i + 1600] for i in range(0, len(speech), 1600)], RATE)
+    )
+    finals = [result.segment for result in results if result.final]
+    assert [segment.text for segment in finals] == [
+        (SAMPLES / f"{name}.txt").read_text().strip() for name in ("pin", "year", "bus_line")
+    ]
+    assert " ".join(s.text for s in finals) == digits.transcribe(speech, RATE).text
+    for segment in finals:
+        part = speech[round(segment.start * RATE) : round(segment.end * RATE)]
+        assert Recognizer(digits.bundle, voice_activity=False).transcribe(part, RATE).text == segment.text
+        assert [word.text for word in segment.words] == segment.text.split()
+        assert segment.start < segment.words[0].start < segment.words[-1].end < segment.end + 0.01
+    # Before a segment ends, its first words are there.
+    partial = [r.text for r in results if not r.final and r.segment.start == finals[0].start]
+    assert any(finals[0].text.startswith(text) and 0 < len(text) < len(finals[0].text) for text in partial)
+
+
+def test_noise_gives_nothing(digits):
+    noise = 0.01 * np.random.default_rng(0).standard_normal(4 * RATE)
+    assert list(digits.transcribe_stream([noise], RATE)) == []
+
+
+def test_impossible_blocks(digits):
+    with pytest.raises(AsrError, match="audio stream: NaN"):
+        list(digits.transcribe_stream([np.full(16000, np.nan)], RATE))
