@@ -96,9 +96,9 @@ def long(options: argparse.Namespace) -> None:
         wall, processor = time.perf_counter() - began, time.process_time() - processor
         stop.set()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    words, wanted = transcript.text.split(), expected.split() * rounds
-    print(f"{transcript.duration / 3600:.2f} h, {len(words)} words, {len(wanted)} in the parts one by one")
-    print(f"same words: {words == wanted}")
+    words, reference = transcript.text.split(), expected.split() * rounds
+    print(f"{transcript.duration / 3600:.2f} h, {len(words)} words, {len(reference)} in the parts one by one")
+    print(f"same words: {words == reference}")
     print(
         f"memory after one short recording {before:.0f} MB, peak {peak:.0f} MB, above {peak - before:.0f} MB"
     )

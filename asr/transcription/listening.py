@@ -62,10 +62,10 @@ def microphone_blocks(rate: int, name: str | None = None) -> Iterator[np.ndarray
             f"a microphone needs sounddevice and PortAudio ({error}); install them with: pip install "
             "'asr[microphone]', or give samples on standard input: asr listen -"
         ) from None
-    heard: SimpleQueue[np.ndarray] = SimpleQueue()
+    received: SimpleQueue[np.ndarray] = SimpleQueue()
 
     def receive(samples: np.ndarray, *_: Any) -> None:
-        heard.put(samples[:, 0].copy())
+        received.put(samples[:, 0].copy())
 
     try:
         stream = sounddevice.InputStream(
@@ -80,4 +80,4 @@ def microphone_blocks(rate: int, name: str | None = None) -> Iterator[np.ndarray
         raise AsrError(f"the microphone cannot be used ({error}); choose one with --microphone") from None
     with stream:
         while True:
-            yield heard.get()
+            yield received.get()

@@ -233,8 +233,8 @@ def merge_parts(file: Path, inputs: Sequence[Input]) -> None:
     with ExitStack() as stack:
         files = {path: stack.enter_context(path.open("rb")) for path in (file, *parts) if path.exists()}
         out = stack.enter_context(atomic_write(file, "wb"))
-        wanted = [input.id for input in inputs]
-        for id in [*wanted, *(set(places) - set(wanted))]:
+        listed = [input.id for input in inputs]
+        for id in [*listed, *(set(places) - set(listed))]:
             if lines := places.get(id):
                 path, at = lines.popleft()
                 files[path].seek(at)

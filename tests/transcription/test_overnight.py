@@ -55,9 +55,9 @@ def killed_runs(sounds, model, output, times, done, seed):
     """Runs of which so many are killed, after a few more results each, or at any moment."""
     draw = random.Random(seed)
     for _ in range(times):
-        before, wanted = done(), draw.randint(1, 4)
+        before, more = done(), draw.randint(1, 4)
         pid = in_a_process(lambda: transcribe(sounds, model, output))
-        while done() < before + wanted and not os.waitpid(pid, os.WNOHANG)[0]:
+        while done() < before + more and not os.waitpid(pid, os.WNOHANG)[0]:
             time.sleep(0.005)
         time.sleep(draw.uniform(0, 0.02))
         try:
