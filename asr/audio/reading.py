@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from asr.audio.archive import is_member, read_member
 from asr.audio.containers import find_streams
 from asr.audio.pyav import ContainerSound
 from asr.audio.quiet import quiet_c_stderr
@@ -198,6 +199,8 @@ def _opened(source: Source, name: str | None) -> Iterator[_File]:
 
 def _open_path(path: Path, name: str) -> BinaryIO:
     """An open file. A pipe is read into memory, once and for all."""
+    if is_member(path):
+        return io.BytesIO(read_member(path))
     try:
         raw = path.open("rb")
         mode = os.fstat(raw.fileno()).st_mode

@@ -1,4 +1,4 @@
-"""`asr data`: look at the training data, check it, and write it for other toolkits."""
+"""`asr data`: look at the training data, check it, and write it in shards or for other toolkits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 data = typer.Typer(
     name="data",
-    help="Look at training data, check it, and write it for other toolkits.",
+    help="Look at training data, check it, and write it in shards or for other toolkits.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -27,7 +27,7 @@ class Layout(StrEnum):
 
 @data.callback()
 def _group() -> None:
-    """Look at training data, check it, and write it for other toolkits."""
+    """Look at training data, check it, and write it in shards or for other toolkits."""
 
 
 @data.command(context_settings={"max_content_width": 100})
@@ -109,3 +109,27 @@ def export(
 
     count = export_manifest(manifest, out, layout.value)
     typer.echo(f"{count} utterances are in {out}")
+
+
+@data.command(context_settings={"max_content_width": 100})
+def shard(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards and their manifest.")],
+    size: Annotated[int, typer.Option(min=1, help="Utterances in a shard.")] = 1000,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle/--in-order", help="Whether a shard is a sample of the corpus.")
+    ] = True,
+) -> None:
+    """Write a manifest and its recordings to tar files, which are few and are read from front to back.
+
+    OUT/manifest.jsonl is a manifest like others. With data.shard_pool training reads pools of shards one
+    after the other. Recordings of one utterance are copied, parts of longer ones become FLAC. Shards that an
+    earlier call wrote are kept. Recordings that cannot be read are listed, and the exit status is 1 then.
+    """
+    from asr.datasets.sharding import write_shards
+
+    count, bad = write_shards(manifest, out, size, shuffle)
+    for line in bad:
+        typer.echo(f"left out: {line}", err=True)
+    typer.echo(f"{count} utterances are in {out / 'manifest.jsonl'}")
+    raise typer.Exit(1 if bad else 0)

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     NOISE = 4
     WHITE_NOISE = 5
     MIX = 6
+    SHARDS = 7
 
 
 def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.random.Generator:
@@ -48,29 +49,42 @@ class Example:
     parts: tuple[int, ...]  # indices in the corpus
     pauses: tuple[float, ...]  # seconds of silence before, between and after the parts: one more than parts
     speed: float
-    key: tuple[int, int, int]  # seed, epoch, index in the epoch: the key of all random changes of this audio
+    key: tuple[int, int, int]  # seed, epoch, number in the epoch: the key of all random changes of this audio
 
 
 class EpochPlan:
-    """The batches of one epoch. `plan[i]` is the i-th batch, a list of examples.
+    """The batches of one epoch, or of a pool of its shards. `plan[i]` is the i-th batch, a list of examples.
 
     The examples of a batch have about the same duration, so there is little padding. The rows times the
     longest row are at most `data.batch_seconds`, to within one sample for each piece of audio; a longer
     example is alone. The batch with the most padded seconds is the first, so that a lack of memory shows
     at once. The others are shuffled. The plan consists of arrays, and an `Example` is made when its batch
     is needed. All random numbers and orders are the same on all machines.
+
+    With `data.shard_pool`, the shards of the corpus are shuffled, and a pool has that many of them. Joined
+    strings and silence are divided among the pools.
     """
 
     def __init__(
-        self, corpus: Corpus, data: DataConfig, augment: AugmentConfig, seed: int, epoch: int
+        self, corpus: Corpus, data: DataConfig, augment: AugmentConfig, seed: int, epoch: int, pool: int = 0
     ) -> None:
-        self._key = (seed, epoch)
+        self._key = (seed, epoch, pool)
         self._augment = augment
-        random = random_stream(seed, epoch, 0, Stream.PLAN)
+        random = random_stream(seed, epoch, pool, Stream.PLAN)
         self._indices = _weigh(corpus, data.weights, random_stream(seed, epoch, 0, Stream.MIX))
+        self.shards = np.zeros(0, np.int64)  # those of the pool
+        candidates = corpus.by_speaker if augment.join.per_epoch else np.zeros(0, np.int32)
+        if data.shard_pool is not None:
+            order = random_stream(seed, epoch, 0, Stream.SHARDS).permutation(len(corpus.shard_paths))
+            self.shards = order[pool * data.shard_pool : (pool + 1) * data.shard_pool]
+            inside = np.isin(corpus.shards, self.shards)
+            singles = np.arange(len(corpus), dtype=np.int32) if self._indices is None else self._indices
+            self._indices, candidates = singles[inside[singles]], candidates[inside[candidates]]
         self._singles = len(corpus) if self._indices is None else len(self._indices)
-        self._parts, self._ends = _draw_strings(corpus, augment.join, random)
-        self._silences = random.uniform(*SILENCE_SECONDS, augment.silence).astype(np.float32)
+        pools = count_pools(corpus, data)
+        strings, silences = (_share(n, pool, pools) for n in (augment.join.per_epoch, augment.silence))
+        self._parts, self._ends = _draw_strings(corpus, augment.join, random, strings, candidates)
+        self._silences = random.uniform(*SILENCE_SECONDS, silences).astype(np.float32)
         spoken = self._singles + len(self._ends) - 1
         self._speeds = random.integers(len(augment.speeds), size=spoken, dtype=np.uint8)
         self.seconds = self._longest(corpus)  # (n_examples,) float32, an upper bound
@@ -118,7 +132,8 @@ class EpochPlan:
         return np.array(self._augment.speeds, np.float32)[self._speeds[which]]
 
     def _example(self, index: int) -> Example:
-        key = (*self._key, index)
+        seed, epoch, pool = self._key
+        key = (seed, epoch, pool << 32 | index)
         if index >= len(self._speeds):
             return Example((), (float(self._silences[index - len(self._speeds)]),), 1.0, key)
         string = index - self._singles
@@ -131,6 +146,16 @@ class EpochPlan:
         before, after = random.uniform(0, self._augment.edge_silence, 2).tolist()
         between = random.uniform(join.min_pause, join.max_pause, len(parts) - 1).tolist()
         return Example(parts, (before, *between, after), self._augment.speeds[self._speeds[index]], key)
+
+
+def count_pools(corpus: Corpus, data: DataConfig) -> int:
+    """The number of pools of an epoch."""
+    return 1 if data.shard_pool is None else -(-len(corpus.shard_paths) // data.shard_pool)
+
+
+def _share(total: int, pool: int, pools: int) -> int:
+    """The part of a number that a pool gets. The parts of all pools add up to it."""
+    return total * (pool + 1) // pools - total * pool // pools
 
 
 def _weigh(corpus: Corpus, weights: Sequence[float], random: np.random.Generator) -> np.ndarray | None:
@@ -174,20 +199,20 @@ def _cut(
 
 
 def _draw_strings(
-    corpus: Corpus, join: JoinConfig, random: np.random.Generator
+    corpus: Corpus, join: JoinConfig, random: np.random.Generator, total: int, pool: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Strings of recordings, each of one speaker. A speaker's share follows from the number of recordings.
+    """`total` strings of the recordings `pool` (indices sorted by speaker), each of one speaker.
 
-    Each number of parts gets the same share of the audio, because short strings teach the alignment first.
-    Returns the parts (n_parts,) of all strings and the start of each string (n_strings + 1,).
+    A speaker's share follows from the number of recordings. Each number of parts gets the same share of the
+    audio, because short strings teach the alignment first. Returns the parts (n_parts,) of all strings and
+    the start of each string (n_strings + 1,).
     """
-    if not join.per_epoch or not len(corpus):
+    if not total or not len(pool):
         return np.zeros(0, np.int32), np.zeros(1, np.int64)
-    pool = corpus.by_speaker
     speakers = corpus.speakers[pool]  # rising
     counts = np.arange(join.min_items, join.max_items + 1)
-    counts = random.choice(counts, join.per_epoch, p=(1 / counts) / (1 / counts).sum())
-    first = random.integers(len(pool), size=join.per_epoch)
+    counts = random.choice(counts, total, p=(1 / counts) / (1 / counts).sum())
+    first = random.integers(len(pool), size=total)
     begin = np.searchsorted(speakers, speakers[first], side="left")
     end = np.searchsorted(speakers, speakers[first], side="right")
     starts = np.concatenate([[0], counts.cumsum()])
@@ -199,8 +224,8 @@ def _draw_strings(
     else:
         places = random.integers(np.repeat(begin, counts), np.repeat(end, counts))
     parts = pool[places]
-    total = corpus.durations[parts].astype(np.float64).cumsum()
-    total -= np.repeat((total - corpus.durations[parts])[starts[:-1]], counts)
-    kept = total <= join.max_seconds
+    seconds = corpus.durations[parts].astype(np.float64).cumsum()
+    seconds -= np.repeat((seconds - corpus.durations[parts])[starts[:-1]], counts)
+    kept = seconds <= join.max_seconds
     kept[starts[:-1]] = True
     return parts[kept], np.concatenate([[0], kept.cumsum()])[starts]

@@ -22,6 +22,7 @@ from typing import overload
 
 import numpy as np
 
+from asr.audio.archive import SUFFIX
 from asr.datasets.manifest import Utterance, iter_lines, parse_line, to_utterance
 from asr.datasets.settings import DataConfig
 from asr.errors import AsrError
@@ -56,6 +57,8 @@ class Corpus(Sequence[Utterance]):
         self.first_seen: dict[str, str] = {}  # character: file and line of the first text with it
         self.digest = ""  # of ids and durations, in order
         self.starts = [0]  # the index of each manifest's first utterance
+        self.shard_paths: list[Path] = []  # the tar files of the training set, if data.shard_pool is set
+        self.shards = np.zeros(0, np.int32)  # (n,) the index there of each utterance's tar file
         self._fetch = fetch
 
     @classmethod
@@ -86,7 +89,8 @@ class Corpus(Sequence[Utterance]):
                 f"data.{key} names no manifest; write one with `asr prepare` and name it in the configuration"
             )
         lines = _Lines(manifests)
-        durations, speakers, ids = array("f"), array("i"), array("q")
+        durations, speakers, ids, shards = array("f"), array("i"), array("q"), array("i")
+        sharded, shard_codes = key == "train" and data.shard_pool is not None, dict[Path, int]()
         codes: dict[str | None, int] = {None: -1}
         excluded, texts, digest = set(data.exclude_speakers), set[str](), hashlib.blake2b(digest_size=8)
         corpus = cls(np.empty(0), np.empty(0), lines, ", ".join(map(str, manifests)))
@@ -123,6 +127,9 @@ class Corpus(Sequence[Utterance]):
                     durations.append(duration)
                     speakers.append(codes.setdefault(speaker, len(codes) - 1))
                     lines.offsets.append(offset)
+                    if sharded:
+                        shard = _shard_of(record["audio"], path, number)
+                        shards.append(shard_codes.setdefault(shard, len(shard_codes)))
                     for character in corpus._count(record.get("text") or ""):
                         corpus.first_seen[character] = f"{path}, line {number}"
         _refuse_duplicates(manifests, np.frombuffer(ids, np.int64))
@@ -131,6 +138,7 @@ class Corpus(Sequence[Utterance]):
             raise AsrError(f"data.{key}: no utterance left of {corpus.name} ({out}); check the manifests")
         corpus.durations = np.frombuffer(durations, np.float32)
         corpus.speakers = np.frombuffer(speakers, np.int32)
+        corpus.shards, corpus.shard_paths = np.array(shards, np.int32), list(shard_codes)
         lines.durations, corpus.digest, corpus.starts = corpus.durations, digest.hexdigest(), lines.starts
         return corpus
 
@@ -204,6 +212,17 @@ class Corpus(Sequence[Utterance]):
             names = ", ".join(dropped.ids) + (", ..." if dropped.count > len(dropped.ids) else "")
             parts.append(f"{dropped.count} {reason}" + (f" ({names})" if dropped.ids else ""))
         return ", ".join(parts)
+
+
+def _shard_of(audio: str, manifest: Path, number: int) -> Path:
+    """The tar file of a recording. Raises AsrError for a recording that is in none."""
+    shard = manifest.parent / Path(audio).parent
+    if shard.suffix != SUFFIX:
+        raise AsrError(
+            f"{manifest}, line {number}: {audio} is not in a shard; write shards with `asr data shard`, or "
+            "leave data.shard_pool out"
+        )
+    return shard
 
 
 def lacks(tokenizer: Tokenizer, character: str) -> bool:

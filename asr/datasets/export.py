@@ -11,6 +11,7 @@ from typing import Any
 
 import soundfile
 
+from asr.audio.archive import SUFFIX
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
@@ -122,6 +123,8 @@ def _nemo(utterances: list[Utterance], out: Path) -> None:
 
 
 def _path(utterance: Utterance) -> str:
+    if utterance.audio.parent.suffix == SUFFIX:
+        raise AsrError(f"{utterance.audio}: in a shard, which others cannot read; export the unpacked corpus")
     path = os.path.abspath(utterance.audio)  # noqa: PTH100  resolve() would follow links
     if "\n" in path:
         raise AsrError(f"{path!r}: a path with a line break cannot be written; rename the file")

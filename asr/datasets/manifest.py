@@ -102,7 +102,7 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
     folder = _absolute(path.parent)
     with atomic_write(path) as out:
         for utterance in utterances:
-            out.write(json.dumps(_record(utterance, folder), ensure_ascii=False) + "\n")
+            out.write(json.dumps(to_record(utterance, folder), ensure_ascii=False) + "\n")
 
 
 def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
@@ -164,7 +164,8 @@ def _problem(record: Any) -> str:
     return ""
 
 
-def _record(utterance: Utterance, folder: Path) -> dict[str, Any]:
+def to_record(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    """The object of an utterance's line in a manifest in `folder`."""
     audio = _absolute(utterance.audio)
     record: dict[str, Any] = {
         "id": utterance.id,

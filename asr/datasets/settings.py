@@ -119,6 +119,11 @@ class DataConfig(Section):
     )
     min_seconds: float = Field(0.05, ge=0, description="shorter utterances are left out")
     max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")
+    shard_pool: Positive | None = Field(
+        None,
+        description="number of shards of `asr data shard` that are read and shuffled together, one such pool "
+        "after the other; null: everything is shuffled",
+    )
     batch_seconds: float = Field(120.0, gt=0, description="most seconds of audio in a batch, with padding")
     max_batch: Positive = Field(256, description="most utterances in a batch")
     workers: int = Field(2, ge=1, description="threads that decode audio")

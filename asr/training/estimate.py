@@ -48,11 +48,13 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
     yield f"weights: {bundle.parameters():,} ({parts})"
 
-    plan = task.plan(epoch=0)
-    padded, audio = plan.padded_seconds, float(plan.seconds.sum(dtype=np.float64))
-    steps = -(-len(plan) // (config.optim.accumulate * ranks.count))
+    plans = [plan for pool in range(task.pools) if len(plan := task.plan(0, pool))]
+    padded, first = np.concatenate([plan.padded_seconds for plan in plans]), plans[0]
+    examples = sum(len(plan.seconds) for plan in plans)
+    audio = sum(float(plan.seconds.sum(dtype=np.float64)) for plan in plans)
+    steps = sum(-(-len(plan) // (config.optim.accumulate * ranks.count)) for plan in plans)
     yield (
-        f"an epoch: {len(plan.seconds):,} examples, {audio / 3600:.2f} h at most, in {len(plan):,} batches "
+        f"an epoch: {examples:,} examples, {audio / 3600:.2f} h at most, in {len(padded):,} batches "
         f"with {1 - audio / padded.sum(dtype=np.float64):.1%} padding: {steps:,} steps"
     )
     yield f"{config.train.steps:,} steps: {config.train.steps / steps:.1f} epochs"
@@ -60,12 +62,12 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     task.bf16 = use_bf16(config.train.precision, bundle.device, config.model.width)
     objective = task.objective().train()
     yield check_memory(task, objective, epoch=0)
-    order = padded.argsort()  # batches at equal distances from the lightest to the heaviest
+    order = first.padded_seconds.argsort()  # batches at equal distances from the lightest to the heaviest
     places = order[((np.arange(TIMED) + 0.5) / TIMED * len(order)).astype(int)].tolist()
     optimizer = build_optimizer(bundle.network, config.optim)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-    batches = [batch for batch in task.pool(0, 0).batches(places) if batch.ids]
+    batches = [batch for batch in task.loader.batches(first, places) if batch.ids]
     if not batches:
         yield "no batch to be timed could be read"
         return

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from asr.audio.archive import read_ahead
 from asr.config import Config
-from asr.datasets.batching import EpochPlan
+from asr.datasets.batching import EpochPlan, count_pools
 from asr.datasets.corpus import Corpus, lacks
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.settings import AugmentConfig
@@ -49,7 +50,6 @@ class PlannedBatches:
 class RecognitionTask(Task[Batch]):
     """Speech recognition with the joint CTC/attention loss."""
 
-    pools = 1
     unit = "s audio"
     loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss")
 
@@ -80,10 +80,12 @@ class RecognitionTask(Task[Batch]):
         self.loader = Loader(train, tokenizer, rate, config.data, config.augment, phonemes)
         self.dev_loader = Loader(dev, tokenizer, rate, config.data)
         # Each dev utterance once: the weights are those of the training manifests.
-        once, unchanged = config.data.model_copy(update={"weights": []}), AugmentConfig(specaugment=None)
+        once = config.data.model_copy(update={"weights": [], "shard_pool": None})
+        unchanged = AugmentConfig(specaugment=None)
         self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, once, unchanged, seed=0, epoch=0))
 
-        plan = self.plan(epoch=0)
+        self.pools = count_pools(train, config.data)
+        plan = next(plan for pool in range(self.pools) if len(plan := self.plan(0, pool)))
         self.bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"
         self._fit_features(plan)
 
@@ -94,17 +96,21 @@ class RecognitionTask(Task[Batch]):
             self.bundle, self.config, augment.specaugment, augment.vocal_tract, self.bf16
         )
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """The batches of an epoch."""
-        return EpochPlan(self.loader.corpus, self._data, self._augment, self.config.seed, epoch)
+    def plan(self, epoch: int, pool: int = 0) -> EpochPlan:
+        """The batches of an epoch, or of one of its pools of shards."""
+        return EpochPlan(self.loader.corpus, self._data, self._augment, self.config.seed, epoch, pool)
 
     def pool(self, epoch: int, number: int) -> PlannedBatches:
-        """All batches of an epoch."""
-        return PlannedBatches(self.loader, self.plan(epoch))
+        """All batches of an epoch, or of a pool of shards, which are read in the background."""
+        plan = self.plan(epoch, number)
+        for shard in plan.shards:
+            read_ahead(self.loader.corpus.shard_paths[shard])
+        return PlannedBatches(self.loader, plan)
 
     def heaviest_batch(self, epoch: int) -> tuple[Batch, str]:
-        """The first batch of the plan: it has the most padded seconds."""
-        batch = self.loader.load(self.plan(epoch)[0])
+        """The batch with the most padded seconds: the first one of a plan."""
+        plans = (plan for pool in range(self.pools) if len(plan := self.plan(epoch, pool)))
+        batch = self.loader.load(max(plans, key=lambda plan: plan.padded_seconds[0])[0])
         seconds = batch.waveforms.numel() / self.loader.sample_rate
         return batch, f"{len(batch.ids)} utterances, {seconds:.0f} s padded"
 

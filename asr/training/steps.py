@@ -66,6 +66,9 @@ def steps(
     while True:
         epoch, number, done = state.position
         pool = task.pool(epoch, number)
+        if not len(pool):  # a weight below 1 can leave nothing of it in this epoch
+            state.position = _following(state.position, task.pools)
+            continue
         with closing(pool.batches(range(done + ranks.rank, len(pool), ranks.count))) as batches:
             while done < len(pool):
                 began = time.monotonic()
@@ -164,12 +167,14 @@ def _advance(state: TrainState, pools: int, done: int | None, skipped: bool) -> 
     state.step += 1
     state.updates += not skipped
     state.skipped = state.skipped + 1 if skipped else 0
-    if done is not None:
-        state.position = StreamPosition(epoch, pool, done)
-    elif pool + 1 < pools:
-        state.position = StreamPosition(epoch, pool + 1)
-    else:
-        state.position = StreamPosition(epoch + 1)
+    following = _following(state.position, pools)
+    state.position = following if done is None else StreamPosition(epoch, pool, done)
+
+
+def _following(position: StreamPosition, pools: int) -> StreamPosition:
+    """The beginning of the next pool."""
+    epoch, pool, _ = position
+    return StreamPosition(epoch, pool + 1) if pool + 1 < pools else StreamPosition(epoch + 1)
 
 
 def _concatenated(ranks: Ranks, values: list[str]) -> tuple[str, ...]:

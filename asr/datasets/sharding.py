@@ -1,0 +1,145 @@
+"""Shards: tar files of recordings and their descriptions, for corpora of more files than a disk likes.
+
+OUT/000000.tar has, for each utterance, its recording and a JSON file of the same name (the layout of
+WebDataset). OUT/manifest.jsonl names the recordings as `000000.tar/00000042.flac`, so every command reads
+them as it reads other files.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from asr import audio
+from asr.audio.archive import SUFFIX, read_member
+from asr.datasets.manifest import Utterance, read_manifest, to_record, write_manifest
+from asr.errors import AsrError
+from asr.files import atomic_write
+from asr.threads import cores
+
+SEED = 0  # of the order of the utterances
+
+
+def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = True) -> tuple[int, list[str]]:
+    """Write the utterances of a manifest to shards of `size` utterances, and their manifest.
+
+    A recording of one utterance is copied as it is; a part of a longer one is written as FLAC. With `shuffle`
+    the utterances come in a random order, the same each time, so that a shard is a sample of the corpus.
+    Shards that an earlier call completed are kept. Returns the number of utterances, and a line for each
+    recording that cannot be read. Raises AsrError when none can.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    utterances = read_manifest(manifest)
+    if shuffle:
+        utterances = [utterances[i] for i in np.random.default_rng(SEED).permutation(len(utterances))]
+    parts = Counter(utterance.audio for utterance in utterances)
+    console, bad, written = Console(stderr=True), list[str](), list[Utterance]()
+    starts = track(
+        range(0, len(utterances), size), "Writing shards", console=console, disable=not console.is_terminal
+    )
+    for number, start in enumerate(starts):
+        path = out / f"{number:06}{SUFFIX}"
+        written += _write_shard(path, start, utterances[start : start + size], parts, bad)
+    for path in out.glob(f"[0-9][0-9][0-9][0-9][0-9][0-9]{SUFFIX}"):
+        if int(path.stem) * size >= len(utterances):
+            path.unlink()  # of an earlier call with smaller shards
+    if not written:
+        raise AsrError(f"{manifest}: no recording can be read; the first: {bad[0]}")
+    write_manifest(out / "manifest.jsonl", written)
+    return len(written), bad
+
+
+def _write_shard(
+    path: Path, first: int, group: Sequence[Utterance], parts: Counter[Path], bad: list[str]
+) -> list[Utterance]:
+    """The utterances of a shard, as they are in it."""
+
+    def content(utterance: Utterance) -> tuple[str, bytes] | AsrError:
+        try:
+            return _content(utterance, parts[utterance.audio] == 1)
+        except AsrError as error:
+            return error
+
+    found = _complete(path, first, group)
+    if found:
+        return found
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        atomic_write(path, "wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        pairs = zip(group, pool.map(content, group), strict=True)
+        for number, (utterance, data) in enumerate(pairs, first):
+            if isinstance(data, AsrError):
+                bad.append(str(data))
+                continue
+            key, (suffix, samples) = f"{number:08}", data
+            found.append(replace(utterance, audio=path / f"{key}{suffix}", start=0.0))
+            _add(tar, f"{key}{suffix}", samples)
+            _add(tar, f"{key}.json", json.dumps(_description(utterance), ensure_ascii=False).encode())
+    if not found:
+        path.unlink()
+    return found
+
+
+def _content(utterance: Utterance, whole: bool) -> tuple[str, bytes]:
+    """The suffix and the bytes of a recording. Raises AsrError when it cannot be read."""
+    seconds = audio.duration(utterance.audio)
+    if whole and utterance.start == 0:
+        if utterance.audio.parent.suffix == SUFFIX:
+            return utterance.audio.suffix, read_member(utterance.audio)
+        return utterance.audio.suffix.lower(), utterance.audio.read_bytes()
+    rate = _rate(utterance.audio)
+    samples = audio.read(utterance.audio, rate, utterance.start, utterance.duration or seconds)
+    out = io.BytesIO()
+    soundfile.write(out, np.clip(samples, -1, 1), rate, format="FLAC", subtype="PCM_16")
+    return ".flac", out.getvalue()
+
+
+def _rate(path: Path) -> int:
+    try:
+        return int(soundfile.info(path).samplerate)
+    except (soundfile.SoundFileError, OSError, TypeError):
+        return audio.SAMPLE_RATE  # audio.read knows more formats
+
+
+def _complete(path: Path, first: int, group: Sequence[Utterance]) -> list[Utterance]:
+    """The utterances of a shard that was written from the same ones; none if it must be written."""
+    if not path.is_file():
+        return []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            names = {Path(name).stem: name for name in tar.getnames() if not name.endswith(".json")}
+            stored = {key: json.load(tar.extractfile(f"{key}.json")) for key in names}  # type: ignore[arg-type]
+    except (tarfile.TarError, OSError, ValueError, KeyError):
+        return []
+    found = []
+    for number, utterance in enumerate(group, first):
+        key = f"{number:08}"
+        if stored.get(key) != _description(utterance):
+            return []  # a recording that could not be read then gets another chance
+        found.append(replace(utterance, audio=path / names[key], start=0.0))
+    return found
+
+
+def _description(utterance: Utterance) -> dict[str, Any]:
+    """What a shard says about an utterance: its line in a manifest, without the recording."""
+    return {k: v for k, v in to_record(utterance, Path()).items() if k not in ("audio", "start")}
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
