@@ -24,7 +24,7 @@ from asr.config import load_config
 from asr.errors import AsrError
 from asr.training.distributed import join
 from asr.training.optimizer import build_optimizer
-from asr.training.precision import use_bf16
+from asr.training.precision import choose_precision
 from asr.training.recognition import RecognitionTask
 from asr.training.steps import Step, steps
 from asr.training.train_state import TrainState
@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> None:
         task = RecognitionTask(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
         task.bundle.to(ranks.device)
         optimizer = build_optimizer(task.bundle.network, config.optim)
-        task.bf16 = use_bf16(config.train.precision, ranks.device, config.model.width)
+        task.precision = choose_precision(config.train.precision, ranks.device, config.model.width)
         objective = ranks.wrap(task.objective())
         done: list[Step] = []
         began = 0.0

@@ -15,8 +15,9 @@ from asr.flops import count_flops
 from asr.training.distributed import Ranks, join
 from asr.training.memory_check import check_memory
 from asr.training.optimizer import build_optimizer
-from asr.training.precision import use_bf16
+from asr.training.precision import choose_precision
 from asr.training.recognition import RecognitionTask
+from asr.training.recompute import recompute_blocks
 from asr.training.weights import freeze, start_from
 
 TIMED = 5  # batches whose steps are timed
@@ -59,7 +60,9 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     )
     yield f"{config.train.steps:,} steps: {config.train.steps / steps:.1f} epochs"
 
-    task.bf16 = use_bf16(config.train.precision, bundle.device, config.model.width)
+    task.precision = choose_precision(config.train.precision, bundle.device, config.model.width)
+    if config.train.recompute:
+        recompute_blocks(bundle.network)
     objective = task.objective().train()
     yield check_memory(task, objective, epoch=0)
     order = first.padded_seconds.argsort()  # batches at equal distances from the lightest to the heaviest

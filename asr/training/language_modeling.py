@@ -22,16 +22,17 @@ from asr.tokenizers import load_tokenizer
 from asr.training.distributed import Ranks
 from asr.training.losses import sequence_loss
 from asr.training.objective import zero_loss
+from asr.training.precision import DTYPES
 from asr.training.tasks import Learning, Task, Validation, learn_it
 
 
 class LanguageObjective(nn.Module):
     """The cross-entropy of a language model. The weights are those of the bundle."""
 
-    def __init__(self, bundle: Bundle[LanguageConfig], bf16: bool = False) -> None:
+    def __init__(self, bundle: Bundle[LanguageConfig], autocast: torch.dtype | None = None) -> None:
         super().__init__()
         self.network, self.special, self.device = bundle.network, bundle.special, bundle.device
-        self.bf16 = bf16  # autocast to bfloat16 in training
+        self.autocast = autocast  # the type in which layers compute in training; None: float32
 
     def forward(self, batch: TextBatch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """The summed cross-entropy (1,) of the tokens after the prompt, zero for None; and an empty
@@ -41,7 +42,8 @@ class LanguageObjective(nn.Module):
         if batch is None:
             return zero_loss(self.network, 1), none
         tokens, begin = batch.tokens.to(self.device), len(self.special.prompt)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+        enabled = self.autocast is not None and self.training
+        with torch.autocast(self.device.type, self.autocast, enabled=enabled):
             logits = self.network(tokens[:, :-1])[:, begin - 1 :]  # (B, U - begin, V)
         lengths = batch.lengths.to(self.device) - begin
         return sequence_loss(logits, tokens[:, begin:], lengths).unsqueeze(0), none
@@ -92,7 +94,7 @@ class LanguageTask(Task[TextBatch]):
 
     def objective(self) -> LanguageObjective:
         """Network and cross-entropy as one module."""
-        return LanguageObjective(self.bundle, self.bf16)
+        return LanguageObjective(self.bundle, DTYPES[self.precision])
 
     def pool(self, epoch: int, number: int) -> TextPool:
         """A pool of text."""

@@ -34,8 +34,9 @@ from asr.training.log import Log
 from asr.training.memory_check import check_memory
 from asr.training.monitor import Monitor
 from asr.training.optimizer import build_optimizer
-from asr.training.precision import use_bf16
+from asr.training.precision import choose_precision
 from asr.training.recognition import RecognitionTask
+from asr.training.recompute import recompute_blocks
 from asr.training.resume import Resume, check_data, choose_start
 from asr.training.steps import Step, steps
 from asr.training.tasks import Learning, Task, Validation
@@ -98,11 +99,13 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
             state = load_checkpoint(start.checkpoint, task.bundle, optimizer, average)
             check_data(state, task.data, start.checkpoint)
             state.data = task.data
-        if state.bf16 is None or config.train.precision != "auto":
+        if state.precision is None or config.train.precision != "auto":
             width = config.model.width
-            state.bf16 = ranks.decide(lambda: use_bf16(config.train.precision, ranks.device, width))
-        task.bf16 = state.bf16
-        log.say(f"precision: {'bf16' if task.bf16 else 'float32'}")
+            state.precision = ranks.decide(
+                lambda: choose_precision(config.train.precision, ranks.device, width)
+            )
+        task.precision = state.precision
+        log.say(f"precision: {task.precision}")
         ranks.gather(None)  # all processes have read the checkpoint before the first one deletes any
 
         # 4. The run folder, and a check of memory and disk.
@@ -110,6 +113,8 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
             prune_checkpoints(run, state, config.train.average)
             check_room(run, task.bundle.parameters(), config.train.average, average is not None)
             config.save(run / CONFIG)
+        if config.train.recompute:
+            recompute_blocks(task.bundle.network)
         if config.train.compile:
             task.bundle.network.compile(dynamic=True)
         objective = task.objective()

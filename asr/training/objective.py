@@ -29,9 +29,9 @@ class RecognitionObjective(nn.Module):
         config: TrainConfig,
         specaugment: SpecAugmentConfig | None,
         vocal_tract: VocalTractConfig | None = None,
-        bf16: bool = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
-        """`bf16` turns autocast to bfloat16 on.
+        """`autocast` is the type in which layers compute; None: float32.
 
         Raises AsrError for vocal tract perturbation of features without frequencies.
         """
@@ -43,7 +43,7 @@ class RecognitionObjective(nn.Module):
         if vocal_tract is not None and not isinstance(bundle.features, HasFrequencies):
             kind = bundle.config.features.kind
             raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
-        self.bf16 = bf16
+        self.autocast = autocast
 
     def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
         """Sums over the batch (4,): total, attention, CTC and phoneme loss; and (B,) bool: texts too long for
@@ -61,7 +61,7 @@ class RecognitionObjective(nn.Module):
                 features = perturb_vocal_tract(features, self.features.frequencies, self.vocal_tract)
             if self.training and self.specaugment is not None:
                 features = spec_augment(features, lengths, self.specaugment)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             memory = self.network.encode(features, lengths)
             losses, phoneme_loss = self.losses(batch, memory, step), self.phoneme_loss(batch, memory)
             intermediate_loss = self.intermediate_loss(batch, memory)

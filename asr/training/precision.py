@@ -1,4 +1,4 @@
-"""Whether training computes in bfloat16: asked for, or measured on the device."""
+"""The precision in which training computes: asked for, or measured on the device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,29 @@ MIN_WIDTH = 96  # casts cost narrower models more than bfloat16 saves, so nothin
 MAX_WIDTH = 512  # the gain grows with the width, so wider models need no longer measurement
 MIN_GAIN = 1.2  # the result of a measurement must not hang on chance
 _ROUNDS = 5
+
+
+DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type of autocast for each precision; None: no autocast."""
+
+
+def choose_precision(precision: str, device: torch.device, width: int) -> str:
+    """The precision that is asked for, or bf16 or float32 for "auto" (see `use_bf16`)."""
+    if precision != "auto":
+        return precision
+    return "bf16" if use_bf16(precision, device, width) else "float32"
+
+
+def loss_scaler(precision: str, device: torch.device, state: dict[str, float]) -> torch.amp.GradScaler:
+    """Scales the loss in fp16, so that small gradients are not rounded to zero (Micikevicius et al. 2018).
+
+    The scale begins at 2**16, is halved by a step whose gradients overflow, and doubled after 2000 steps
+    without one. `state` is that of an earlier part of the run, or empty. In other precisions it does nothing.
+    """
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    if state and scaler.is_enabled():
+        scaler.load_state_dict(state)
+    return scaler
 
 
 def use_bf16(precision: str, device: torch.device, width: int) -> bool:

@@ -24,6 +24,7 @@ from asr.section import load_kind
 from asr.tokenizers import Tokenizer
 from asr.training.distributed import Ranks
 from asr.training.objective import RecognitionObjective
+from asr.training.precision import DTYPES
 from asr.training.tasks import Learning, Task, Validation, learn_it
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class RecognitionTask(Task[Batch]):
         """Features, SpecAugment, network and losses as one module."""
         augment = self._augment
         return RecognitionObjective(
-            self.bundle, self.config, augment.specaugment, augment.vocal_tract, self.bf16
+            self.bundle, self.config, augment.specaugment, augment.vocal_tract, DTYPES[self.precision]
         )
 
     def plan(self, epoch: int, pool: int = 0) -> EpochPlan:

@@ -20,7 +20,7 @@ Resume = Literal["never", "always", "if_possible"]
 MAY_CHANGE = (
     *("train.steps", "train.validate_every", "train.checkpoint_every", "train.average", "train.show"),
     *("train.patience", "train.stop_wer", "train.max_minutes", "train.max_skipped"),
-    *("train.precision", "train.compile"),
+    *("train.precision", "train.compile", "train.recompute"),
     *(
         "optim.lr",
         "optim.schedule",

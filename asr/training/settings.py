@@ -48,8 +48,15 @@ class LoopConfig(Section):
         description="training also ends after this time in steps, validations not counted; the schedule then "
         "follows the clock, so a run cannot be repeated exactly",
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="auto: bf16 if the device is faster with it, which is measured on a CPU"
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        "auto",
+        description="auto: bf16 if the device is faster with it, which is measured on a CPU; fp16 scales the "
+        "loss, for GPUs without bf16",
+    )
+    recompute: bool = Field(
+        False,
+        description="gradient checkpointing: keep the input of each block alone, and compute the rest again "
+        "in the backward pass; less memory, about a third more time",
     )
     compile: bool = Field(
         False, description="use torch.compile; starting takes minutes, and a CPU needs a C++ compiler"

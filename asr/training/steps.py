@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asr.training.distributed import Ranks
+from asr.training.precision import loss_scaler
 from asr.training.schedules import expected_steps, learning_rate
 from asr.training.settings import LoopConfig, OptimConfig
 from asr.training.tasks import B, Batch, Task
@@ -62,6 +63,7 @@ def steps(
     processes do the same as one that accumulates n times as many batches. `stop` is asked at every step.
     """
     parameters = [p for p in objective.parameters() if p.requires_grad]
+    scaler = loss_scaler(task.precision, ranks.device, state.loss_scale)
     rest = 0.0  # seconds of the last step that are not yet in `state.seconds`
     while True:
         epoch, number, done = state.position
@@ -84,7 +86,7 @@ def steps(
 
                 # Divided by the tokens of the whole step, accumulated batches equal one larger batch.
                 key = (config.seed, state.step)
-                losses, unalignable = backward(objective, group, ranks, key, max(1.0, n_targets))
+                losses, unalignable = backward(objective, group, ranks, key, max(1.0, n_targets), scaler)
                 measured = time.monotonic()
                 *sums, n_unalignable, spent = ranks.total(
                     *losses.sum(0).tolist(), len(unalignable), rest + measured - began
@@ -94,6 +96,7 @@ def steps(
                 rate = learning_rate(state.step, expected_steps(state.step, state.seconds, config), optim)
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = rate
+                scaler.unscale_(optimizer)
                 norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
                 skipped = ""
                 if not n_targets:
@@ -104,6 +107,10 @@ def steps(
                         average.update(state.step + 1)
                 else:
                     skipped = f"its gradient is not finite ({_causes(losses, group, epoch, ranks)})"
+                    if scaler.is_enabled():
+                        skipped += f"; the loss was scaled by {scaler.get_scale():g}, which is halved"
+                scaler.update()
+                state.loss_scale = scaler.state_dict()
                 optimizer.zero_grad(set_to_none=True)
 
                 done += whole
@@ -139,9 +146,14 @@ def explosion_limit(typical_loss: float | None, vocabulary_size: int) -> float:
 
 
 def backward(
-    objective: nn.Module, group: list[B], ranks: Ranks, key: tuple[int, int], n_targets: float
+    objective: nn.Module,
+    group: list[B],
+    ranks: Ranks,
+    key: tuple[int, int],
+    n_targets: float,
+    scaler: torch.amp.GradScaler,
 ) -> tuple[Tensor, list[str]]:
-    """Add up the gradients of this process's batches of a step. `key` is the seed and the step.
+    """Add up the scaled gradients of this process's batches of a step. `key` is the seed and the step.
 
     Returns their losses (batches, n_losses) and the ids of texts that are too long for CTC. A process without
     a batch takes part with none, because the others wait for its gradients. Every batch has its own seed,
@@ -154,7 +166,8 @@ def backward(
         torch.manual_seed(int(np.random.SeedSequence((*key, place)).generate_state(1, np.uint64)[0]))
         with ranks.without_exchange(objective) if turn + 1 < len(group) else nullcontext():
             sums, too_long = objective(batch, key[1])
-            (sums[0] * (ranks.count / n_targets)).backward()  # the exchange takes the mean of the processes
+            loss = sums[0] * (ranks.count / n_targets)  # the exchange takes the mean of the processes
+            scaler.scale(loss).backward()
         losses.append(sums.detach())
         if batch is not None and too_long.any():
             unalignable += [id for id, flag in zip(batch.ids, too_long.tolist(), strict=True) if flag]

@@ -93,7 +93,7 @@ class Task(ABC, Generic[B]):
     data: str  # describes the data that must stay the same when a run is resumed
     unit: str  # of `Batch.amount`, for speeds
     loss_names: tuple[str, ...]  # of the losses that the objective returns; the first one is minimized
-    bf16 = False  # whether objectives compute in bfloat16 (`asr.training.precision`)
+    precision = "float32"  # in which objectives compute (`asr.training.precision`)
 
     @abstractmethod
     def objective(self) -> nn.Module:

@@ -33,7 +33,8 @@ class TrainState:
     skipped: int = 0  # steps in a row that did not
     typical_loss: float | None = None  # moving average of the loss per token
     unalignable: int = 0  # texts of this epoch that were too long for CTC
-    bf16: bool | None = None  # whether steps compute in bfloat16; a run keeps it if train.precision is auto
+    precision: str | None = None  # in which steps compute; a run keeps it if train.precision is auto
+    loss_scale: dict[str, float] = field(default_factory=dict)  # the state of the scaler of fp16
     data: str = ""  # describes the training and validation data, to notice when they change
 
     def to_json(self) -> dict[str, Any]:
@@ -47,6 +48,8 @@ class TrainState:
         if isinstance(values["position"], int):  # until version 0.2
             values["position"] = (values.pop("epoch"), 0, values["position"])
             values["updates"] = values["step"] - values.get("skipped", 0)
+        if "bf16" in values:  # until version 0.3
+            values["precision"] = {True: "bf16", False: "float32", None: None}[values.pop("bf16")]
         return cls(**values | {"position": StreamPosition(*values["position"])})
 
 

@@ -20,6 +20,7 @@ from asr.training.distributed import Ranks
 from asr.training.guard import WeightGuard
 from asr.training.loop import train
 from asr.training.optimizer import build_optimizer
+from asr.training.precision import loss_scaler
 from asr.training.recognition import RecognitionTask
 from asr.training.train_state import TrainState
 
@@ -133,7 +134,8 @@ def test_dropout_differs_between_the_batches_of_a_step(monkeypatch):
     batches = list(task.pool(0, 0).batches(range(3)))
     seeds.clear()
     for step in (0, 1):
-        steps.backward(task.objective(), batches, ALONE, (0, step), 1.0)
+        scaler = loss_scaler("float32", ALONE.device, {})
+        steps.backward(task.objective(), batches, ALONE, (0, step), 1.0, scaler)
     assert len(set(seeds)) == 6
 
 
