@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from asr.model.kernels import Linear
 
@@ -25,13 +26,13 @@ def choose_precision(precision: str, device: torch.device, width: int) -> str:
     return "bf16" if use_bf16(precision, device, width) else "float32"
 
 
-def loss_scaler(precision: str, device: torch.device, state: dict[str, float]) -> torch.amp.GradScaler:
+def loss_scaler(precision: str, device: torch.device, state: dict[str, float]) -> GradScaler:
     """Scales the loss in fp16, so that small gradients are not rounded to zero (Micikevicius et al. 2018).
 
     The scale begins at 2**16, is halved by a step whose gradients overflow, and doubled after 2000 steps
     without one. `state` is that of an earlier part of the run, or empty. In other precisions it does nothing.
     """
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = GradScaler(device.type, enabled=precision == "fp16")
     if state and scaler.is_enabled():
         scaler.load_state_dict(state)
     return scaler

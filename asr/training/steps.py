@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from asr.training.distributed import Ranks
 from asr.training.precision import loss_scaler
@@ -151,7 +152,7 @@ def backward(
     ranks: Ranks,
     key: tuple[int, int],
     n_targets: float,
-    scaler: torch.amp.GradScaler,
+    scaler: GradScaler,
 ) -> tuple[Tensor, list[str]]:
     """Add up the scaled gradients of this process's batches of a step. `key` is the seed and the step.
 
