@@ -148,7 +148,10 @@ def check_model_folder(path: str | os.PathLike[str]) -> Path:
 
         folder = cached_model(os.fspath(path))
     if not os.path.isdir(folder):  # noqa: PTH112  Path's method fails without permission to look
-        raise AsrError(f"{folder}: no such model folder; give the folder that training wrote")
+        raise AsrError(
+            f"{folder}: no such model folder; give the folder that training wrote, or a name of the hub such "
+            "as openai/whisper-tiny"
+        )
     for name in (CONFIG, TOKENIZER, WEIGHTS):
         if not os.path.isfile(folder / name):  # noqa: PTH113
             raise AsrError(

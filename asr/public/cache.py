@@ -18,6 +18,9 @@ def cached_model(name: str) -> Path:
     root = os.environ.get("ASR_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "asr"
     folder = Path(root).expanduser() / "models" / name.replace("/", "--")
     if not (folder / WEIGHTS).is_file():
-        print(f"asr: importing {name} to {folder}, once", file=sys.stderr)
-        import_model(name, folder)
+
+        def announce() -> None:
+            print(f"asr: importing {name} to {folder}, once", file=sys.stderr)
+
+        import_model(name, folder, on_found=announce)
     return folder

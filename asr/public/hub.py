@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from asr.errors import AsrError
@@ -19,11 +19,13 @@ TEXT_FILES = (
 )
 
 
-def find_folder(name: str, revision: str | None = None) -> Path:
+def find_folder(
+    name: str, revision: str | None = None, on_found: Callable[[], object] = lambda: None
+) -> Path:
     """The folder with the files of a model. What is missing of the hub's files is downloaded, or resumed.
 
-    `revision` is a branch, tag or commit. Without a network, what an earlier call downloaded is used. Raises
-    AsrError for a name that leads nowhere.
+    `revision` is a branch, tag or commit. `on_found` is called when the hub has the model, before a download.
+    Without a network, what an earlier call downloaded is used. Raises AsrError for a name that leads nowhere.
     """
     if os.path.isdir(name):  # noqa: PTH112
         if revision is not None:
@@ -46,10 +48,11 @@ def find_folder(name: str, revision: str | None = None) -> Path:
         ) from None
     try:
         info = HfApi().model_info(name, revision=revision)
+        on_found()
         files = needed_files([each.rfilename for each in info.siblings or ()])
         return Path(snapshot_download(name, revision=info.sha, allow_patterns=files))
     except HFValidationError:
-        raise AsrError(f"{name}: not a valid name of the hub; check it") from None
+        raise AsrError(f"{name}: no such folder, and not a valid name of the hub; check it") from None
     except GatedRepoError:
         raise AsrError(
             f"{name}: the hub asks you to accept its license first; log in with `hf auth login`"
@@ -57,17 +60,21 @@ def find_folder(name: str, revision: str | None = None) -> Path:
     except RevisionNotFoundError:
         raise AsrError(f"{name}: the hub has no revision {revision!r} of it") from None
     except RepositoryNotFoundError:
-        raise AsrError(f"{name}: no such folder, and no such model on the hub; check the name") from None
+        raise AsrError(
+            f"{name}: no such folder, and no such model on the hub; check the path or the name"
+        ) from None
     except Exception as error:
         # The library of the network raises errors of its own. What an earlier download left still works.
         try:
-            return Path(snapshot_download(name, revision=revision, local_files_only=True))
+            folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise AsrError(
-                f"{name}: the hub cannot be reached and the model is not in its cache ({reason[:150]}); "
-                "check the network, or give a folder"
+                f"{name}: no such folder, and the hub, which may have a model of this name, cannot be "
+                f"reached ({reason[:150]}); check the path, or the network"
             ) from None
+        on_found()
+        return folder
 
 
 def needed_files(present: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,17 +21,21 @@ from asr.public.source import Source, Weights
 
 
 def import_model(
-    name: str, target: Path, revision: str | None = None, overrides: tuple[str, ...] = ()
+    name: str,
+    target: Path,
+    revision: str | None = None,
+    overrides: tuple[str, ...] = (),
+    on_found: Callable[[], object] = lambda: None,
 ) -> Bundle[Config]:
     """Write a model folder `target` with the model of a folder, or of the hub, in the hub's layout.
 
-    `overrides` are settings that differ, `section.key=value`, such as `features.window_seconds=null`. Raises
-    AsrError when files are missing or broken, when the model is of another family, and when `target` has
-    content.
+    `overrides` are settings that differ, `section.key=value`, such as `features.window_seconds=null`.
+    `on_found` is called when the model is found, before any download. Raises AsrError when files are missing
+    or broken, when the model is of another family, and when `target` has content.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AsrError(f"{target}: exists already; give the name of a new folder")
-    bundle = read_model(Source(find_folder(name, revision)), overrides)
+    bundle = read_model(Source(find_folder(name, revision, on_found)), overrides)
     with claimed(target):
         bundle.save(target, imported_from=name, longest_seconds=str(bundle.config.data.max_seconds))
     return bundle

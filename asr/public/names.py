@@ -23,6 +23,7 @@ _LAYER = {
     "feed_forward.3": "fc2",
     "feed_forward_residual.norm": "final_layer_norm",
 }
+_FOLDERS = ("runs", "models", "checkpoints", "exp")  # a mistyped path below them is not looked up in the hub
 _STACK = {"norm": "layer_norm", "embed": "embed_tokens"}
 
 
@@ -58,7 +59,10 @@ def _in_layer(part: str, kind: str) -> list[str]:
 def is_hub_name(name: str | os.PathLike[str]) -> bool:
     """Whether a model that is no local folder can be one of the hub: `owner/name`.
 
-    A path below a folder that exists is a mistake in a path, not a name.
+    A path below a folder that exists, or below one where models usually are, is a mistake in a path.
     """
     text = os.fspath(name)
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", text)) and not os.path.exists(text.split("/")[0])  # noqa: PTH110
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        return False
+    first = text.split("/")[0]
+    return first not in _FOLDERS and not os.path.exists(first)  # noqa: PTH110

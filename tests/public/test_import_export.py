@@ -323,12 +323,22 @@ def test_a_name_of_the_hub_is_imported_once_into_a_cache(originals, tmp_path, mo
     assert capsys.readouterr().err.count("asr: importing somebody/whisper-mine") == len(calls) == 1
 
 
-def test_a_hub_out_of_reach_gives_one_clear_line(tmp_path, monkeypatch):
+def test_a_hub_out_of_reach_gives_one_clear_line(tmp_path, monkeypatch, capsys):
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub.HfApi, "model_info", lambda *_, **__: 1 / 0)
     monkeypatch.setenv("ASR_CACHE", str(tmp_path))
-    with pytest.raises(AsrError, match="hub cannot be reached and the model is not in its cache"):
+    with pytest.raises(AsrError, match=r"no such folder, and the hub, .*, cannot be reached"):
         check_model_folder("somebody/whisper-absent")
+    assert capsys.readouterr().err == ""  # nothing is announced that does not happen
+
+
+def test_a_mistyped_path_is_not_looked_up_in_the_hub(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    for path in ("runs/x", "./x", "models/x", "../x"):
+        with pytest.raises(AsrError, match=r"no such model folder; give the folder .*, or a name of the hub"):
+            check_model_folder(path)
 
 
 def test_only_needed_files_are_downloaded():
@@ -342,9 +352,14 @@ def test_only_needed_files_are_downloaded():
 
 def test_a_path_below_a_folder_is_not_a_name_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_hub_name("runs/mine") and is_hub_name("openai/whisper-large-v3")
-    (tmp_path / "runs").mkdir()
-    assert not is_hub_name("runs/mine") and not is_hub_name("mine") and not is_hub_name("/a/b")
+    assert is_hub_name("mine/tiny") and is_hub_name("openai/whisper-large-v3")
+    (tmp_path / "mine").mkdir()
+    assert (
+        not is_hub_name("mine/tiny")
+        and not is_hub_name("runs/mine")
+        and not is_hub_name("mine")
+        and not is_hub_name("/a/b")
+    )
 
 
 @pytest.mark.slow
