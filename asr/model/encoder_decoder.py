@@ -14,6 +14,7 @@ from asr.model.blocks import EncoderSection
 from asr.model.interfaces import (
     CachedForward,
     FillsMasks,
+    LimitsPositions,
     Memory,
     PredictsLength,
     ReadsOwnPredictions,
@@ -169,7 +170,7 @@ class EncoderDecoder(nn.Module):
                 self._offer("decode_sampled")
             if isinstance(self.decoder, ShowsAttention):
                 self._offer("cross_attention")
-            if getattr(self.decoder, "max_positions", None) is not None:
+            if isinstance(self.decoder, LimitsPositions):
                 self.max_positions: int = self.decoder.max_positions
         if config.ctc:
             self.ctc_head = nn.Linear(config.encoder.d_model, vocabulary_size)

@@ -60,6 +60,8 @@ class MaskPredictDecoder(nn.Module):
             nn.init.normal_(weight, std=config.d_model**-0.5)
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.positions = build_positions(config)
+        if self.positions.max_length is not None:  # then the decoder is a `LimitsPositions`
+            self.max_positions = self.positions.max_length
         self.blocks = nn.ModuleList(
             DecoderBlock(config, cross_attention=True) for _ in range(config.n_layers)
         )
@@ -91,8 +93,3 @@ class MaskPredictDecoder(nn.Module):
         valid = length_mask(memory.lengths, memory.states.size(1)).unsqueeze(2)
         mean = (memory.states * valid).sum(1) / memory.lengths.clamp_min(1).unsqueeze(1)
         return self.length(mean).float().log_softmax(-1)
-
-    @property
-    def max_positions(self) -> int | None:
-        """The most tokens that a text can have. None: there is no limit."""
-        return self.positions.max_length

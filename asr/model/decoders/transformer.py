@@ -244,6 +244,8 @@ class TransformerDecoder(nn.Module):
         nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.positions = build_positions(config)
+        if self.positions.max_length is not None:  # then the decoder is a `LimitsPositions`
+            self.max_positions = self.positions.max_length
         self.blocks = nn.ModuleList(DecoderBlock(config, cross_attention) for _ in range(config.n_layers))
         self.norm = final_norm(config)
         self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
@@ -259,11 +261,6 @@ class TransformerDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, memory, relation, weights)
         return self._logits(x)
-
-    @property
-    def max_positions(self) -> int | None:
-        """The most positions that a text can have, prompt included. None: there is no limit."""
-        return self.positions.max_length
 
     def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
