@@ -15,6 +15,23 @@ settings.register_profile("asr", deadline=None)
 settings.load_profile("asr")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes share the tests: one for each processor when the default suite runs as a whole.
+
+    Named files and tests run in one process, which starts sooner, and slow tests too, as some measure time.
+    """
+    whole = config.args_source is not pytest.Config.ArgsSource.ARGS and config.option.markexpr == "not slow"
+    return (os.cpu_count() or 1) if whole else 0
+
+
+@pytest.fixture(scope="module")
+def no_attention_plots():
+    """Training draws no cross-attention: matplotlib takes longer than all the rest of a small validation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asr.training.attention_plot.plot_attention", lambda bundle, loader: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A model folder with random weights. Its texts have no meaning, but they differ from sound to sound.

@@ -39,6 +39,7 @@ def test_the_page_beside_a_recipe_gives_its_command(path):
     assert "not run here" in page or path.parent.name == "yesno"
 
 
+@pytest.mark.usefixtures("no_attention_plots")
 @pytest.mark.parametrize("path", RECOGNIZERS, ids=ids)
 def test_two_steps_on_a_miniature(path, tmp_path, monkeypatch):
     from typer.testing import CliRunner
@@ -61,6 +62,6 @@ def test_two_steps_on_a_miniature(path, tmp_path, monkeypatch):
     small += ["train.validate_every=2", "train.precision=float32"]
     small += ["model.decoder.n_layers=1"] if settings["model"].get("decoder", True) else []
     result = CliRunner().invoke(app, ["train", str(path), *small, "--run", "run", "--device", "cpu"])
-    # A run that learnt nothing ends with 1; two steps are enough for everything else.
+    # A run that learned nothing ends with 1; two steps are enough for everything else.
     assert result.exit_code in (0, 1), result.output
     assert read_run(tmp_path / "run").step == 2

@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import sections
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from asr.config import Config
 from asr.datasets.batching import Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import read_manifest
 from asr.model_folder import load_model
+from asr.training import attention_plot
 from asr.training.attention_plot import attention_of, choose_utterance, draw, plot_attention
+from asr.training.loop import train
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 ONE = [Example((0,), (0.0, 0.0), 1.0, (0, 0, 0))]
@@ -87,3 +92,16 @@ def test_there_is_no_dropout_in_the_plot(tiny_model):
     batch = loader(read_manifest(SAMPLES)[:1], bundle).load(ONE)
     bundle.network.train()
     assert torch.equal(attention_of(bundle, batch)[0], attention_of(bundle, batch)[0])
+
+
+def test_every_validation_draws_the_attention(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(attention_plot, "plot_attention", plot_attention)  # other tests of training draw none
+    config = {
+        "model": sections(d_model=16, n_heads=2, d_ffn=16),
+        "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 2},
+        "train": {"steps": 1, "validate_every": 1},
+    }
+    assert train(Config.model_validate(config), tmp_path / "run", device="cpu") == 0
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    assert [image.step for image in board.Reload().Images("dev/attention")] == [1]

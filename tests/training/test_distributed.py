@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ import torch
 from helpers import sections
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asr.config import Config
+from asr.config import Config, load_config
 from asr.model_folder import load_tensors
 from asr.training import checkpoints
+from asr.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
@@ -73,9 +75,8 @@ def curve(run: Path, name: str) -> list[float]:
 
 
 def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
-    one = call(1, experiment(tmp_path / "1", accumulate=4), tmp_path / "one")
+    assert train(load_config(experiment(tmp_path / "1", accumulate=4)), tmp_path / "one", device="cpu") == 0
     two = call(2, experiment(tmp_path / "2", accumulate=2), tmp_path / "two")
-    assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
     for name in ("train/loss", "train/gradient_norm"):
         assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-4)
@@ -96,11 +97,13 @@ def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
     assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
 
 
-def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
+@pytest.mark.slow
+def test_torchrun_stops_its_processes_together_and_they_leave_a_checkpoint(tmp_path):
     config = experiment(tmp_path, accumulate=1, steps=2000, validate_every=500, checkpoint_every=500)
     run = tmp_path / "run"
     process = subprocess.Popen(command(2, config, run), env=os.environ | {"OMP_NUM_THREADS": "1"})
-    wait_for_steps(run, process)
+    wait_until(lambda: list(run.glob("tensorboard/events*")), process)
+    time.sleep(2)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.wait(timeout=60)
@@ -111,41 +114,62 @@ def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path):
     assert 0 < step < 2000
 
 
-def test_when_a_process_dies_the_other_one_ends_with_one_line(tmp_path):
-    """Killed by hand, without torchrun, which would end the other process itself."""
-    config = experiment(
-        tmp_path, accumulate=1, steps=100_000, validate_every=100_000, checkpoint_every=100_000
-    )
+# ------------------------------------------------------- two processes without torchrun, which starts a third
+
+
+@pytest.fixture
+def start_two():
+    """Starts two processes of one run, as torchrun does. None of them outlives the test."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments) -> list[subprocess.Popen[str]]:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        shared |= {"LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
+        for rank in ("0", "1"):
+            environment = os.environ | shared | {"RANK": rank}
+            processes.append(
+                subprocess.Popen(command(1, *arguments), env=environment, stderr=subprocess.PIPE, text=True)
+            )
+        return processes
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_are_stopped_together_and_leave_a_checkpoint(tmp_path, start_two):
+    """The first checkpoint shows that they take steps."""
+    config = experiment(tmp_path, accumulate=1, steps=100_000, validate_every=100_000, checkpoint_every=5)
     run = tmp_path / "run"
-    shared = {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "LOCAL_RANK": "0",
-    }
-    processes = [
-        subprocess.Popen(
-            command(1, config, run),
-            env=os.environ | shared | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    wait_for_steps(run, processes[0])
-    processes[1].kill()
-    _, message = processes[0].communicate(timeout=60)
-    processes[1].communicate()
-    assert processes[0].returncode == 1, message
+    processes = start_two(config, run)
+    wait_until(lambda: checkpoints.newest(run), processes[0])
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    messages = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == 2 * [128 + signal.SIGTERM], messages
+    step = json.loads((checkpoints.newest(run) / "trainer.json").read_text())["step"]
+    assert 5 <= step < 100_000 and f"stopped at step {step};" in messages[0]
+
+
+def test_when_a_process_dies_the_other_one_ends_with_one_line(tmp_path, start_two):
+    """torchrun would end the other process itself."""
+    config = experiment(tmp_path, accumulate=1, steps=100_000, validate_every=100_000, checkpoint_every=5)
+    first, second = start_two(config, tmp_path / "run")
+    wait_until(lambda: checkpoints.newest(tmp_path / "run"), first)
+    second.kill()
+    _, message = first.communicate(timeout=60)
+    assert first.returncode == 1, message
     assert "Traceback" not in message
     errors = [line for line in message.splitlines() if "asr: error:" in line]
     assert len(errors) == 1 and "another process of this training has ended" in errors[0]
 
 
-def test_an_error_is_reported_by_one_process_only(tmp_path):
-    config = experiment(tmp_path, accumulate=1)
-    done = call(2, config, tmp_path / "none", "--resume")
-    assert done.returncode != 0 and done.stderr.count("nothing to resume") == 1, done.stderr
+def test_an_error_is_reported_by_one_process_only(tmp_path, start_two):
+    processes = start_two(experiment(tmp_path, accumulate=1), tmp_path / "none", "--resume")
+    messages = [process.communicate(timeout=240)[1] for process in processes]
+    assert all(process.returncode != 0 for process in processes)
+    assert "".join(messages).count("nothing to resume") == 1, messages
 
 
 def free_port() -> int:
@@ -154,9 +178,8 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def wait_for_steps(run: Path, process: subprocess.Popen) -> None:
+def wait_until(happened: Callable[[], object], process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 300  # a machine may be busy with something else
-    while not list(run.glob("tensorboard/events*")):
+    while not happened():
         assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(2)
+        time.sleep(0.1)
