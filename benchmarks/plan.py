@@ -70,7 +70,7 @@ def measure_plan(count: int) -> None:
     offsets = np.arange(count)  # of the lines; a corpus that is read from manifests has them too
     held = (durations.nbytes + speakers.nbytes + offsets.nbytes) / 1e9
     print(f"{count:,} utterances, {corpus.seconds / 3600:,.0f} h: arrays of {held:.2f} GB")
-    join = JoinConfig(order="neighbours", per_epoch=count // 20, max_seconds=60)
+    join = JoinConfig(order="neighbors", per_epoch=count // 20, max_seconds=60)
     augment = AugmentConfig(speeds=(0.9, 1.0, 1.1), join=join)
     for epoch in range(2):
         began, worked = time.perf_counter(), time.process_time()

@@ -3,7 +3,7 @@
     python benchmarks/voice_activity.py CORPORA --model english
 
 CORPORA has the folders kathleen, speechocean762 (test split) and freeswitch_callie, each with a manifest, and
-`noise`. Speech is labelled by the energy of the clean recording and mixed with each sound at 0 to 20 dB. All
+`noise`. Speech is labeled by the energy of the clean recording and mixed with each sound at 0 to 20 dB. All
 detectors get the same audio. A threshold of each is set so that it misses 2 % of the speech at 20 dB of the
 first third of the clips; the rest is the test. silero-vad is left out where it is not installed.
 """

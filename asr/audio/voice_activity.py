@@ -55,7 +55,7 @@ class VoiceActivityNetwork(nn.Module):
 def voice_features(samples: np.ndarray, sample_rate: int) -> Tensor:
     """Log-mel energies of mono samples (samples,), relative to their local mean: (1, BANDS, frames).
 
-    Frame i is centred on the middle of its 20 ms. The last frame may be incomplete.
+    Frame i is centered on the middle of its 20 ms. The last frame may be incomplete.
     """
     return relative(log_mel(samples, sample_rate))
 

@@ -216,7 +216,7 @@ def _draw_strings(
     begin = np.searchsorted(speakers, speakers[first], side="left")
     end = np.searchsorted(speakers, speakers[first], side="right")
     starts = np.concatenate([[0], counts.cumsum()])
-    if join.order == "neighbours":  # the ones that follow; near the speaker's last one, the start is earlier
+    if join.order == "neighbors":  # the ones that follow; near the speaker's last one, the start is earlier
         counts = np.minimum(counts, end - begin)
         starts = np.concatenate([[0], counts.cumsum()])
         first = np.minimum(first, end - counts)

@@ -40,7 +40,7 @@ class Prepared:
 def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None = None) -> Prepared:
     """Read the corpus at `source` and write OUT/<split>.jsonl; audio stays where it is.
 
-    OUT/corpus.json records the corpus, its licence, the normalization of its texts and the counts, and
+    OUT/corpus.json records the corpus, its license, the normalization of its texts and the counts, and
     OUT/left_out.txt lists what was left out. Utterances whose audio cannot be read are left out and reported
     in `bad`. Raises AsrError when `source` is not a corpus of this kind, ids are not unique within a split,
     or nothing is left.
@@ -55,7 +55,7 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
     if not source.exists():
         also = "" if not corpus.archives else ", or add --download"
         raise AsrError(f"{source}: no such file or folder; check the path of the corpus{also}")
-    if corpus.licence and not source.is_dir():
+    if corpus.license and not source.is_dir():
         raise AsrError(f"{source}: not a folder; unpack the corpus and give its folder")
     bad: list[str] = []
     subsets = Subsets(options.subsets)
@@ -90,7 +90,7 @@ def _record(
     corpus = CORPORA[kind]
     record = {
         "corpus": corpus.name,
-        "licence": corpus.licence or None,
+        "license": corpus.license or None,
         "site": corpus.site or None,
         "normalize": options.normalize or "none",
         "splits": {name: counts(group) for name, group in splits.items()},

@@ -14,8 +14,8 @@ from asr.section import Fraction, Positive, Section
 class JoinConfig(Section):
     """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
 
-    order: Literal["random", "neighbours"] = Field(
-        "random", description="which recordings of the speaker; neighbours: consecutive ones of the manifest"
+    order: Literal["random", "neighbors"] = Field(
+        "random", description="which recordings of the speaker; neighbors: consecutive ones of the manifest"
     )
     per_epoch: int = Field(
         0, ge=0, description="joined strings in each epoch, in addition to every single utterance"

@@ -87,7 +87,7 @@ def tilt(audio: Audio, amount: float) -> Audio:
 def noise(
     audio: Audio, surroundings: Surroundings, draw: random.Random, noise_source: np.random.Generator
 ) -> Audio:
-    """The speech with a part of a recorded noise, or noise of a drawn colour, 5 to 30 dB below it."""
+    """The speech with a part of a recorded noise, or noise of a drawn color, 5 to 30 dB below it."""
     if surroundings.noises and draw.random() < 0.6:
         recorded = draw.choice(surroundings.noises)
         start = draw.randrange(recorded.size)

@@ -1,6 +1,6 @@
 """Make the synthesized digits: `data/synthetic_digits` for training and `data/samples` for a first test.
 
-    python recipes/fsdd/synthesise.py
+    python recipes/fsdd/synthesize_digits.py
 
 FSDD has isolated digits of six speakers. 53 synthetic voices add other accents, pitches and speeds, and
 connected digits with coarticulation. The voices are those of espeak-ng and flite, which are Debian packages.
@@ -282,4 +282,4 @@ if __name__ == "__main__":
     try:
         app()
     except AsrError as error:
-        sys.exit(f"synthesise.py: error: {error}")
+        sys.exit(f"synthesize_digits.py: error: {error}")

@@ -26,7 +26,7 @@ from asr.errors import AsrError
 from asr.files import atomic_write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fsdd"))
-from synthesise import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, finish, speak, trim
+from synthesize_digits import SAMPLE_RATE, VOICES, Voice, at_level, check_installed, finish, speak, trim
 
 CHARACTERS = (12, 64)  # in a sentence; those of the corpus have 29 on average
 FLITE = [Voice("flite", name) for name in ("awb", "rms", "slt")]

@@ -2,7 +2,7 @@
 
     python recipes/voice_activity/train.py CORPORA asr/audio/voice_activity.safetensors
 
-CORPORA has folders with a `manifest.jsonl` (speech) and a folder `noise`. Speech is labelled by the energy of
+CORPORA has folders with a `manifest.jsonl` (speech) and a folder `noise`. Speech is labeled by the energy of
 the clean recording, then mixed with noise and music at -3 to 40 dB. Part of the noises (`HELD_OUT`), the
 corpora kathleen and freeswitch_callie, and all test splits are not used, so that the benchmark can.
 """
@@ -104,7 +104,7 @@ def make_clip(speech: list, noises: list, draw: np.random.Generator) -> tuple[to
     else:
         snr = 0.0
     mixed = voice + background * np.float32(0.05 * 10 ** (-snr / 20))
-    mixed = colour(mixed, draw) if draw.random() < 0.5 else mixed
+    mixed = color(mixed, draw) if draw.random() < 0.5 else mixed
     mixed = mixed * np.float32(10 ** (draw.uniform(-45, 10) / 20))
     mixed = np.clip(mixed, -1, 1) + np.float32(2e-5) * draw.standard_normal(size).astype(np.float32) * (
         draw.random() < 0.5
@@ -126,7 +126,7 @@ def make_noise(noises: list, size: int, draw: np.random.Generator) -> np.ndarray
         first = int(draw.integers(0, len(noise) - size))
         found = noise[first : first + size]
     elif kind < 0.6:
-        found = colour(draw.standard_normal(size), draw)
+        found = color(draw.standard_normal(size), draw)
         if draw.random() < 0.6:
             found = found * modulation(size, draw)
     elif kind < 0.9:
@@ -135,13 +135,13 @@ def make_noise(noises: list, size: int, draw: np.random.Generator) -> np.ndarray
         found = np.zeros(size)
         for _ in range(int(draw.integers(3, 40))):  # clicks and knocks
             at, length = int(draw.integers(0, size - 4000)), int(draw.integers(20, 4000))
-            found[at : at + length] += colour(draw.standard_normal(length), draw) * np.exp(
+            found[at : at + length] += color(draw.standard_normal(length), draw) * np.exp(
                 -5 * np.arange(length) / length
             )
     return (found / (np.sqrt(np.square(found).mean()) + 1e-9)).astype(np.float32)
 
 
-def colour(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+def color(samples: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     """The samples with a random smooth spectrum: a slope and some resonances."""
     spectrum = np.fft.rfft(samples)
     frequency = np.linspace(0, 1, len(spectrum))

@@ -211,7 +211,7 @@ def test_batches_do_not_depend_on_the_number_of_workers_or_the_first_batch(folde
         audio.write(tmp_path / f"{i}.wav", noise(3000 + 400 * i, i))
         found.append(Utterance(str(i), tmp_path / f"{i}.wav", "one", (3000 + 400 * i) / RATE))
     full = config(
-        folders, speeds=(0.9, 1.1), edge_silence=0.1, silence=2, join={"per_epoch": 5, "order": "neighbours"}
+        folders, speeds=(0.9, 1.1), edge_silence=0.1, silence=2, join={"per_epoch": 5, "order": "neighbors"}
     )
     data = {"batch_seconds": 1.5, "workers": workers}
     settings = Config.model_validate({"augment": full.model_dump(), "data": data})

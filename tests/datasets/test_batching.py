@@ -109,7 +109,7 @@ def test_a_batch_is_the_same_each_time():
     assert [plan[i] for i in reversed(range(len(plan)))] == forwards[::-1]
 
 
-def test_neighbours_and_order_change_from_epoch_to_epoch():
+def test_neighbors_and_order_change_from_epoch_to_epoch():
     spoken = spread(400)
     batches, longest = [], []
     for epoch in (0, 1):
@@ -174,9 +174,9 @@ def test_speakers_are_chosen_in_proportion_to_their_recordings():
     assert sum(parts[0] < 30 for parts in strings) / 2000 == pytest.approx(0.75, abs=0.05)
 
 
-def test_neighbours_are_those_that_follow_in_the_manifest():
+def test_neighbors_are_those_that_follow_in_the_manifest():
     spoken = spread(60)  # of three speakers, who take turns
-    join = JoinConfig(order="neighbours", per_epoch=900, min_items=2, max_items=5, max_seconds=1e3)
+    join = JoinConfig(order="neighbors", per_epoch=900, min_items=2, max_items=5, max_seconds=1e3)
     plan = EpochPlan(Corpus.of(spoken), data(), AugmentConfig(join=join), 0, 0)
     strings = [e.parts for e in examples(plan) if e.key[-1] >= 60]
     assert all(b == a + 3 for parts in strings for a, b in itertools.pairwise(parts))
@@ -185,10 +185,10 @@ def test_neighbours_are_those_that_follow_in_the_manifest():
     assert {i for parts in strings for i in parts} == set(range(60))
 
 
-def test_a_speaker_with_few_recordings_gives_short_strings_of_neighbours():
+def test_a_speaker_with_few_recordings_gives_short_strings_of_neighbors():
     spoken = utterances([1.0] * 10, speakers=10)
     spoken += [Utterance(f"v{i}", Path("a.wav"), "a", 1.0, speaker="two") for i in range(2)]
-    join = JoinConfig(order="neighbours", per_epoch=200, min_items=3, max_items=4)
+    join = JoinConfig(order="neighbors", per_epoch=200, min_items=3, max_items=4)
     plan = EpochPlan(Corpus.of(spoken), data(), AugmentConfig(join=join), 0, 0)
     strings = {e.parts for e in examples(plan) if e.key[-1] >= 12}
     assert strings == {(i,) for i in range(10)} | {(10, 11)}
@@ -238,7 +238,7 @@ def test_plans_of_many_utterances_are_small_and_quick():
     durations = random.uniform(1, 20, count).astype(np.float32)
     speakers = random.integers(1000, size=count, dtype=np.int32)
     corpus = Corpus(durations, speakers, lambda index: pytest.fail("no utterance is needed"), "simulated")
-    join = JoinConfig(order="neighbours", per_epoch=count // 20, max_seconds=60)
+    join = JoinConfig(order="neighbors", per_epoch=count // 20, max_seconds=60)
     augment = AugmentConfig(speeds=(0.9, 1.0, 1.1), join=join)
     EpochPlan(corpus, data(first=1), augment, 0, 0)
     tracemalloc.start()

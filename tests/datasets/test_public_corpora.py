@@ -309,7 +309,7 @@ def test_lhotse_folder(root):
 def test_the_table_of_the_docs():
     page = (Path(__file__).parents[2] / "docs/corpora.md").read_text(encoding="utf-8")
     assert table_page() in page
-    assert all(f"| `{entry.name}` |" in page for entry in CORPORA.values() if not entry.licence)
+    assert all(f"| `{entry.name}` |" in page for entry in CORPORA.values() if not entry.license)
 
 
 def test_csv_with_quotes(root):
@@ -339,7 +339,7 @@ def test_normalization_is_recorded(root, tmp_path):
     assert utterance.text == "it's twenty one and one thousand point five the second"
     assert len(prepared.bad) == 1 and "nothing is left of its text '...'" in prepared.bad[0]
     record = json.loads((tmp_path / "out/corpus.json").read_text())
-    assert record["normalize"] == "numbers,basic" and record["licence"] == "CC BY 4.0"
+    assert record["normalize"] == "numbers,basic" and record["license"] == "CC BY 4.0"
     assert record["splits"] == {"dev-clean": {"utterances": 1, "hours": 0.0, "speakers": 1}}
     manifest = tmp_path / "out/dev-clean.jsonl"
     assert recorded(manifest) == "numbers,basic" and recorded(tmp_path / "out/other.jsonl") == ""

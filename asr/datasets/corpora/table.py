@@ -25,7 +25,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What is known about a corpus, or about a layout (which has no `licence`).
+    """What is known about a corpus, or about a layout (which has no `license`).
 
     `archives` has an archive for each subset, or one for the key "" that has all of them, or one for the key
     "*" whose address has `{subset}` in it. Without any, `unavailable` says how to get the corpus.
@@ -36,7 +36,7 @@ class CorpusInfo:
     reader: str  # "module:function", the module relative to asr.datasets.corpora
     hours: str = ""  # as its makers state them
     languages: str = ""
-    licence: str = ""
+    license: str = ""
     site: str = ""
     subsets: str = "splits"  # what --subset selects
     archives: dict[str, Archive] = field(default_factory=dict)
@@ -174,7 +174,7 @@ _ENTRIES = (
         "an4:read_an4",
         "0.9",
         "English",
-        "free, without a licence's name",
+        "free, without a license's name",
         "http://www.speech.cs.cmu.edu/databases/an4/",
         archives={"": Archive("http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz")},
     ),
@@ -229,10 +229,10 @@ def help_lines() -> str:
 
 def table_page() -> str:
     """The table of docs/corpora.md, in Markdown."""
-    lines = ["| corpus | command | hours | language | licence |", "|---|---|---|---|---|"]
+    lines = ["| corpus | command | hours | language | license |", "|---|---|---|---|---|"]
     for entry in CORPORA.values():
-        if entry.licence:
+        if entry.license:
             command = f"`asr prepare {entry.name} ROOT OUT{' --download' if entry.archives else ''}`"
-            fields = f"[{entry.title}]({entry.site})", command, entry.hours, entry.languages, entry.licence
+            fields = f"[{entry.title}]({entry.site})", command, entry.hours, entry.languages, entry.license
             lines.append(f"| {' | '.join(fields)} |")
     return "\n".join(lines)
