@@ -81,10 +81,10 @@ def transcribe(
         int | None, typer.Option(help="Decoder passes of mask-predict.", show_default="10")
     ] = None,
     beam: Annotated[
-        int | None, typer.Option(help="Texts kept in the search.", show_default="10; ctc: 1")
+        int | None, typer.Option(help="Hypotheses kept in the search.", show_default="10; ctc: 1")
     ] = None,
     n_best: Annotated[
-        int | None, typer.Option(help="Texts written as JSON for each segment.", show_default="1")
+        int | None, typer.Option(help="Hypotheses written as JSON for each segment.", show_default="1")
     ] = None,
     language: Annotated[
         str | None,

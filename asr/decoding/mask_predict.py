@@ -1,4 +1,4 @@
-"""Decoding in parallel: the doubtful tokens of a text are masked and predicted again in a few passes."""
+"""Decoding in parallel: the unlikely tokens of a text are masked and predicted again in a few passes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def mask_predict(
         tokens, scores = torch.where(masked, ids, tokens), torch.where(masked, best, scores)
         again = counts * (passes - 1 - number) // passes
         order = scores.masked_fill(~open_, torch.inf).argsort(dim=1, stable=True)
-        masked = open_ & (order.argsort(dim=1) < again)
+        masked = order.argsort(dim=1) < again  # the others have an infinite score, and are last
     totals = (scores * valid).sum(1)
     rows = zip(tokens.tolist(), lengths.tolist(), totals.tolist(), finished.tolist(), strict=True)
     return [

@@ -39,7 +39,7 @@ class DecodingOptions:
     """
 
     # greedy; beam: beam search; ctc: the CTC head alone; rescoring: CTC's hypotheses, ranked by the decoder;
-    # mask-predict: CTC's hypothesis, whose doubtful tokens are predicted again in parallel
+    # mask-predict: CTC's hypothesis, whose unlikely tokens are predicted again in parallel
     decoder: str | None = None  # default: greedy; or ctc, mask-predict for models that cannot be greedy
     max_tokens: int | None = None  # most tokens of a hypothesis; default: a limit from the duration
     ctc_weight: float | None = None  # share of CTC in the joint score; default: 0.3, or 0 without a CTC head

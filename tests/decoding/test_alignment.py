@@ -20,6 +20,14 @@ def test_tokens_are_where_the_path_has_them():
     assert [s.probability for s in first] == pytest.approx([likely] * 4)
 
 
+def test_the_probability_of_a_token_is_its_highest():
+    probs = torch.full((1, 3, VOCABULARY), 1e-9)
+    for state, prob in enumerate((0.3, 0.9, 0.5)):  # all three states are 6
+        probs[0, state, 6] = prob
+    ((only,),) = ctc_align(probs.log(), torch.tensor([3]), [(6,)], SPECIAL)
+    assert (only.start, only.end) == (0, 3) and only.probability == pytest.approx(0.9)
+
+
 def test_the_path_is_the_most_likely_one():
     """Against all paths of short random outputs."""
     torch.manual_seed(0)

@@ -101,6 +101,21 @@ def test_a_phrase_counts_as_it_grows_and_is_subtracted_if_not_completed():
     assert increments(words, "ab cabb") == [1, 1, 0, 1, 1, 1, -5, 0]  # not at the end of one
 
 
+def test_a_row_that_does_not_grow_stays_as_it_is():
+    words = HotWords(["ab cab"], TOKENIZER, 1.0)
+    everything = torch.arange(words.vocabulary_size).expand(2, -1)
+    scorer = words.start(2, 4)
+    scorer.advance(torch.tensor(ids("aa")))
+    before = scorer.score(everything)
+    scorer.advance_some(torch.tensor(ids("bb")), torch.tensor([True, False]))
+    after = scorer.score(everything)
+    assert torch.equal(after[1], before[1])
+    grown = words.start(1, 4)
+    for token in ids("ab"):
+        grown.advance(torch.tensor([token]))
+    assert torch.equal(after[:1], grown.score(everything[:1]))
+
+
 def test_each_script_has_its_own_word_boundaries():
     tokenizer = CharacterTokenizer.from_characters(["机器学习 abc"])
     words = HotWords(["学习", "ab"], tokenizer, 1.0)

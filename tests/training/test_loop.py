@@ -61,9 +61,18 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, expected: int, number: signal.
     monkeypatch.setattr(Monitor, "step", step)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run without any interruption."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert train(settings(), run, device="cpu") == 0
+    return run
+
+
 @pytest.mark.parametrize("stop", [1, 7])
-def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monkeypatch, stop):
-    assert train(settings(), tmp_path / "alone", device="cpu") == 0
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, monkeypatch, alone, stop
+):
     with monkeypatch.context() as patch:
         interrupt_at(patch, stop, signal.SIGTERM)
         assert train(settings(), tmp_path / "stopped", device="cpu") == 128 + signal.SIGTERM
@@ -71,12 +80,10 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_p
     torch.rand(3)  # the state of the global generator must not matter
     assert train(settings(), tmp_path / "stopped", resume="always", device="cpu") == 0
 
-    alone, stopped = weights(tmp_path / "alone"), weights(tmp_path / "stopped")
-    assert alone.keys() == stopped.keys()
-    assert all(torch.equal(alone[name], stopped[name]) for name in alone)
-    for run in ("alone", "stopped"):
-        assert (tmp_path / run / "model.safetensors").is_file()
-    final = [load_tensors(tmp_path / run / "model.safetensors")[0] for run in ("alone", "stopped")]
+    expected, found = weights(alone), weights(tmp_path / "stopped")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    final = [load_tensors(run / "model.safetensors")[0] for run in (alone, tmp_path / "stopped")]
     assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
 
 
@@ -93,17 +100,16 @@ def test_ctrl_c_saves_and_ends(tmp_path, monkeypatch):
     assert checkpoints.newest(tmp_path / "run").name == "step-00000003"
 
 
-def test_every_checkpoint_is_a_model_folder_and_old_ones_are_deleted(tmp_path):
-    train(settings(), tmp_path / "run", device="cpu")
-    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+def test_every_checkpoint_is_a_model_folder_and_old_ones_are_deleted(alone):
+    folders = sorted((alone / "checkpoints").iterdir())
     assert len(folders) <= 4  # the newest two and the best two
     assert [f.name for f in folders if (f / "optimizer.safetensors").exists()] == [
         f.name for f in folders[-2:]
     ]
-    for folder in [*folders, tmp_path / "run"]:
+    for folder in [*folders, alone]:
         assert load_model(folder, "cpu").parameters() > 0
         assert float(load_model(folder, "cpu").metadata["longest_seconds"]) > 1
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert list((alone / "tensorboard").glob("events*"))
 
 
 def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
