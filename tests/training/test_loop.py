@@ -17,6 +17,7 @@ from asr.model_folder import load_model, load_tensors
 from asr.training import checkpoints
 from asr.training.loop import train
 from asr.training.monitor import Monitor
+from asr.training.runs import read_run
 from asr.transcription.recognizer import Recognizer
 
 DATA = Path(__file__).parents[2] / "data"
@@ -129,19 +130,23 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
     assert train(settings(), run, resume="always", device="cpu") == 0
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
-def test_overfitting_some_utterances_reaches_wer_0(tmp_path, count):
-    config = Config.model_validate(
-        {
-            "model": sections(
-                d_model=96, n_heads=4, d_ffn=192, encoder_layers=2, decoder_layers=1, conv_channels=16
-            ),
-            "data": {"train": [SAMPLES]},
-        }
-    ).overfit(count)
-    assert train(config, tmp_path / "run", device="cpu") == 0
+def overfit(count: int, run: Path) -> None:
+    sizes = dict(d_model=96, n_heads=4, d_ffn=192, encoder_layers=2, decoder_layers=1, conv_channels=16)
+    config = Config.model_validate({"model": sections(**sizes), "data": {"train": [SAMPLES]}})
+    assert train(config.overfit(count), run, device="cpu") == 0
+
+
+def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
+    overfit(3, tmp_path / "run")
+    result = read_run(tmp_path / "run")
+    assert result.wer == 0 and result.step < 200 and "train.stop_wer is reached" in result.status
+
+
+@pytest.mark.slow
+def test_a_model_of_eight_utterances_transcribes_them(tmp_path):
+    overfit(8, tmp_path / "run")
     recognizer = Recognizer(tmp_path / "run", device="cpu")
-    for utterance in read_manifest(SAMPLES)[:count]:
+    for utterance in read_manifest(SAMPLES)[:8]:
         assert recognizer.transcribe(utterance.audio).text == utterance.text
 
 
