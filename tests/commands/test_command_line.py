@@ -9,6 +9,7 @@ from asr import __version__, commands
 
 VERBS = [
     "transcribe",
+    "listen",
     "score",
     "train",
     "train-lm",
