@@ -1,5 +1,6 @@
 """Every recipe of a public corpus is a valid experiment, and trains on a miniature of its data."""
 
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,24 @@ def test_two_steps_on_a_miniature(path, tmp_path, monkeypatch):
     # A run that learned nothing ends with 1; two steps are enough for everything else.
     assert result.exit_code in (0, 1), result.output
     assert read_run(tmp_path / "run").step == 2
+
+
+def test_the_bottleneck_recipe_counts_words_errors_and_utterances_by_length(tmp_path):
+    bottleneck = import_recipe("fsdd/bottleneck.py")
+    texts = [("one two", "one two"), ("six", "nine"), ("two two", "two"), ("four", "four"), ("ten", "ten")]
+    utterances = [Utterance(str(n), tmp_path / f"{n}.wav", ref) for n, (ref, _) in enumerate(texts)]
+    rates = bottleneck.wer_by_length(utterances, [hyp for _, hyp in texts])
+    assert rates == {1: pytest.approx(100 / 3), 2: pytest.approx(25)}
+    lines = bottleneck.table(utterances, {"run": rates}).splitlines()
+    assert lines[0] == "| words | utterances | run |"
+    assert lines[2:] == ["| 1 | 3 | 33.3 |", "| 2 | 2 | 25.0 |"]
+    bottleneck.draw({"run": rates}, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def import_recipe(path):
+    """A program of the recipes as a module."""
+    specification = spec_from_file_location(Path(path).stem, ROOT / "recipes" / path)
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
