@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from asr import audio
+from asr.audio.voice_activity import with_speech
 from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding.alignment import align_attention, ctc_align, states_needed
 from asr.errors import AsrError
@@ -187,17 +188,21 @@ def first_segment(
 ) -> tuple[float, np.ndarray]:
     """The start in seconds and the samples of the first segment, cut as `asr transcribe` does.
 
+    Where no speech is found, it is the first segment with any sound.
+
     Raises AsrError as `audio.read` does, and for audio that is silent throughout.
     """
     features = bundle.config.features
-    blocks = audio.blocks(source, features.sample_rate, start=start, duration=duration)
-    found = next(iter(audio.segments(blocks, features.sample_rate, longest_seconds(bundle))), None)
-    if found is None:
-        raise AsrError(f"{printable(source)}: silence; there is nothing to inspect in this part")
-    offset, samples = found
-    if features.level_matters:
-        samples = audio.normalize_level(samples, features.sample_rate)
-    return start + offset, samples
+    detectors = [None] if bundle.metadata.get("voice_activity") == "false" else [with_speech, None]
+    for detector in detectors:
+        blocks = audio.blocks(source, features.sample_rate, start=start, duration=duration)
+        segments = audio.segments(blocks, features.sample_rate, longest_seconds(bundle), detector)
+        if (found := next(iter(segments), None)) is not None:
+            offset, samples = found
+            if features.level_matters:
+                samples = audio.normalize_level(samples, features.sample_rate)
+            return start + offset, samples
+    raise AsrError(f"{printable(source)}: silence; there is nothing to inspect in this part")
 
 
 def teacher_forced_attention(bundle: Bundle[Any], ids: Sequence[int], memory: Memory) -> Tensor:

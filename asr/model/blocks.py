@@ -78,6 +78,10 @@ class Dropout(nn.Dropout):
         return x * scale.mul_(256 / (256 - threshold))
 
 
+class Block(nn.Module):
+    """One of the equal layers of an encoder or decoder. `EncoderDecoder.compile` compiles each by itself."""
+
+
 class Residual(nn.Module):
     """A residual connection with layer normalization around a sublayer.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asr.kinds import DECODERS, ENCODERS, FRONT_ENDS
 from asr.model.attention import MultiHeadAttention, recorded_weights
-from asr.model.blocks import EncoderSection
+from asr.model.blocks import Block, EncoderSection
 from asr.model.interfaces import (
     CachedForward,
     FillsMasks,
@@ -190,9 +190,9 @@ class EncoderDecoder(nn.Module):
 
         The network as a whole would be compiled again for many combinations of lengths.
         """
-        for part in self.children():
-            for block in getattr(part, "blocks", ()):
-                block.compile(**options)
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile(**options)
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
         """features (B, T, F), lengths (B,) in frames -> memory."""

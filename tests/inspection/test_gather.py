@@ -1,6 +1,7 @@
 """The numbers of an inspection: attention, times, posteriors, measures, for models of every form."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from asr.inspection.gather import gather
 from asr.inspection.measures import diagonality, entropy
 from asr.transcription.recognizer import Recognizer
 
+SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 CONFORMER = {"kind": "conformer", "n_layers": 2, "half_rate_layers": 1, "phonemes": 4, "phonemes_after": 1}
 
 
@@ -150,6 +152,13 @@ def test_a_part_has_times_of_the_file_and_a_long_recording_is_cut(attention_mode
         assert 0.5 < gather(attention_model, long).seconds <= 1.5
     finally:
         del attention_model.metadata["longest_seconds"]
+
+
+def test_the_first_segment_with_speech_is_shown(attention_model, tmp_path):
+    samples, rate = soundfile.read(SAMPLES / "pin.wav")
+    noise = 0.01 * np.random.default_rng(0).standard_normal(4 * rate)
+    soundfile.write(tmp_path / "late.wav", np.concatenate([noise, samples]), rate)
+    assert 3 < gather(attention_model, tmp_path / "late.wav").start < 4.3
 
 
 def test_what_cannot_be_inspected_is_refused(attention_model, tmp_path, sound):

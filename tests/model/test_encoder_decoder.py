@@ -8,6 +8,7 @@ from helpers import BOS, EOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_networks import VOCABULARY, batch, close, network, tokens
+from torch import nn
 
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import HasCTC, Memory, ShowsAttention
@@ -242,6 +243,14 @@ def test_the_base_preset_has_the_paper_s_size():
         assert matrices == 6 * (attentions * 4 * d * d + 2 * d * 2048)
 
 
+def test_blocks_at_every_rate_are_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: compiled.append(type(self).__name__))
+    settings = {"kind": "conformer", "n_layers": 3, "half_rate_layers": 2, "quarter_rate_layers": 1}
+    network(encoder=settings, decoder={"n_layers": 2}).compile(dynamic=True)
+    assert sorted(compiled) == ["ConformerBlock"] * 6 + ["DecoderBlock"] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.parametrize(
@@ -250,6 +259,7 @@ def test_the_base_preset_has_the_paper_s_size():
         {},
         {"positions": "rotary", "activation": "swiglu", "key_bias": False},
         {"encoder": {"n_layers": 2, "positions": "relative", "window": 2}},
+        {"encoder": {"kind": "conformer", "n_layers": 1, "half_rate_layers": 1}},
     ],
 )
 def test_compiled_blocks_compute_the_same(settings):

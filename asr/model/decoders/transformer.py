@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from asr.kinds import POSITIONS
 from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention, self_attention
-from asr.model.blocks import BlockSection, Residual, feed_forward, final_norm
+from asr.model.blocks import Block, BlockSection, Residual, feed_forward, final_norm
 from asr.model.interfaces import Memory
 from asr.model.kernels import linear
 from asr.model.positions.interface import Relation, build_positions
@@ -118,7 +118,7 @@ class DecoderSection(BlockSection):
         return self
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(Block):
     """Masked self-attention, cross-attention, feed-forward, each with its residual connection.
 
     A language model's block has no cross-attention.

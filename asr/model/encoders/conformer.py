@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from asr.masks import length_mask
 from asr.model.attention import self_attention
-from asr.model.blocks import EncoderSection, Residual, feed_forward
+from asr.model.blocks import Block, EncoderSection, Residual, feed_forward
 from asr.model.convolution import Convolution
 from asr.model.interfaces import PHONEMES, Memory
 from asr.model.intermediate_ctc import AfterBlock
@@ -18,7 +18,7 @@ from asr.model.kernels import Linear
 from asr.model.positions.interface import Positions, PositionsField, Relation, build_positions
 
 
-class ConformerBlock(nn.Module):
+class ConformerBlock(Block):
     """Half a feed-forward step, self-attention, convolution, half a feed-forward step, and a norm.
 
     Gulati et al. 2020, section 2. The default positions are rotary; the paper's are relative.

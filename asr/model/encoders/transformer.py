@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from asr.masks import length_mask
 from asr.model.attention import self_attention
-from asr.model.blocks import EncoderSection, Residual, feed_forward, final_norm
+from asr.model.blocks import Block, EncoderSection, Residual, feed_forward, final_norm
 from asr.model.convolution import Convolution
 from asr.model.interfaces import Memory
 from asr.model.intermediate_ctc import AfterBlock
 from asr.model.positions.interface import Relation, build_positions
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Block):
     """Self-attention, an optional convolution, a feed-forward layer, each with its residual connection."""
 
     def __init__(self, config: TransformerEncoder.Config) -> None:
