@@ -50,6 +50,8 @@ __all__ = [
     "load_language_config",
 ]
 
+INIT = "init"  # the kind of a section that is taken from the model of `train.init`
+
 FeaturesField = Annotated[SerializeAsAny[FeaturesSection], of_kind(FEATURES, "log_mel")]
 TokenizerField = Annotated[SerializeAsAny[TokenizerSection], of_kind(TOKENIZERS, "characters")]
 ModelField = Annotated[SerializeAsAny[ModelSection], of_kind(MODELS, "encoder_decoder")]
@@ -200,7 +202,47 @@ def load_experiment(
             f"{path}: the configuration must be a mapping of sections, such as `model:` and `data:`"
         )
     apply_overrides(values, overrides)
-    return validate(values, path, tree, overrides, default)
+    return validate(_with_sections_of_init(values, path), path, tree, overrides, default)
+
+
+def _with_sections_of_init(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values, in which a section of the kind `init` is that of the model `train.init`, with changes.
+
+    A tokenizer that was learned elsewhere is taken from the folder of that model. Raises AsrError without
+    `train.init`, and when there is no such model.
+    """
+    taken = [
+        name
+        for name in ("features", "tokenizer", "model")
+        if isinstance(values.get(name), dict) and values[name].get("kind") == INIT
+    ]
+    if not taken:
+        return values
+    train = values.get("train")
+    init = train.get("init") if isinstance(train, dict) else None
+    if not init:
+        raise AsrError(f"{path}: {taken[0]}.kind is init, but train.init is not set; name a model folder")
+    from asr.model_folder import check_model_folder, read_config  # they use this module
+
+    folder = check_model_folder(init)
+    stored = read_config(folder).model_dump(mode="json")
+    values = values | {"train": {**train, "init": str(folder)}}
+    for name in taken:
+        base = stored.get(name) or {}
+        if "folder" in base:
+            base["folder"] = str(folder)
+        values[name] = _merged(base, {k: v for k, v in values[name].items() if k != "kind"})
+    return values
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with changes, section by section."""
+    return base | {
+        key: _merged(base[key], value)
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+        else value
+        for key, value in changes.items()
+    }
 
 
 def validate(

@@ -24,6 +24,7 @@ from asr.config import Config, Experiment, LanguageConfig, validate
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.kinds import FEATURES, MODELS
+from asr.model.adapters import load_merged_state, merged_state
 from asr.public.names import is_hub_name
 from asr.run_folder import CONFIG, TOKENIZER, WEIGHTS
 from asr.section import load_kind
@@ -97,10 +98,13 @@ class Bundle(Generic[C]):
         return sum(p.numel() for p in self.network.parameters())
 
     def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None, **metadata: Any) -> None:
-        """Write the model folder, each file atomically. The weights are last and make it complete."""
+        """Write the model folder, each file atomically. The weights are last and make it complete.
+
+        Adapters are merged into the weights.
+        """
         self.config.save(folder / CONFIG)
         self.tokenizer.save(folder / TOKENIZER)
-        state = self.module.state_dict() if weights is None else weights
+        state = merged_state(self.module) if weights is None else weights
         new = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
         save_tensors(folder / WEIGHTS, state, self.metadata | new)
 
@@ -190,7 +194,7 @@ def load_weights(bundle: Bundle[Any], folder: Path) -> dict[str, str]:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise AsrError(f"{folder / WEIGHTS}: {name} is not finite; use another checkpoint of the run")
     try:
-        bundle.module.load_state_dict(state)
+        load_merged_state(bundle.module, state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise AsrError(

@@ -29,10 +29,12 @@ PAGES = [
     "recipes/tedlium3/README.md",
     "recipes/common_voice/README.md",
     "recipes/yesno/README.md",
+    "recipes/whisper/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "docs/corpora.md",
     "docs/inspection.md",
+    "docs/public_models.md",
     "docs/training.md",
     "docs/transcription.md",
 ]

@@ -33,6 +33,7 @@ class Precision(StrEnum):
     auto = "auto"
     float32 = "float32"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 def transcribe(
@@ -45,7 +46,8 @@ def transcribe(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 on a GPU that computes it natively, else float32.")
+        Precision,
+        typer.Option(help="auto: bf16 on a GPU that computes it natively, else float32; int8: on a CPU."),
     ] = Precision.auto,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="one for each free core")
@@ -99,6 +101,53 @@ def transcribe(
             help="transcribe, or translate to English, for models that can.", show_default="transcribe"
         ),
     ] = None,
+    timestamps: Annotated[
+        bool | None,
+        typer.Option(
+            help="Decode the times of parts of the text, which become segments, with models that know them.",
+            show_default="no-timestamps",
+        ),
+    ] = None,
+    initial_prompt: Annotated[
+        str | None, typer.Option(help="Text that is taken for the one before the recording.")
+    ] = None,
+    previous_text: Annotated[
+        bool | None,
+        typer.Option(
+            help="Decode the segments of a recording one after the other, each with the text before it.",
+            show_default="no-previous-text",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Above 0: draw tokens; the higher, the more improbable ones.",
+            show_default="0: the best token",
+        ),
+    ] = None,
+    fallback: Annotated[
+        bool | None,
+        typer.Option(
+            help="Decode again, at rising temperatures, texts that repeat themselves or are improbable.",
+            show_default="no-fallback",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what is drawn.", show_default="0")] = None,
+    max_compression_ratio: Annotated[
+        float | None,
+        typer.Option(help="Fallback: a text that can be compressed more fails.", show_default="2.4"),
+    ] = None,
+    min_log_prob: Annotated[
+        float | None,
+        typer.Option(help="Fallback: a text with a lower mean log-probability fails.", show_default="-1"),
+    ] = None,
+    no_speech_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability of silence above which a text below --min-log-prob is left out.",
+            show_default="0.6 with --fallback",
+        ),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Most tokens in one segment.")] = None,
     ctc_weight: Annotated[
         float | None,
@@ -114,6 +163,13 @@ def transcribe(
     draft: Annotated[
         bool | None,
         typer.Option(help="Check CTC's text in parallel. The result is the same as step by step."),
+    ] = None,
+    draft_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or hub name of a smaller model of the same vocabulary: it writes drafts that the "
+            "model checks in parallel. The text is the same as without."
+        ),
     ] = None,
     length_normalization: Annotated[
         float | None,
@@ -166,9 +222,19 @@ def transcribe(
         max_tokens=max_tokens,
         language=language,
         task=task,
+        timestamps=timestamps,
+        initial_prompt=initial_prompt,
+        previous_text=previous_text,
+        temperature=temperature,
+        fallback=fallback,
+        seed=seed,
+        max_compression_ratio=max_compression_ratio,
+        min_log_prob=min_log_prob,
+        no_speech_threshold=no_speech_threshold,
         ctc_weight=ctc_weight,
         candidates=candidates,
         draft=draft,
+        draft_model=str(draft_model) if draft_model else None,
         iterations=iterations,
         beam=beam,
         n_best=n_best,

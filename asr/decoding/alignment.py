@@ -9,9 +9,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torchaudio.functional import forced_align
 
 from asr.errors import AsrError
+from asr.model.interfaces import HasAlignmentHeads, Memory
 from asr.tokenizers.special import SpecialTokens
 
 
@@ -66,6 +68,78 @@ def _align(log_probs: Tensor, text: list[int], blank: int) -> list[TokenSpan]:
 def states_needed(text: Sequence[int]) -> int:
     """The fewest states on which CTC can spell a text: one for each token, and a blank between equal ones."""
     return len(text) + sum(one == other for one, other in pairwise(text))
+
+
+SMOOTHED = 7  # states: the width of the median filter of attention, as in Whisper
+
+
+@torch.inference_mode()
+def attention_align(
+    network: HasAlignmentHeads,
+    memory: Memory,
+    used: Tensor,
+    texts: Sequence[Sequence[int]],
+    special: SpecialTokens,
+) -> list[list[TokenSpan]]:
+    """The states of each token by dynamic time warping of the attention of the alignment heads.
+
+    The first `used` (B,) states have audio; where the memory has more, they are padding. B texts of tokens
+    without EOS. The prompt is that of `special`. As in Whisper, the weights of a head are
+    normalized in each state over the tokens and smoothed over time; then the heads are averaged. A token's
+    probability is the decoder's.
+    """
+    size = max(map(len, texts), default=0)
+    if not size:
+        return [[] for _ in texts]
+    rows = [[*special.prompt, *text, *[special.eos] * (size - len(text))] for text in texts]
+    tokens = memory.lengths.new_tensor(rows)
+    logits, weights = network.alignment(tokens, memory)  # (B, P + U, V), (B, N, P + U, S)
+    prompt_size = len(special.prompt)
+    log_probs = logits[:, prompt_size - 1 : -1].float().log_softmax(-1)
+    probabilities = log_probs.gather(2, tokens[:, prompt_size:, None]).squeeze(2).exp().tolist()
+    found = []
+    for row, (text, states) in enumerate(zip(texts, memory.lengths.minimum(used).tolist(), strict=True)):
+        own = weights[row, :, prompt_size : prompt_size + len(text), :states]  # (N, U, S)
+        starts = warp_time(_normalized(own).cpu().double().numpy()) if text else []
+        spans = zip(starts, [*starts[1:], states], probabilities[row], strict=False)
+        found.append([TokenSpan(start, end, probability) for start, end, probability in spans])
+    return found
+
+
+def _normalized(weights: Tensor) -> Tensor:
+    """Weights of heads (N, U, S), normalized over the tokens, smoothed over time and averaged: (U, S)."""
+    deviation, mean = torch.std_mean(weights, dim=1, correction=0, keepdim=True)
+    weights = (weights - mean) / deviation.clamp_min(1e-10)  # one token alone does not deviate
+    if weights.size(2) > SMOOTHED // 2:
+        padded = pad(weights, (SMOOTHED // 2, SMOOTHED // 2), mode="reflect")
+        weights = padded.unfold(2, SMOOTHED, 1).sort(3).values[..., SMOOTHED // 2]
+    return weights.mean(0)
+
+
+def warp_time(weights: np.ndarray) -> list[int]:
+    """The state at which each token begins, on the path of the largest weights (U, S) (Sakoe and Chiba 1978).
+
+    A step of the path leads to the next token, to the next state, or to both. So tokens can share a state.
+    """
+    rows, states = weights.shape
+    sums = np.full((rows + 1, states + 1), -np.inf)
+    sums[0, 0] = 0.0
+    steps = np.zeros((rows + 1, states + 1), dtype=np.int8)  # 0: both, 1: next token, 2: next state
+    for diagonal in range(2, rows + states + 1):  # the cells of a diagonal do not depend on each other
+        row = np.arange(max(1, diagonal - states), min(rows, diagonal - 1) + 1)
+        state = diagonal - row
+        both, down, right = sums[row - 1, state - 1], sums[row - 1, state], sums[row, state - 1]
+        step = np.where((both > down) & (both > right), 0, np.where((down > both) & (down > right), 1, 2))
+        steps[row, state] = step
+        sums[row, state] = weights[row - 1, state - 1] + np.choose(step, (both, down, right))
+    starts, row, state = [0] * rows, rows, states
+    while row > 0:
+        starts[row - 1] = state - 1
+        step = 1 if state == 1 else int(steps[row, state])  # before the first state there are only tokens
+        if row == 1 and state > 1:
+            step = 2
+        row, state = row - (step != 2), state - (step != 1)
+    return starts
 
 
 def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from asr.decoding.beam import beam_search
 from asr.decoding.ctc import ctc_decode
+from asr.decoding.draft_model import load_draft_model
+from asr.decoding.fallback import decode_with_fallback, renormalize
 from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
-from asr.decoding.language import with_prompt_of_options
 from asr.decoding.language_model import LanguageModelFactory
 from asr.decoding.mask_predict import mask_predict
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.processors import LogitProcessor, SuppressAtBegin
+from asr.decoding.prompted import PromptedSearch, check_prompt_options, no_speech_probabilities
 from asr.decoding.rescoring import rescore
 from asr.decoding.scorers import ScorerFactory
+from asr.decoding.timestamps import TimestampGrammar
 from asr.decoding.words import WORD_MODEL_WEIGHT, WordModel
 from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, FillsMasks, HasCTC, HasDecoder, Memory
@@ -24,8 +28,14 @@ from asr.model_folder import Bundle
 from asr.tokenizers.interface import HasPromptTokens
 from asr.tokenizers.special import SpecialTokens
 
-Decoder = Callable[[Memory], list[list[Hypothesis]]]
-"""From a memory to the hypotheses of every row, best first: `n_best` of them, or fewer if fewer are found."""
+
+class Decoder(Protocol):
+    """From a memory to the hypotheses of every row, best first: `n_best` of them, or fewer if fewer are
+    found."""
+
+    def __call__(self, memory: Memory, previous: Sequence[int] = ()) -> list[list[Hypothesis]]:
+        """`previous` are the tokens of the text before this audio, for decoders with a prompt."""
+        ...
 
 
 def build_decoder(
@@ -44,18 +54,77 @@ def build_decoder(
     if processors and options.decoder not in ("greedy", "beam"):
         raise AsrError(f"decoder {options.decoder}: logit processors do not apply; use greedy or beam")
     if options.decoder in ("greedy", "beam"):
-        function = greedy if options.decoder == "greedy" else beam_search
-
-        def search(special: SpecialTokens, memory: Memory) -> list[list[Hypothesis]]:
-            rules = (*_tokenizer_processors(bundle, len(special.prompt)), *processors)
-            return function(network, memory, special, options, factories, rules)
-
-        return with_prompt_of_options(bundle, options, search)
+        check_prompt_options(bundle, options)
+        draft_model = load_draft_model(bundle, options)
+        search = _Search(bundle, options, factories, processors, draft_model)
+        return PromptedSearch(bundle, options, search, draft_model)
     if options.decoder == "mask-predict":
-        return lambda memory: mask_predict(network, memory, special, options)
+        return lambda memory, previous=(): mask_predict(network, memory, special, options)
     if options.decoder == "rescoring":
-        return lambda memory: rescore(network, memory, special, options, factories)
-    return lambda memory: ctc_decode(network, memory, special, options, factories)
+        return lambda memory, previous=(): rescore(network, memory, special, options, factories)
+    return lambda memory, previous=(): ctc_decode(network, memory, special, options, factories)
+
+
+class _Search:
+    """Greedy decoding or beam search by the rules of the tokenizer and the options, with further attempts."""
+
+    def __init__(
+        self,
+        bundle: Bundle[Any],
+        options: DecodingOptions,
+        factories: Sequence[ScorerFactory],
+        processors: Sequence[LogitProcessor],
+        draft_model: Bundle[Any] | None,
+    ) -> None:
+        self._draft_network = None if draft_model is None else draft_model.network
+        self._bundle, self._options = bundle, options
+        self._factories, self._processors = factories, processors
+        tokenizer = bundle.tokenizer
+        self._prompts = tokenizer.prompts if isinstance(tokenizer, HasPromptTokens) else None
+        self._attempts = bool(options.fallback or options.no_speech_threshold is not None)
+        self._greedy = replace(
+            DecodingOptions(decoder="greedy"),
+            max_tokens=options.max_tokens,
+            ctc_weight=options.ctc_weight,
+            candidates=options.candidates,
+            draft=options.draft,
+            seed=None,
+        )
+
+    def __call__(self, special: SpecialTokens, memory: Memory) -> list[list[Hypothesis]]:
+        """The hypotheses of every row of the memory after the prompt of `special`."""
+
+        def attempt(memory: Memory, temperature: float) -> list[list[Hypothesis]]:
+            return self._attempt(special, memory, temperature)
+
+        if not self._attempts:
+            return attempt(memory, self._options.temperature or 0.0)
+        no_speech = None
+        if self._prompts is not None and self._prompts.no_speech is not None:
+            no_speech = no_speech_probabilities(self._bundle.network, memory, special.prompt, self._prompts)
+        return decode_with_fallback(attempt, memory, self._bundle.tokenizer.decode, no_speech, self._options)
+
+    def _attempt(self, special: SpecialTokens, memory: Memory, temperature: float) -> list[list[Hypothesis]]:
+        """Tokens are drawn one hypothesis at a time: a temperature above 0 needs no beam."""
+        network, rules = self._bundle.network, self._rules(special)
+        if self._options.decoder == "beam" and not temperature:
+            return beam_search(network, memory, special, self._options, self._factories, rules)
+        options = self._greedy
+        if temperature:
+            options = replace(options, temperature=temperature, seed=self._options.seed)
+        if self._attempts:
+            rules.append(renormalize)
+        return greedy(network, memory, special, options, (), rules, self._draft_network)
+
+    def _rules(self, special: SpecialTokens) -> list[LogitProcessor]:
+        """The rules of the tokenizer, then those of the caller."""
+        rules: list[LogitProcessor] = []
+        if self._prompts is not None and self._prompts.suppressed_at_begin:
+            begin, device = self._prompts.suppressed_at_begin, self._bundle.device
+            rules.append(SuppressAtBegin(begin, len(special.prompt), device))
+        if self._prompts is not None and self._options.timestamps:
+            rules.append(TimestampGrammar(self._prompts, special.eos, len(special.prompt)))
+        return [*rules, *self._processors]
 
 
 def default_decoder(network: object) -> str:
@@ -63,14 +132,6 @@ def default_decoder(network: object) -> str:
     if isinstance(network, FillsMasks):
         return "mask-predict"
     return "greedy" if isinstance(network, HasDecoder) else "ctc"
-
-
-def _tokenizer_processors(bundle: Bundle[Any], prompt_size: int) -> list[LogitProcessor]:
-    """The rules of the tokenizer for the first token of a text."""
-    tokenizer = bundle.tokenizer
-    if not isinstance(tokenizer, HasPromptTokens) or not tokenizer.prompts.suppressed_at_begin:
-        return []
-    return [SuppressAtBegin(tokenizer.prompts.suppressed_at_begin, prompt_size, bundle.device)]
 
 
 def _check_model(network: object, options: DecodingOptions) -> None:
@@ -93,6 +154,8 @@ def _check_model(network: object, options: DecodingOptions) -> None:
         raise AsrError("draft: this model has no CTC head to write one; omit the option")
     if options.draft and not isinstance(network, CachedForward):
         raise AsrError("draft: the decoder of this model can only decode step by step; omit the option")
+    if options.draft_model and options.weight_of_ctc(has_ctc):
+        raise AsrError("draft_model: CTC takes part in the choice of tokens; set ctc_weight to 0")
     scored = options.weight_of_ctc(has_ctc) or options.hot_words or options.language_model
     if options.candidates is not None and not scored:
         raise AsrError("candidates: only the decoder scores tokens, so this has no effect; omit the option")

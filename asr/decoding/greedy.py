@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from asr.decoding.ctc_prefix import CTCPrefixScorer
+from asr.decoding.draft_model import decode_with_draft_model
 from asr.decoding.hypotheses import COMPACT_BELOW, GreedyRules, Hypotheses, choose
 from asr.decoding.max_lengths import compute_max_lengths
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.processors import LogitProcessor, LogitProcessors
 from asr.decoding.prompts import start_with_prompt
 from asr.decoding.repetition import CHECK_INTERVAL, cut_repetitions, is_repeating
+from asr.decoding.sampling import Sampling
 from asr.decoding.scorers import ScorerFactory
 from asr.decoding.speculative import decode_speculatively
 from asr.errors import AsrError
@@ -29,6 +31,7 @@ def greedy(
     options: DecodingOptions,
     factories: Sequence[ScorerFactory] = (),
     processors: Sequence[LogitProcessor] = (),
+    draft_network: HasDecoder | None = None,
 ) -> list[list[Hypothesis]]:
     """One hypothesis for every row of the memory.
 
@@ -37,7 +40,9 @@ def greedy(
     words that attention skips or repeats. With a `ctc_weight` of 0 the decoder decides alone.
 
     If the model has a CTC head and can score many positions at once, CTC's output is a draft that the decoder
-    checks (`asr.decoding.speculative`), unless `draft` is False. The result is the same as step by step.
+    checks (`asr.decoding.speculative`), unless `draft` is False. The result is the same as step by step. With
+    a `temperature` above 0 tokens are drawn step by step. A `draft_network` writes the drafts in place of
+    CTC, where CTC takes no part in the choice (`asr.decoding.draft_model`).
 
     Raises AsrError when scorer factories are given: use beam search for them.
     """
@@ -49,10 +54,16 @@ def greedy(
     weight = options.weight_of_ctc(ctc is not None)
     max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options, network)  # (B,)
     logit_processors = LogitProcessors(special, processors, memory.lengths.device)
-    rules = GreedyRules(special, max_lengths, weight, options.candidate_count, logit_processors)
+    sampling = None
+    if options.temperature:
+        sampling = Sampling(options.temperature, options.seed or 0, special.vocabulary_size)
+    rules = GreedyRules(special, max_lengths, weight, options.candidate_count, logit_processors, sampling)
 
     hypotheses = None
-    if ctc is not None and options.draft is not False and isinstance(network, CachedForward):
+    drafts = options.draft is not False and sampling is None
+    if draft_network is not None and sampling is None:
+        hypotheses = decode_with_draft_model(network, draft_network, memory, rules)
+    elif ctc is not None and drafts and isinstance(network, CachedForward):
         hypotheses = decode_speculatively(network, memory, ctc, rules)
     if hypotheses is None:
         hypotheses = decode_step_by_step(network, memory, ctc, rules)
@@ -78,7 +89,7 @@ def decode_step_by_step(
     for position in range(hypotheses.capacity):
         prefixes = hypotheses.with_prompt[rows, : hypotheses.prompt_size + position]
         log_probs = rules.processors(prefixes, network.step(tokens, state))  # (R, V)
-        choice = choose(log_probs, scorer, rules)
+        choice = choose(log_probs, scorer, rules, prefixes)
         tokens = choice.tokens  # (R,)
         if scorer is not None:
             scorer.advance(tokens)

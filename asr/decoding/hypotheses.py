@@ -11,6 +11,7 @@ from torch import Tensor
 from asr.decoding.options import FinishReason, Hypothesis
 from asr.decoding.processors import LogitProcessors
 from asr.decoding.prompts import with_prompt
+from asr.decoding.sampling import Sampling
 from asr.tokenizers.special import SpecialTokens
 
 COMPACT_BELOW = 0.75  # finished rows leave the batch when the share of unfinished rows is below this
@@ -36,6 +37,7 @@ class GreedyRules:
     ctc_weight: float
     candidate_count: int  # how many of the decoder's best tokens CTC scores
     processors: LogitProcessors
+    sampling: Sampling | None = None  # None: the best token
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,27 @@ class Choice:
     near_tie: Tensor
 
 
-def choose(log_probs: Tensor, scorer: CandidateScorer | None, rules: GreedyRules) -> Choice:
-    """The token with the best joint score.
+def choose(log_probs: Tensor, scorer: CandidateScorer | None, rules: GreedyRules, prefixes: Tensor) -> Choice:
+    """The token with the best joint score, or one that is drawn if the rules say so.
 
-    `log_probs` (R, V) are the decoder's, after the logit processors. Without a scorer they decide alone. A
-    scorer scores EOS and the decoder's best candidates, and has the weight `ctc_weight`.
+    `log_probs` (R, V) are the decoder's, after the logit processors. Without a
+    scorer they decide alone. A scorer scores EOS and the decoder's best candidates, and has the weight
+    `ctc_weight`. Sampling needs the `prefixes` (R, U), the tokens before.
     """
+    sampling = rules.sampling
     eos, count, weight = rules.special.eos, rules.candidate_count, rules.ctc_weight
     if scorer is None:
-        token_log_probs, candidates = log_probs.topk(2, dim=1)
-        joint = token_log_probs
+        scores = log_probs if sampling is None else sampling.perturb(prefixes, log_probs)
+        joint, candidates = scores.topk(2, dim=1)
+        token_log_probs = log_probs.gather(1, candidates)
     else:
         best = log_probs.topk(min(count + 1, log_probs.size(1)), dim=1)
         likely = best.indices[:, :count]  # (R, K)
         candidates = torch.cat([likely, torch.full_like(likely[:, :1], eos)], dim=1)  # (R, K + 1)
         token_log_probs = log_probs.gather(1, candidates)
         joint = joint_scores(token_log_probs, scorer.score(candidates), weight)
+        if sampling is not None:
+            joint = sampling.perturb(prefixes, joint, candidates)
         joint[:, :-1].masked_fill_(likely == eos, -torch.inf)  # EOS is already the last candidate
     (first, second), chosen = joint.topk(2, dim=1).values.unbind(1), joint.argmax(1, keepdim=True)
     near_tie = first - second < TIE_TOLERANCE

@@ -13,12 +13,17 @@ HOT_WORD_BONUS = 0.7  # tuned on dev texts of speechocean762 (`benchmarks/hot_wo
 LANGUAGE_MODEL_WEIGHT = 0.3
 PASSES = 10  # as in the papers of mask-predict and Mask-CTC
 
+# Options of the decoders that go from token to token.
+PROMPTED = (
+    "language", "task", "timestamps", "initial_prompt", "previous_text", "fallback", "seed",
+    "max_compression_ratio", "min_log_prob", "no_speech_threshold",
+)  # fmt: skip
 # Each decoder with the options that apply to it.
 DECODERS: dict[str, tuple[str, ...]] = {
-    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft", "language", "task"),
+    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft", "draft_model", "temperature", *PROMPTED),
     "beam": (
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalization", "hot_words",
-        "hot_word_bonus", "language_model", "language_model_weight", "language", "task",
+        "hot_word_bonus", "language_model", "language_model_weight", *PROMPTED,
     ),
     "ctc": (
         "beam", "n_best", "hot_words", "hot_word_bonus", "language_model", "language_model_weight",
@@ -45,6 +50,7 @@ class DecodingOptions:
     ctc_weight: float | None = None  # share of CTC in the joint score; default: 0.3, or 0 without a CTC head
     candidates: int | None = None  # how many of the decoder's best tokens get all scores; max(8, 1.5 x beam)
     draft: bool | None = None  # check CTC's output with few decoder passes; default: if the model can do it
+    draft_model: str | None = None  # folder of a smaller model of the same vocabulary, which writes drafts
     iterations: int | None = None  # decoder passes of mask-predict; default: 10
     beam: int | None = None  # hypotheses kept at each step; default: 10, or 1 with the decoder ctc
     n_best: int | None = None  # hypotheses returned, best first; default: 1
@@ -55,6 +61,15 @@ class DecodingOptions:
     language: str | None = None  # of the prompt; auto: detected; default: the tokenizer's, else detected
     task: str | None = None  # of the prompt: transcribe or translate; default: that of the tokenizer
     language_model_weight: float | None = None  # factor of its scores; default: 0.3, or 0.5 for n-grams
+    timestamps: bool | None = None  # decode the times of parts of the text; default: no
+    initial_prompt: str | None = None  # a text that is taken for the one before the recording
+    previous_text: bool | None = None  # the prompt of a segment has the text before it; default: no
+    temperature: float | None = None  # above 0: tokens are drawn, from flatter probabilities; default: 0
+    seed: int | None = None  # of the draws; default: 0
+    fallback: bool | None = None  # decode again, at rising temperatures, what fails the limits; default: no
+    max_compression_ratio: float | None = None  # a text that can be compressed more fails; default: 2.4
+    min_log_prob: float | None = None  # a text with a lower mean log-probability fails; default: -1
+    no_speech_threshold: float | None = None  # probability of silence that empties such a text; default: 0.6
 
     def __post_init__(self) -> None:
         if self.decoder is not None and self.decoder not in DECODERS:
@@ -74,6 +89,20 @@ class DecodingOptions:
             raise AsrError(f"n_best {self.n_best}: more than the beam of {self.beam_size}; use a wider beam")
         if self.length_normalization is not None and self.length_normalization < 0:
             raise AsrError(f"length_normalization {self.length_normalization}: below 0; choose 0 or more")
+        if self.temperature is not None and self.temperature < 0:
+            raise AsrError(f"temperature {self.temperature}: below 0; choose 0 or more")
+        if self.seed is not None and not (self.temperature or self.fallback):
+            raise AsrError("seed: nothing is drawn; give temperature or fallback too")
+        if self.fallback and self.temperature:
+            raise AsrError("temperature: fallback begins with 0; omit one of the two options")
+        if self.draft_model and (self.draft or self.temperature):
+            raise AsrError("draft_model: does not go with draft or temperature; omit one of the options")
+        if self.max_compression_ratio is not None and not self.fallback:
+            raise AsrError("max_compression_ratio: has no effect without fallback; give fallback too")
+        if self.min_log_prob is not None and not (self.fallback or self.no_speech_threshold):
+            raise AsrError("min_log_prob: has no effect without fallback; give fallback too")
+        if self.timestamps and (self.n_best or 1) > 1:
+            raise AsrError("n_best: parts with timestamps have no other texts; omit one of the two options")
         for weight, owner in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):
             value = getattr(self, weight)
             if value is not None and not getattr(self, owner):
@@ -117,6 +146,21 @@ class DecodingOptions:
         return HOT_WORD_BONUS if self.hot_word_bonus is None else self.hot_word_bonus
 
     @property
+    def compression_limit(self) -> float:
+        """The highest compression ratio of a text that passes."""
+        return 2.4 if self.max_compression_ratio is None else self.max_compression_ratio
+
+    @property
+    def lowest_log_prob(self) -> float:
+        """The lowest mean log-probability of a text that passes."""
+        return -1.0 if self.min_log_prob is None else self.min_log_prob
+
+    @property
+    def no_speech_limit(self) -> float:
+        """The probability of silence above which an improbable text is left out."""
+        return 0.6 if self.no_speech_threshold is None else self.no_speech_threshold
+
+    @property
     def weight_of_language_model(self) -> float:
         """The factor of the language model's scores."""
         return LANGUAGE_MODEL_WEIGHT if self.language_model_weight is None else self.language_model_weight
@@ -146,6 +190,8 @@ class Hypothesis:
     log_prob: float  # natural log of the probability of the tokens and, if `finished`, of EOS
     finish_reason: FinishReason = FinishReason.end
     score: float | None = None  # the score that ranked it; None for greedy decoding, which ranks nothing
+    no_speech: float | None = None  # probability that nobody speaks, if it was asked for
+    temperature: float = 0.0  # at which it was drawn; 0: it was not
 
     @property
     def finished(self) -> bool:

@@ -112,7 +112,9 @@ class _Search:
             prefixes, self._prompt_size + self._sizes, log_probs
         )  # (R, U, V)
         scorer = CTCDraftScorer(self._scorer, proposed[:, :-1])
-        choice = choose(log_probs.flatten(0, 1), scorer if self._rules.ctc_weight else None, self._rules)
+        choice = choose(
+            log_probs.flatten(0, 1), scorer if self._rules.ctc_weight else None, self._rules, prefixes
+        )
         chosen, near_tie = choice.tokens.view_as(proposed), choice.near_tie.view_as(proposed)
         if self._rules.ctc_weight:
             near_tie = near_tie | scorer.underflow
@@ -141,7 +143,7 @@ class _Search:
             rows, before, checked.chosen, checked.log_probs, checked.counts * self.live
         )
         self._sizes = torch.where(self.live, before + checked.counts, before)
-        self.live &= ~_began_repeating(self.hypotheses, rows, before, self._sizes)
+        self.live &= ~began_repeating(self.hypotheses, rows, before, self._sizes)
         if not self.live.any():
             return False
 
@@ -168,7 +170,7 @@ class _Search:
         self._draft_positions = self._draft_positions[keep]
 
 
-def _began_repeating(hypotheses: Hypotheses, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def began_repeating(hypotheses: Hypotheses, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Whether each hypothesis repeated itself at a length between before (exclusive) and after, all (R,)."""
     found = torch.zeros_like(rows, dtype=torch.bool)
     first = int(before.min()) // CHECK_INTERVAL * CHECK_INTERVAL

@@ -8,11 +8,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from asr.kinds import POSITIONS
 from asr.model.blocks import BlockSection, EncoderSection
-from asr.model.kernels import Linear, attention, attention_weights, linear
+from asr.model.kernels import Linear, attention, attention_weights
 from asr.model.local_attention import Bias, dense_mask, local_attention
 from asr.model.positions.interface import Positions, Relation
 from asr.model.positions.rotary import rotate
@@ -39,8 +38,7 @@ class MultiHeadAttention(nn.Module):
         self.record: Callable[[Tensor], None] | None = None  # set by `recorded_weights`
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model, bias=config.key_bias)
-        if not config.key_bias:
-            self.value_bias = nn.Parameter(torch.zeros(d_model))
+        self.value_bias = None if config.key_bias else nn.Parameter(torch.zeros(d_model))
         self.out = Linear(d_model, d_model)
 
     def forward(
@@ -56,11 +54,10 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, source: Tensor, relation: Relation | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of a source (B, S, d_model), each (B, n_heads, S, d_head)."""
-        bias = self.key_value.bias
-        if bias is None:
-            bias = pad(self.value_bias, (self.value_bias.numel(), 0))  # zeros for the keys
-        both = linear(source, self.key_value.weight, bias)
-        keys, values = (self._split(each) for each in both.chunk(2, dim=-1))
+        keys, values = self.key_value(source).chunk(2, dim=-1)
+        if self.value_bias is not None:
+            values = values + self.value_bias
+        keys, values = self._split(keys), self._split(values)
         return (keys if relation is None else rotate(keys, *relation)), values
 
     def attend(

@@ -170,6 +170,8 @@ class EncoderDecoder(nn.Module):
                 self._offer("decode_sampled")
             if isinstance(self.decoder, ShowsAttention):
                 self._offer("cross_attention")
+            if getattr(self.decoder, "alignment_heads", ()):
+                self._offer("alignment")
             if isinstance(self.decoder, LimitsPositions):
                 self.max_positions: int = self.decoder.max_positions
         if config.ctc:
@@ -222,6 +224,10 @@ class EncoderDecoder(nn.Module):
     def _cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Weights of the cross-attention under teacher forcing (B, n_layers, n_heads, U, S), float32."""
         return self.decoder.cross_attention(tokens, memory)
+
+    def _alignment(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Logits (B, U, V) and the weights of the alignment heads (B, N, U, S), float32."""
+        return self.decoder.alignment(tokens, memory)
 
     def _self_attention(self, features: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Weights (B, n_heads, S', S') of the encoder's layers by name, those of `encode`, float32."""

@@ -19,16 +19,20 @@ class Memory:
     """The encoder's output for a batch: states (B, S, d_model) and lengths (B,), in states.
 
     `intermediate` has the outputs of auxiliary heads inside the encoder, by name: logits (B, S', V') and
-    lengths (B,). Only training uses them.
+    lengths (B,). Only training uses them. `draft` is the memory of another model for the same audio, which
+    writes drafts.
     """
 
     states: Tensor
     lengths: Tensor
     intermediate: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    draft: Memory | None = None
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of the given rows (indices), without intermediate outputs."""
-        return Memory(self.states.index_select(0, rows), self.lengths.index_select(0, rows))
+        draft = None if self.draft is None else self.draft.select(rows)
+        states, lengths = self.states.index_select(0, rows), self.lengths.index_select(0, rows)
+        return Memory(states, lengths, draft=draft)
 
     def with_intermediate(self, outputs: dict[str, tuple[Tensor, Tensor]]) -> Memory:
         """The memory with more intermediate outputs."""
@@ -140,6 +144,17 @@ class ShowsAttention(Protocol):
         """Teacher forcing: tokens (B, U), from the prompt on -> weights (B, n_layers, n_heads, U, S).
 
         Rows sum to one over the valid states. States after an utterance's end get zero.
+        """
+        ...
+
+
+@runtime_checkable
+class HasAlignmentHeads(Protocol):
+    """A model with heads of the cross-attention that follow time. The times of tokens come from them."""
+
+    def alignment(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V), and the weights of N heads
+        (B, N, U, S), float32.
         """
         ...
 

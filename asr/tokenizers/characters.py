@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,7 +103,13 @@ class CharacterTokenizer:
             self.characters[i - _FIRST] if i >= _FIRST else "\ufffd" for i in ids if i >= _FIRST or i == _UNK
         )
 
-    def prompt(self, language: str | None = None, task: str | None = None) -> tuple[int, ...]:
+    def prompt(
+        self,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        previous: Sequence[int] = (),
+    ) -> tuple[int, ...]:
         """BOS. Raises AsrError when a language or a task is asked for."""
         if language is not None or task is not None:
             raise AsrError("this model has no choice of language or task; leave the option out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -56,7 +56,13 @@ class Tokenizer(Protocol):
         """Text of ids. Special tokens give no text, but the unknown token gives U+FFFD."""
         ...
 
-    def prompt(self, language: str | None = None, task: str | None = None) -> tuple[int, ...]:
+    def prompt(
+        self,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        previous: Sequence[int] = (),
+    ) -> tuple[int, ...]:
         """The ids that a text begins with. Raises AsrError for a language or task that it does not have."""
         ...
 

@@ -115,7 +115,13 @@ class SentencePieceTokenizer:
         text: str = self._processor.decode(pieces)
         return (text.upper() if self.upper else text).strip()
 
-    def prompt(self, language: str | None = None, task: str | None = None) -> tuple[int, ...]:
+    def prompt(
+        self,
+        language: str | None = None,
+        task: str | None = None,
+        timestamps: bool = False,
+        previous: Sequence[int] = (),
+    ) -> tuple[int, ...]:
         """The first id of a text, then its language if the model has several.
 
         Raises AsrError for a language that the model lacks, and for every task.

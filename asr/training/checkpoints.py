@@ -3,7 +3,7 @@
 A checkpoint is a model folder with trainer.json, which holds the state of the run and the checksums of the
 other files. The two newest ones can be resumed from: they have optimizer.safetensors, with the moments. With
 a moving average of the weights, the average is the model, and the trained weights are stored with the
-moments.
+moments. With adapters, the model has them merged, and weights and adapters are stored with the moments.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from asr.errors import AsrError
 from asr.files import atomic_write
+from asr.model.adapters import is_adapter
 from asr.model_folder import Bundle, load_tensors, load_weights, save_tensors
 from asr.run_folder import (
     CONFIG,
@@ -192,7 +193,8 @@ def _write_folder(
     try:
         with average.in_place() if average else nullcontext():
             bundle.save(unfinished, step=state.step)
-        tensors = training_tensors(bundle, optimizer, average is not None)
+        adapters = any(is_adapter(name) for name, _ in bundle.network.named_parameters())
+        tensors = training_tensors(bundle, optimizer, average is not None or adapters)
         # safetensors cannot read a file without metadata and tensors, the case when all steps were skipped.
         save_tensors(unfinished / OPTIMIZER, tensors, {"format": "pt"})
         names = (CONFIG, TOKENIZER, WEIGHTS, OPTIMIZER)
@@ -205,7 +207,7 @@ def _write_folder(
 
 
 def training_tensors(bundle: Bundle[Any], optimizer: torch.optim.Optimizer, live: bool) -> dict[str, Tensor]:
-    """The moments of every weight and, if the model is an average, the weight itself."""
+    """The moments of every weight and, if `live`, the weight itself, which is not in the model."""
     weights = bundle.network.named_parameters() if live else ()
     return moments_of(bundle.network, optimizer) | {f"{name}/{_LIVE}": p for name, p in weights}
 

@@ -18,7 +18,7 @@ from asr.training.optimizer import build_optimizer
 from asr.training.precision import choose_precision
 from asr.training.recognition import RecognitionTask
 from asr.training.recompute import recompute_blocks
-from asr.training.weights import freeze, start_from
+from asr.training.weights import choose_trained, start_from
 
 TIMED = 5  # batches whose steps are timed
 
@@ -29,7 +29,7 @@ def dry_run(config: Config, device: str = "auto") -> None:
         task = RecognitionTask(config, print if ranks.main else lambda line: None)
         if config.train.init is not None:
             start_from(config.train.init, task.bundle)
-        freeze(task.bundle.network, config.train.freeze)
+        choose_trained(task.bundle.network, config.train)
         task.bundle.to(ranks.device)
         for line in estimate(task, config, ranks):
             if ranks.main:

@@ -14,6 +14,7 @@ from torch import nn
 from asr.config import Config, LanguageConfig
 from asr.errors import AsrError
 from asr.files import claimed
+from asr.model.adapters import load_merged_state
 from asr.run_folder import CONFIG, TOKENIZER
 from asr.tokenizers import Tokenizer, load_tokenizer
 from asr.training.checkpoints import (
@@ -48,7 +49,7 @@ from asr.training.train_state import (
     stop_reason,
     time_is_over,
 )
-from asr.training.weights import MovingAverage, freeze, start_from
+from asr.training.weights import MovingAverage, choose_trained, start_from
 
 MAX_UNWRITTEN = 5  # checkpoints in a row that could not be written before training stops
 MAX_RESTORED = 3  # times in a row that the last good weights are restored before training stops
@@ -84,9 +85,8 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
         if config.train.init is not None and start.checkpoint is None:
             for message in start_from(config.train.init, task.bundle):
                 log.say(message)
-        frozen = freeze(task.bundle.network, config.train.freeze)
-        if frozen:
-            log.say(f"not trained: {', '.join(frozen)}")
+        for message in choose_trained(task.bundle.network, config.train):
+            log.say(message)
         task.bundle.to(ranks.device)
         log.say(f"{task.bundle.parameters():,} parameters, {len(task.bundle.tokenizer)} tokens, on {ranks}")
 
@@ -334,7 +334,7 @@ class Training:
         chosen = sorted(entry["step"] for entry in best)
         if len(chosen) > 1:
             if self.ranks.main:
-                bundle.module.load_state_dict(average_weights(self.run, chosen))
+                load_merged_state(bundle.module, average_weights(self.run, chosen))
             self.ranks.copy_from_main(bundle.module)
             found = self.task.validate(self.ranks, self.interruption)
             if found is None:
@@ -346,7 +346,7 @@ class Training:
                     bundle.save(self.run, step=state.step, averaged=chosen, **_metadata(found))
                 return self._done()
         if self.ranks.main and model_step(self.run) != best[0]["step"]:  # the disk was full then
-            bundle.module.load_state_dict(average_weights(self.run, [best[0]["step"]]))
+            load_merged_state(bundle.module, average_weights(self.run, [best[0]["step"]]))
             scores = Validation({k: v for k, v in best[0].items() if k != "step"}, "")
             bundle.save(self.run, step=best[0]["step"], **_metadata(scores))
         return self._done()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from asr.audio.archive import read_ahead
 from asr.config import Config
@@ -133,10 +134,11 @@ class RecognitionTask(Task[Batch]):
             bad += batch.bad
             if not batch.ids:
                 continue
-            memory = bundle.network.encode(*objective.extract(batch))
-            loss += float(objective.losses(batch, memory).total)
-            n_targets += batch.n_targets
-            found = [bundle.tokenizer.decode(best.tokens) for best, *_ in decode(memory)]
+            with parametrize.cached():  # adapters are merged once, not for each token
+                memory = bundle.network.encode(*objective.extract(batch))
+                loss += float(objective.losses(batch, memory).total)
+                n_targets += batch.n_targets
+                found = [bundle.tokenizer.decode(best.tokens) for best, *_ in decode(memory)]
             texts.update(zip(batch.ids, zip(batch.texts, found, strict=True), strict=True))
 
         loss, total, stops = ranks.total(loss, n_targets, stopped)

@@ -31,6 +31,18 @@ class OptimConfig(Section):
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the moving average of the weights")
 
 
+class LoraConfig(Section):
+    """Low-rank adapters of linear layers (Hu et al. 2021)."""
+
+    rank: Positive = Field(8, description="size between the two matrices of an adapter")
+    alpha: float = Field(16.0, gt=0, description="the product of the matrices is multiplied by alpha / rank")
+    layers: tuple[str, ...] = Field(
+        ("*attention.query", "*attention.key_value"),
+        min_length=1,
+        description="patterns of the names of linear layers, such as *.feed_forward.0",
+    )
+
+
 class LoopConfig(Section):
     """The training loop of every kind of model."""
 
@@ -41,6 +53,12 @@ class LoopConfig(Section):
     freeze: tuple[str, ...] = Field(
         (), description="patterns of the names of weights that are not trained, such as encoder.*"
     )
+    trainable: Literal["all", "norms_and_biases", "lora"] = Field(
+        "all",
+        description="norms_and_biases: only vectors are trained; lora: only adapters, which are merged into "
+        "the weights of the model; a CTC head is trained in any case",
+    )
+    lora: LoraConfig = Field(LoraConfig(), description="the adapters, with trainable: lora")
     steps: Positive = Field(10000, description="optimizer steps in total")
     max_minutes: float | None = Field(
         None,
@@ -77,6 +95,12 @@ class LoopConfig(Section):
         5, description="number of best checkpoints whose weights are averaged at the end"
     )
     show: int = Field(3, ge=0, description="number of transcripts shown at each validation")
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> LoopConfig:
+        if self.trainable != "lora" and self.lora != LoraConfig():
+            raise ValueError("lora has no effect without adapters; set trainable to lora")
+        return self
 
 
 class PhonemeConfig(Section):

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import AsrError
+from asr.model.adapters import add_adapters, is_adapter
 from asr.model_folder import Bundle, load_bundle
+from asr.training.settings import LoopConfig
 
 
 class MovingAverage:
@@ -92,6 +94,37 @@ def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
     return lines
 
 
+def choose_trained(network: nn.Module, config: LoopConfig) -> list[str]:
+    """Exclude weights from training as the configuration says. Returns lines that say which are trained.
+
+    With `lora`, linear layers get adapters here. A CTC head is trained in any case, unless `freeze` names it.
+    Raises AsrError for a pattern that matches nothing, and when nothing is left to train.
+    """
+    lines = []
+    lora = config.lora
+    if config.trainable == "lora":
+        try:
+            layers = add_adapters(network, lora.layers, lora.rank, lora.alpha)
+        except LookupError as error:
+            raise AsrError(f"train.lora.layers: no linear layer is called {error.args[0]!r}") from None
+        lines.append(f"adapters of rank {lora.rank}: {len(layers)} linear layers")
+    matrices = [name for name, p in network.named_parameters() if p.dim() > 1]
+    for name, parameter in network.named_parameters():
+        chosen = {
+            "all": True,
+            "norms_and_biases": name not in matrices,
+            "lora": is_adapter(name),
+        }[config.trainable]
+        parameter.requires_grad_(chosen or name.startswith("ctc_head."))
+    frozen = freeze(network, config.freeze)
+    if frozen:
+        lines.append(f"not trained: {', '.join(frozen)}")
+    if config.trainable != "all":
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        lines.append(f"trainable {config.trainable}: {trained:,} weights are trained")
+    return lines
+
+
 def freeze(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Exclude the weights whose names match a pattern from training. Returns their names.
 
@@ -108,6 +141,6 @@ def freeze(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
         if any(fnmatch(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
             frozen.append(name)
-    if len(frozen) == len(names):
+    if not any(p.requires_grad for p in network.parameters()):
         raise AsrError("train.freeze: leaves nothing to train; name fewer weights")
     return frozen

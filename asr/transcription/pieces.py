@@ -34,6 +34,8 @@ class Job:
     duration: float = 0.0  # seconds read so far
     segments: list[Segment] = field(default_factory=list)
     error: AsrError | None = None
+    # The last tokens of each channel, when segments are decoded one after the other.
+    previous: dict[int | None, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

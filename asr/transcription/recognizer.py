@@ -14,15 +14,18 @@ import torch
 
 from asr.audio.live import live_pieces
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
-from asr.decoding.alignment import TokenSpan, ctc_align
+from asr.decoding.alignment import TokenSpan, attention_align, ctc_align
 from asr.decoding.build import Decoder
+from asr.decoding.timestamps import TimedPart, timed_parts
 from asr.errors import AsrError
-from asr.model.interfaces import HasCTC, Memory
+from asr.model.interfaces import HasAlignmentHeads, HasCTC, Memory
 from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
+from asr.tokenizers.interface import HasPromptTokens
 from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
 from asr.transcription.pieces import Job, Piece, PieceReader
+from asr.transcription.precision import use_bf16, with_int8
 from asr.transcription.transcript import Alternative, Segment, StreamResult, Transcript, Word
 from asr.transcription.turns import Turns
 from asr.transcription.words import words_of
@@ -32,6 +35,8 @@ from asr.transcription.words import words_of
 BATCH_SECONDS_ON_CPU = 60.0
 BATCH_SECONDS_ON_GPU = 120.0
 FIRST_WINDOW = 20.0  # seconds of audio before the first results
+PROMPT_TOKENS = 512  # of the text before a segment; the decoder takes what it has room for
+MAX_PROMPT_TEMPERATURE = 0.5  # as in Whisper: text that was drawn at a higher one is no prompt
 WINDOW = 8  # batches whose audio is gathered and sorted by length, so that there is little padding
 
 
@@ -40,10 +45,10 @@ class Recognizer:
 
     `model` is a folder, a loaded `Bundle`, or None for the model that ships. `device` is "auto", "cpu",
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
-    speed and memory, never the text. `precision` is "float32", "bf16", or "auto": bf16 on a GPU that computes
-    it natively. `voice_activity` decides whether only speech is decoded; None: yes, unless the metadata of
-    the model has `voice_activity` "false", as for a model of other sounds. `channels` is "mix": their mean,
-    "first", or "separate": each is decoded, and segments are merged by time.
+    speed and memory, never the text. `precision` is "float32", "bf16", "int8" (8-bit weights, on a CPU) or
+    "auto": bf16 on a GPU that computes it natively. `voice_activity` decides whether only speech is decoded;
+    None: yes, unless the metadata of the model has `voice_activity` "false", as for a model of other sounds.
+    `channels` is "mix": their mean, "first", or "separate": each is decoded, and segments are merged by time.
     """
 
     def __init__(
@@ -70,7 +75,9 @@ class Recognizer:
         )
         self.calibration = load_calibration(folder) if folder else None
         self.sample_rate = self.bundle.config.features.sample_rate
-        self.bf16 = _use_bf16(precision, self.bundle.device)
+        self.bf16 = use_bf16(precision, self.bundle.device)
+        if precision == "int8":
+            self.bundle = with_int8(self.bundle)
         self.options = options or DecodingOptions()
         self.decoder = build_decoder(self.bundle, self.options)
         if voice_activity is None:
@@ -180,6 +187,9 @@ class Recognizer:
         `start` and `end`. Raises AsrError for impossible samples and rates.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        options = options or self.options
+        if options.timestamps or options.previous_text:
+            raise AsrError("a stream has no timestamps and no previous_text; omit the options")
         pieces = live_pieces(
             blocks,
             sample_rate or self.sample_rate,
@@ -199,13 +209,31 @@ class Recognizer:
             shown = bool(segment.text or shown) and not live.final
 
     def _decode_all(self, pieces: list[Piece], decoder: Decoder) -> None:
+        """Decode pieces and give their segments to their jobs."""
+        if getattr(decoder, "in_order", False):
+            self._decode_in_order(pieces, decoder)
+        else:
+            self._decode_batches(pieces, decoder)
+
+    def _decode_in_order(self, pieces: list[Piece], decoder: Decoder) -> None:
+        """Decode one piece after the other, each with the text before it."""
+        for piece in pieces:
+            job, channel = piece.job, piece.channel
+            ((segments, best),) = self._decode([piece], decoder, job.previous.get(channel, ()))
+            job.segments += segments
+            # What was drawn from flat probabilities may be wrong, and would spoil what follows.
+            reliable = best.temperature <= MAX_PROMPT_TEMPERATURE
+            tokens = (*job.previous.get(channel, ()), *best.tokens)[-PROMPT_TOKENS:]
+            job.previous[channel] = tokens if reliable else ()
+
+    def _decode_batches(self, pieces: list[Piece], decoder: Decoder) -> None:
         """Decode pieces in batches of similar length. Their segments are added to their jobs."""
         pieces = sorted(pieces, key=lambda piece: -len(piece.samples))
         while pieces:
             fit = max(1, int(self.batch_seconds / self._padded_seconds(len(pieces[0].samples))))
             batch, pieces = pieces[:fit], pieces[fit:]
-            for piece, segment in zip(batch, self._decode(batch, decoder), strict=True):
-                piece.job.segments.append(segment)
+            for piece, (segments, _) in zip(batch, self._decode(batch, decoder), strict=True):
+                piece.job.segments += segments
 
     def _padded_seconds(self, samples: int) -> float:
         """The seconds of audio that a piece occupies in a batch. Some features pad each one to a window."""
@@ -214,8 +242,10 @@ class Recognizer:
         return max(samples / self.sample_rate, (frames - 1) * features.frame_seconds)
 
     @torch.inference_mode()
-    def _decode(self, batch: Sequence[Piece], decoder: Decoder) -> list[Segment]:
-        """The segments of one batch: features, encoder, decoder."""
+    def _decode(
+        self, batch: Sequence[Piece], decoder: Decoder, previous: Sequence[int] = ()
+    ) -> list[tuple[list[Segment], Hypothesis]]:
+        """The segments of each piece of one batch, and its best hypothesis: features, encoder, decoder."""
         device, network = self.bundle.device, self.bundle.network
         waveforms = torch.nn.utils.rnn.pad_sequence(
             [torch.from_numpy(piece.samples) for piece in batch], batch_first=True
@@ -226,54 +256,72 @@ class Recognizer:
             memory = network.encode(features, frames)
             if not memory.states.isfinite().all():
                 raise AsrError("the model's output is not finite; use another checkpoint or float32")
-            found = decoder(memory)
-            spans = self._align(memory, [best.tokens for best, *_ in found])
-        frames_per_state = round(int(frames.max()) / max(1, int(memory.lengths.max())))
-        state = frames_per_state * self.bundle.features.frame_seconds
+            if draft_model := getattr(decoder, "draft_model", None):
+                own = draft_model.features(waveforms.to(device), lengths.to(device))
+                memory = replace(memory, draft=draft_model.network.encode(*own))
+            found = decoder(memory, previous)
+            frames_per_state = round(int(frames.max()) / max(1, int(memory.lengths.max())))
+            state = frames_per_state * self.bundle.features.frame_seconds
+            used = (lengths / self.sample_rate / state).ceil().long().clamp_min(1).to(device)
+            spans = self._align(memory, used, [best.tokens for best, *_ in found])
         return [
-            self._segment(piece, span, state, *hypotheses)
+            (self._segments(piece, span, state, *hypotheses), hypotheses[0])
             for piece, hypotheses, span in zip(batch, found, spans, strict=True)
         ]
 
-    def _align(self, memory: Memory, texts: list[tuple[int, ...]]) -> list[list[TokenSpan]]:
-        """The states of each token, if the model has a CTC head."""
-        if not self.has_word_times:
-            return [[] for _ in texts]
-        log_probs = self.bundle.network.ctc(memory)
-        return ctc_align(log_probs, memory.lengths, texts, self.bundle.special)
+    def _align(
+        self, memory: Memory, used: torch.Tensor, texts: list[tuple[int, ...]]
+    ) -> list[list[TokenSpan]]:
+        """The states of each token, if the model can align them. `used` (B,) states have audio."""
+        network, special = self.bundle.network, self.bundle.special
+        if isinstance(network, HasCTC):
+            return ctc_align(network.ctc(memory), memory.lengths, texts, special)
+        if isinstance(network, HasAlignmentHeads):
+            return attention_align(network, memory, used, texts, special)
+        return [[] for _ in texts]
 
-    def _segment(
+    def _segments(
         self, piece: Piece, spans: list[TokenSpan], state: float, best: Hypothesis, *others: Hypothesis
-    ) -> Segment:
-        start, end = piece.start, piece.start + len(piece.samples) / self.sample_rate
-        return Segment(
-            start=round(start, 3),
-            end=round(end, 3),
-            text=self._text(best),
-            confidence=best.confidence,
-            finish_reason=best.finish_reason.value,
-            score=best.score,
-            alternatives=tuple(Alternative(self._text(h), h.score, h.confidence) for h in others),
-            words=self._words(best, spans, state, start, end),
-            channel=piece.channel,
-        )
+    ) -> list[Segment]:
+        """One segment, or one for each part between timestamps."""
+        end = piece.start + len(piece.samples) / self.sample_rate
+        tokenizer = self.bundle.tokenizer
+        prompts = tokenizer.prompts if isinstance(tokenizer, HasPromptTokens) else None
+        whole = [TimedPart(0, len(best.tokens), 0.0, None)]
+        segments = []
+        for part in (timed_parts(best.tokens, prompts) if prompts else None) or whole:
+            tokens, its_spans = best.tokens[part.first : part.last], spans[part.first : part.last]
+            segment = Segment(
+                start=round(min(piece.start + part.start, end), 3),
+                end=round(end if part.end is None else min(piece.start + part.end, end), 3),
+                text=self._text(tokens),
+                confidence=best.confidence,
+                finish_reason=best.finish_reason.value,
+                score=best.score,
+                alternatives=tuple(Alternative(self._text(h.tokens), h.score, h.confidence) for h in others),
+                words=self._words(tokens, its_spans, state, piece.start, end),
+                channel=piece.channel,
+                no_speech=best.no_speech,
+            )
+            segments.append(segment)
+        return segments
 
     def _words(
-        self, best: Hypothesis, spans: list[TokenSpan], state: float, start: float, end: float
+        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, start: float, end: float
     ) -> tuple[Word, ...]:
         """Words with calibrated confidence, if the model folder has a calibration."""
-        words = words_of(best.tokens, spans, self.bundle.tokenizer, state, start, end)
+        words = words_of(tokens, spans, self.bundle.tokenizer, state, start, end)
         if self.calibration is None:
             return words
         return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
 
     @property
     def has_word_times(self) -> bool:
-        """Whether segments have words with times. Only models with a CTC head give them."""
-        return isinstance(self.bundle.network, HasCTC)
+        """Whether segments have words with times. They need a CTC head, or alignment heads in the decoder."""
+        return isinstance(self.bundle.network, HasCTC | HasAlignmentHeads)
 
-    def _text(self, hypothesis: Hypothesis) -> str:
-        return self.bundle.tokenizer.decode(hypothesis.tokens).strip()
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self.bundle.tokenizer.decode(tokens).strip()
 
     def _transcript(self, job: Job, options: DecodingOptions) -> Transcript:
         """Join the segments, with spaces if the script is written with spaces between words."""
@@ -319,12 +367,3 @@ def longest_seconds(bundle: Bundle[Any]) -> float:
             f"the metadata of the model has longest_seconds {stored!r}; it must be a number above 0"
         )
     return longest
-
-
-def _use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16. Emulated bfloat16 is slower than float32."""
-    if precision not in ("auto", "float32", "bf16"):
-        raise AsrError(f"precision {precision!r}: unknown; choose auto, float32 or bf16")
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision == "bf16"

@@ -50,8 +50,9 @@ class Segment:
     finish_reason: str = "end"  # end: by itself; length or repetition: cut off for this reason
     score: float | None = None  # the score by which it was ranked among its alternatives
     alternatives: tuple[Alternative, ...] = ()  # best first, when `n_best` asks for more than one text
-    words: tuple[Word, ...] = ()  # of a model with a CTC head
+    words: tuple[Word, ...] = ()  # of a model with a CTC head or alignment heads
     channel: int | None = None  # from 1, if channels were decoded separately
+    no_speech: float | None = None  # probability that nobody speaks, with `fallback` or its threshold
 
 
 @dataclass(frozen=True)

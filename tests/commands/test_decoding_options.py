@@ -57,6 +57,18 @@ REFUSED = [
     ("--candidates 3 --ctc-weight 0", "only the decoder"),
     ("--max-tokens 0", "max_tokens 0"),
     ("--ctc-weight 1.5", "not between 0"),
+    ("--timestamps", "timestamps: this model has no tokens for times"),
+    ("--initial-prompt x", "initial_prompt: this model has no token for earlier text"),
+    ("--previous-text", "previous_text: this model has no token"),
+    ("--decoder ctc --temperature 1", "temperature: the decoder 'ctc'"),
+    ("--decoder beam --temperature 1", "temperature: the decoder 'beam'"),
+    ("--temperature -1", "temperature -1.0: below 0"),
+    ("--temperature 1 --fallback", "fallback begins with 0"),
+    ("--seed 1", "nothing is drawn"),
+    ("--min-log-prob -2", "no effect without fallback"),
+    ("--max-compression-ratio 2", "no effect without fallback"),
+    ("--no-speech-threshold 0.5", "no token for silence"),
+    ("--decoder beam --n-best 2 --timestamps --output x", "no other texts"),
 ]
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from asr.commands import app
 from asr.decoding import DecodingOptions, build_decoder
-from asr.decoding.language import detect_languages
+from asr.decoding.prompted import detect_languages
 from asr.errors import AsrError
 from asr.model_folder import check_model_folder, load_model
 from asr.public.exporting import export_model

@@ -23,7 +23,8 @@ from asr.tokenizers import CharacterTokenizer
 from asr.transcription import pieces as module
 from asr.transcription.inputs import Input
 from asr.transcription.pieces import PieceReader
-from asr.transcription.recognizer import Recognizer, _use_bf16
+from asr.transcription.precision import use_bf16
+from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
 
 RATE = 16000
@@ -218,9 +219,9 @@ def test_precision(bundle, mixed, monkeypatch):
             "is_bf16_supported",
             lambda including_emulation=True, n=native: n or including_emulation,
         )
-        assert _use_bf16("auto", torch.device("cuda")) is native
-    assert not _use_bf16("auto", torch.device("cpu")) and _use_bf16("bf16", torch.device("cpu"))
-    assert not _use_bf16("float32", torch.device("cuda"))
+        assert use_bf16("auto", torch.device("cuda")) is native
+    assert not use_bf16("auto", torch.device("cpu")) and use_bf16("bf16", torch.device("cpu"))
+    assert not use_bf16("float32", torch.device("cuda"))
     with pytest.raises(AsrError, match="precision 'int4': unknown; choose auto, float32 or bf16"):
         Recognizer(bundle, precision="int4")
     types, encode = [], bundle.network.encode
@@ -308,7 +309,7 @@ def bursts():
 
 
 def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
-    def by_length(memory):  # never an empty text, which would have no segment
+    def by_length(memory, previous=()):  # never an empty text, which would have no segment
         return [[Hypothesis((5 + int(length) % 15,), -1.0)] for length in memory.lengths]
 
     monkeypatch.setattr(recognizer, "decoder", by_length)
@@ -343,7 +344,9 @@ def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
     samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
     bundle.metadata["longest_seconds"] = "4"
     recognizer = Recognizer(bundle, voice_activity=False)
-    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[hypothesis]] * len(memory.lengths))
+    monkeypatch.setattr(
+        recognizer, "decoder", lambda memory, previous=(): [[hypothesis]] * len(memory.lengths)
+    )
     found = recognizer.transcribe(samples, RATE)
     assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
     assert found.text == "机器学习机器学习"
@@ -451,7 +454,7 @@ def test_segments_have_the_results_of_the_decoder(recognizer, monkeypatch):
         Hypothesis(ids, np.log(0.5) * 6),
         Hypothesis(ids, np.log(0.25) * 5, FinishReason.length, -7.5),
     )
-    monkeypatch.setattr(recognizer, "decoder", lambda memory: [[best], [other, best]])
+    monkeypatch.setattr(recognizer, "decoder", lambda memory, _: [[best], [other, best]])
     transcript = recognizer.transcribe(samples, RATE)
     assert transcript.text == "seven seven"
     assert [segment.finish_reason for segment in transcript.segments] == ["end", "length"]

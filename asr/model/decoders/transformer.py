@@ -249,6 +249,7 @@ class TransformerDecoder(nn.Module):
         self.blocks = nn.ModuleList(DecoderBlock(config, cross_attention) for _ in range(config.n_layers))
         self.norm = final_norm(config)
         self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
+        self.alignment_heads = config.alignment_heads
         self._cache_shape = (config.n_layers, config.n_heads, config.d_model // config.n_heads)
 
     def forward(self, tokens: Tensor, memory: Memory | None, weights: list[Tensor] | None = None) -> Tensor:
@@ -267,6 +268,18 @@ class TransformerDecoder(nn.Module):
         weights: list[Tensor] = []
         self(tokens, memory, weights)
         return torch.stack(weights, dim=1)
+
+    def alignment(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Logits (B, U, V) and the weights of the alignment heads (B, N, U, S), float32."""
+        weights: list[Tensor] = []
+        x = self.positions(self.embed(tokens) * self.scale)
+        relation = self.positions.relation_of(x)
+        for layer, block in enumerate(self.blocks):
+            heads = [head for number, head in self.alignment_heads if number == layer]
+            of_block: list[Tensor] | None = [] if heads else None
+            x = block(x, memory, relation, of_block)
+            weights += [each[:, heads] for each in of_block or ()]  # those of all heads need too much memory
+        return self._logits(x), torch.cat(weights, 1)
 
     def start(self, memory: Memory, capacity: int) -> DecoderState:
         """An empty state for `capacity` positions. The cross-attention's keys are computed here, once."""

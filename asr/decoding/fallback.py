@@ -1,0 +1,83 @@
+"""Another attempt for texts that repeat themselves or are improbable (Radford et al. 2022, section 4.5)."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from asr.decoding.options import DecodingOptions, FinishReason, Hypothesis
+from asr.model.interfaces import Memory
+
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the further attempts
+Attempt = Callable[[Memory, float], list[list[Hypothesis]]]
+"""A decoder that is also given the temperature."""
+
+
+def decode_with_fallback(
+    attempt: Attempt,
+    memory: Memory,
+    text_of: Callable[[tuple[int, ...]], str],
+    no_speech: list[float] | None,
+    options: DecodingOptions,
+) -> list[list[Hypothesis]]:
+    """The hypotheses of every row of the memory, from the first attempt that passes, or else from the last.
+
+    An attempt fails where the text repeats itself, where it can be compressed too well, or where its mean
+    log-probability is too low. `no_speech` are the probabilities of silence: where they are above the
+    threshold and the mean log-probability is too low, the result is an empty text. Only rows that failed are
+    decoded again, at the next temperature. Without `fallback` there is one attempt.
+    """
+    found = attempt(memory, options.temperature or 0.0)
+    rows = list(range(len(found)))
+    for temperature in (None, *(TEMPERATURES if options.fallback else ())):
+        if temperature is not None:
+            part = memory.select(memory.lengths.new_tensor(rows))
+            for row, hypotheses in zip(rows, attempt(part, temperature), strict=True):
+                found[row] = [replace(each, temperature=temperature) for each in hypotheses]
+        for row in rows:
+            if no_speech is not None:
+                found[row] = _silenced(found[row], no_speech[row], options)
+        rows = [row for row in rows if _fails(found[row][0], text_of, options)]
+        if not rows:
+            break
+    return found
+
+
+def _silenced(found: list[Hypothesis], no_speech: float, options: DecodingOptions) -> list[Hypothesis]:
+    """An empty text where there is probably no speech; the hypotheses with this probability otherwise."""
+    if no_speech > options.no_speech_limit and mean_log_prob(found[0]) < options.lowest_log_prob:
+        return [Hypothesis((), math.log(no_speech), no_speech=no_speech)]
+    return [replace(each, no_speech=no_speech) for each in found]
+
+
+def _fails(
+    hypothesis: Hypothesis, text_of: Callable[[tuple[int, ...]], str], options: DecodingOptions
+) -> bool:
+    return (
+        hypothesis.finish_reason is FinishReason.repetition
+        or compression_ratio(text_of(hypothesis.tokens)) > options.compression_limit
+        or mean_log_prob(hypothesis) < options.lowest_log_prob
+    )
+
+
+def compression_ratio(text: str) -> float:
+    """How many times shorter the text becomes when it is compressed. Repetition makes it large."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def mean_log_prob(hypothesis: Hypothesis) -> float:
+    """The mean log-probability of the tokens and EOS."""
+    return hypothesis.log_prob / (len(hypothesis.tokens) + 1)
+
+
+def renormalize(tokens: Tensor, log_probs: Tensor) -> Tensor:
+    """A logit processor: log-probabilities (R, V) among the tokens that the rules allow.
+
+    Thresholds are compared with these, as Whisper does.
+    """
+    return log_probs.log_softmax(1)

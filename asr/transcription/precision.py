@@ -1,0 +1,29 @@
+"""The number format of a model that transcribes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from asr.errors import AsrError
+from asr.model.int8 import to_int8
+from asr.model_folder import Bundle
+
+
+def with_int8(bundle: Bundle[Any]) -> Bundle[Any]:
+    """A copy of the model with linear layers of 8 bits. The caller keeps its own."""
+    copied = replace(bundle, network=copy.deepcopy(bundle.network))
+    to_int8(copied.network)
+    return copied
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16. Emulated bfloat16 is slower than float32."""
+    if precision not in ("auto", "float32", "bf16", "int8"):
+        raise AsrError(f"precision {precision!r}: unknown; choose auto, float32, bf16 or int8")
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
