@@ -103,7 +103,7 @@ def test_a_phrase_counts_as_it_grows_and_is_subtracted_if_not_completed():
 
 def test_a_row_that_does_not_grow_stays_as_it_is():
     words = HotWords(["ab cab"], TOKENIZER, 1.0)
-    everything = torch.arange(words.vocabulary_size).expand(2, -1)
+    everything = torch.arange(len(TOKENIZER)).expand(2, -1)
     scorer = words.start(2, 4)
     scorer.advance(torch.tensor(ids("aa")))
     before = scorer.score(everything)

@@ -156,6 +156,9 @@ def test_eos_matches_by_its_role_and_a_missing_symbol_needs_an_unknown_token():
         Pieces("<s>", "the", "</s>", "cat", eos=2), Pieces("cat", "</s>", "the", "<s>", eos=1)
     )
     assert ids.tolist() == [3, 2, 1, 0]
+    recognizer = Pieces("<s>", "the", "</s>", "cat", eos=2)
+    other_eos = matching_tokens(recognizer, Pieces("cat", "</s>", "the", "<s>", eos=3))
+    assert other_eos.tolist() == [3, 2, 3, 0]
     with pytest.raises(AsrError, match="recognizer has symbols that the language model does not know: 'cat'"):
         matching_tokens(Pieces("<s>", "the", "</s>", "cat", eos=2), Pieces("</s>", "the", "<s>", eos=0))
 

@@ -205,6 +205,19 @@ def test_where_the_rest_of_the_draft_begins():
         assert draft.align(rows, scorer.exact_paths(), torch.tensor(tokens[-1:])).tolist() == [position]
 
 
+def test_a_token_that_was_just_decoded_is_not_proposed_again():
+    """CTC is so sure that all times within the three states of the 6 are equally likely."""
+    log_probs = torch.full((1, 6, VOCABULARY), -200.0)
+    for state, token in enumerate((5, 6, 6, 6, SPECIAL.blank, 7)):
+        log_probs[0, state, token] = 0.0
+    draft = Draft(log_probs, torch.tensor([6]), SPECIAL)
+    scorer = CTCPrefixScorer(log_probs, torch.tensor([6]), SPECIAL)
+    for token, position in ((5, 1), (6, 2), (7, 3)):
+        last = torch.tensor([token])
+        scorer.advance(last)
+        assert draft.align(torch.tensor([0]), scorer.exact_paths(), last).tolist() == [position]
+
+
 def test_choices_after_a_mismatch_revise_the_rest_of_the_draft():
     """The first mismatch is at position 1. The choice at position 3 replaces a token (row 0), deletes one
     (row 1), inserts one because CTC is confident of its own (row 2), is EOS (row 4), or is improbable
