@@ -24,6 +24,7 @@ from asr.datasets.sharding import write_shards
 from asr.errors import AsrError
 from asr.model_folder import load_tensors
 from asr.training.loop import train
+from asr.training.recognition import RecognitionTask
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,23 @@ def test_a_run_that_was_stopped_inside_a_pool_equals_one_that_was_not(shards, tm
         for run in ("once", "parts")
     )
     assert once.keys() == resumed.keys() and all(torch.equal(once[name], resumed[name]) for name in once)
+
+
+def test_two_processes_share_the_batches_of_every_pool_without_doubles(shards, monkeypatch):
+    asked = []
+    monkeypatch.setattr("asr.training.recognition.read_ahead", asked.append)
+    config = settings(shards, 1, shard_pool=2)
+    tasks = [RecognitionTask(config, lambda line: None) for _ in range(2)]
+    found = []
+    for number in range(tasks[0].pools):
+        for rank, task in enumerate(tasks):
+            asked.clear()
+            pool = task.pool(0, number)
+            assert {path.name for path in asked} == {
+                u.audio.parent.name for u in map(task.loader.corpus.__getitem__, parts(pool.plan))
+            }
+            found += [id for batch in pool.batches(range(rank, len(pool), 2)) for id in batch.ids]
+    assert sorted(found) == sorted(u.id for u in read_manifest(shards))
 
 
 def test_a_pool_that_a_weight_left_empty_is_passed_over(shards, tmp_path):
