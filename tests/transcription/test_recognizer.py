@@ -222,7 +222,7 @@ def test_precision(bundle, mixed, monkeypatch):
         assert use_bf16("auto", torch.device("cuda")) is native
     assert not use_bf16("auto", torch.device("cpu")) and use_bf16("bf16", torch.device("cpu"))
     assert not use_bf16("float32", torch.device("cuda"))
-    with pytest.raises(AsrError, match="precision 'int4': unknown; choose auto, float32 or bf16"):
+    with pytest.raises(AsrError, match="precision 'int4': unknown; choose auto, float32, bf16 or int8"):
         Recognizer(bundle, precision="int4")
     types, encode = [], bundle.network.encode
 
