@@ -212,6 +212,10 @@ def test_an_improbable_text_of_silence_is_left_out_and_not_decoded_again():
     options = DecodingOptions(no_speech_threshold=0.05)
     found = decode_with_fallback(attempt, MEMORY, TEXTS.__getitem__, [0.9, 0.9, 0.1, 0.2], options)
     assert [each.tokens for (each,) in found] == [(1, 2), (), (), (1, 2)]
+    attempt, _ = attempts([GOOD, UNLIKELY, UNLIKELY, GOOD])
+    options = DecodingOptions(no_speech_threshold=0.5)
+    found = decode_with_fallback(attempt, MEMORY, TEXTS.__getitem__, [0.9, 0.9, 0.1, 0.2], options)
+    assert [each.tokens for (each,) in found] == [(1, 2), (), (1, 3), (1, 2)]
 
 
 def test_fallback_decodes_and_its_limits_use_allowed_tokens_only(bundle, memory):
