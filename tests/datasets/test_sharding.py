@@ -41,7 +41,7 @@ def corpus(tmp_path_factory):
         )
         for n in range(8)
     ]
-    found += [Utterance(f"part{n}", folder / "8.wav", "b", 0.2, "s0", start=0.1 + 0.2 * n) for n in range(2)]
+    found += [Utterance(f"part{n}", folder / "8.wav", "b", 0.2, "s0", start=0.2 * n) for n in range(2)]
     found.append(Utterance("broken", folder / "broken.wav", "b", 0.2))
     write_manifest(folder / "all.jsonl", found)
     write_manifest(folder / "good.jsonl", found[:-1])
