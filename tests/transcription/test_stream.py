@@ -44,6 +44,14 @@ def test_final_texts_are_those_of_the_file(digits, speech):
     assert any(finals[0].text.startswith(text) and 0 < len(text) < len(finals[0].text) for text in partial)
 
 
+@pytest.mark.parametrize("level", [-50.0, 20.0])
+def test_the_level_does_not_change_the_text(digits, speech, level):
+    """From -50 dBFS to 20 dB above full scale, which is clipped."""
+    part = speech[: 5 * RATE]
+    loud = np.clip(part * (10 ** (level / 20) / np.abs(part).max()), -1, 1)
+    assert digits.transcribe(loud, RATE).text == digits.transcribe(part, RATE).text != ""
+
+
 def test_noise_gives_nothing(digits):
     noise = 0.01 * np.random.default_rng(0).standard_normal(4 * RATE)
     assert list(digits.transcribe_stream([noise], RATE)) == []
