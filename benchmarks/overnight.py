@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from rapidfuzz.distance import Levenshtein
 
 from asr import audio
 from asr.errors import AsrError
@@ -97,8 +98,10 @@ def long(options: argparse.Namespace) -> None:
         stop.set()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     words, reference = transcript.text.split(), expected.split() * rounds
-    print(f"{transcript.duration / 3600:.2f} h, {len(words)} words, {len(reference)} in the parts one by one")
-    print(f"same words: {words == reference}")
+    wrong = Levenshtein.distance(words, reference)
+    hours = transcript.duration / 3600
+    print(f"{hours:.2f} h, {len(transcript.segments)} segments of {rounds * len(parts)} parts")
+    print(f"{len(words)} words, {len(reference)} in the parts one by one, {wrong} edits between them")
     print(
         f"memory after one short recording {before:.0f} MB, peak {peak:.0f} MB, above {peak - before:.0f} MB"
     )
@@ -117,7 +120,7 @@ def make_long(path: Path, parts: list[np.ndarray], hours: float) -> int:
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as out:
         while seconds < hours * 3600:
             for part in parts:
-                pause = 1e-3 * draw.standard_normal(round(draw.uniform(1.5, 12) * RATE))
+                pause = 1e-4 * draw.standard_normal(round(draw.uniform(1.5, 12) * RATE))
                 out.write(np.concatenate([pause, part]))
                 seconds += (len(pause) + len(part)) / RATE
             rounds += 1

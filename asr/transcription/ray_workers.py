@@ -52,7 +52,11 @@ def transcribe_on_ray(
     except ImportError:
         raise AsrError("--ray needs Ray; install it with: pip install 'asr[ray]'") from None
     if not ray.is_initialized():
-        ray.init(logging_level="ERROR", log_to_driver=False)
+        try:
+            ray.init(logging_level="ERROR", log_to_driver=False)
+        except Exception as error:  # Ray has no class for "it did not start in time"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise AsrError(f"Ray does not start ({reason}); check it with: ray status") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     gpu = recognizer.bundle.device.type == "cuda"

@@ -40,6 +40,19 @@ def test_a_piece_ends_with_a_pause(size):
         np.testing.assert_allclose(piece.samples, SOUND[first : first + len(piece.samples)], atol=1e-4)
 
 
+def test_a_piece_ends_soon():
+    """Between 1 and 2 s after its last sound."""
+    given = []
+
+    def blocks():
+        for block in in_blocks(np.concatenate([tone(1.0), silence(9)]), RATE // 10):
+            given.append(len(block))
+            yield block
+
+    final = next(piece for piece in live_pieces(blocks(), RATE, RATE, 10.0, False) if piece.final)
+    assert final.start == 0 and 2.0 < sum(given) / RATE < 3.0
+
+
 def test_a_piece_is_given_while_it_lasts():
     found = pieces(SOUND, every=0.5)
     assert [piece.final for piece in found].count(True) == 2
