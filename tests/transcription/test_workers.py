@@ -24,6 +24,12 @@ from asr.transcription.workers import WorkerPool, expected_seconds
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="patches reach forked processes only")
 
 
+@pytest.fixture(autouse=True)
+def small_portions(monkeypatch):
+    """Of a few files, so that both processes have work."""
+    monkeypatch.setattr(workers, "FIRST_WINDOW", 0.5)
+
+
 @pytest.fixture(scope="module")
 def recognizer(tiny_model):
     return Recognizer(tiny_model, "cpu", batch_seconds=2.0)
@@ -161,12 +167,12 @@ def test_an_error_of_the_model_is_raised(recognizer, inputs):
 
 
 def test_the_job_writes_in_the_order_of_the_inputs(tiny_model, sounds, texts, tmp_path, capsys, monkeypatch):
-    """Also where later results are there first."""
+    """Also where later results are there first: the first file takes as long as the others together."""
     original = PieceReader._read_short
     monkeypatch.setattr(
         PieceReader,
         "_read_short",
-        lambda self, job: time.sleep(0.2 * job.input.id.endswith("00.wav")) or original(self, job),
+        lambda self, job: time.sleep(1.0 * job.input.id.endswith("00.wav")) or original(self, job),
     )
     arguments = [str(sounds / "00.wav"), str(tmp_path / "gone.wav"), str(sounds)]
     assert job.transcribe_inputs(arguments, Output(), tiny_model, "cpu", 2.0, workers=2) == 1
