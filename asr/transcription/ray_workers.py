@@ -81,5 +81,5 @@ def transcribe_on_ray(
         num_gpus=1 if gpu else 0,
         num_cpus=1,
     )
-    for row in results.iter_rows(prefetch_batches=0):
+    for row in results.iter_rows():
         yield row["position"], pickle.loads(row["result"])
