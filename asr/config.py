@@ -218,7 +218,7 @@ def _with_sections_of_init(values: dict[str, Any], path: Path) -> dict[str, Any]
     ]
     if not taken:
         return values
-    train = values.get("train")
+    train: Any = values.get("train")
     init = train.get("init") if isinstance(train, dict) else None
     if not init:
         raise AsrError(f"{path}: {taken[0]}.kind is init, but train.init is not set; name a model folder")
@@ -228,7 +228,7 @@ def _with_sections_of_init(values: dict[str, Any], path: Path) -> dict[str, Any]
     stored = read_config(folder).model_dump(mode="json")
     values = values | {"train": {**train, "init": str(folder)}}
     for name in taken:
-        base = stored.get(name) or {}
+        base: dict[str, Any] = stored.get(name) or {}
         if "folder" in base:
             base["folder"] = str(folder)
         values[name] = _merged(base, {k: v for k, v in values[name].items() if k != "kind"})

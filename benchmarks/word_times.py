@@ -44,8 +44,8 @@ def main() -> None:
     within = ", ".join(f"{(np.abs(every) <= ms).mean():.1%} within {ms} ms" for ms in (40, 80, 120))
     print(f"starts: {within}")
     print(f"signed error in ms, all words: {summary(every)}")
-    for word, values in sorted(errors.items()):
-        print(f"  {word:12} {summary(np.array(values))}")
+    for text, values in sorted(errors.items()):
+        print(f"  {text:12} {summary(np.array(values))}")
     offsets = np.arange(-200, 201, 5)
     shares = [(np.abs(every - offset) <= 80).mean() for offset in offsets]
     best = int(np.argmax(shares))

@@ -33,7 +33,8 @@ class ContainerSound:
         self._failures = (av.FFmpegError, ValueError, OverflowError)
         try:
             raw.seek(0)
-            self._container: Any = av.open(raw)
+            container: Any = av.open(raw)
+            self._container = container
             if not self._container.streams.audio:
                 raise AsrError(f"{name}: {format} without an audio track; leave it out")
             self._track = self._container.streams.audio[0]
@@ -57,9 +58,6 @@ class ContainerSound:
 
     def close(self) -> None:
         self._container.close()
-
-    def can_seek(self) -> bool:
-        return False
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         """The next samples: float32 (frames, channels), fewer at the end.

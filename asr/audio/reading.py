@@ -358,7 +358,7 @@ def _skip(file: _File, sound: _ForwardSound | ContainerSound, frames: int) -> No
     at = 0
     try:
         with quiet_c_stderr():
-            if frames and sound.frames < _UNKNOWN and sound.can_seek():
+            if frames and isinstance(sound, _ForwardSound) and sound.frames < _UNKNOWN and sound.can_seek():
                 at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
                 sound.seek(at)
             while at < frames and len(block := sound.read(min(frames - at, _BLOCK), "float32", True)):

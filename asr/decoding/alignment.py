@@ -132,13 +132,13 @@ def warp_time(weights: np.ndarray) -> list[int]:
         step = np.where((both > down) & (both > right), 0, np.where((down > both) & (down > right), 1, 2))
         steps[row, state] = step
         sums[row, state] = weights[row - 1, state - 1] + np.choose(step, (both, down, right))
-    starts, row, state = [0] * rows, rows, states
-    while row > 0:
-        starts[row - 1] = state - 1
-        step = 1 if state == 1 else int(steps[row, state])  # before the first state there are only tokens
-        if row == 1 and state > 1:
-            step = 2
-        row, state = row - (step != 2), state - (step != 1)
+    starts, token, end = [0] * rows, rows, states
+    while token > 0:
+        starts[token - 1] = end - 1
+        move = 1 if end == 1 else int(steps[token, end])  # before the first state there are only tokens
+        if token == 1 and end > 1:
+            move = 2
+        token, end = token - (move != 2), end - (move != 1)
     return starts
 
 

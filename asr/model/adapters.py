@@ -57,7 +57,9 @@ def merged_state(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in module.state_dict().items():
         if name.endswith(_ORIGINAL):
             plain = name.removesuffix(_ORIGINAL)
-            state[f"{plain}.weight"] = module.get_submodule(plain).weight.detach()
+            linear = module.get_submodule(plain)
+            assert isinstance(linear, nn.Linear), "only linear layers have adapters"
+            state[f"{plain}.weight"] = linear.weight.detach()
         elif not is_adapter(name):
             state[name] = tensor
     return state

@@ -45,4 +45,4 @@ def to_int8(network: nn.Module) -> None:
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight, child.bias))
         if isinstance(module, TransformerDecoder) and module.out is None:
-            module.out = Int8Linear(module.embed.weight, None)
+            module.out = Int8Linear(module.embed.weight, None)  # type: ignore[assignment]

@@ -84,12 +84,11 @@ def join_ranks() -> Ranks:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
     try:
-        store, rank, count = next(dist.rendezvous("env://"))
+        store, rank, count = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     except (RuntimeError, ValueError) as error:
         raise AsrError(
             f"the processes of torchrun cannot reach each other ({str(error).splitlines()[0]}); check its "
             "options --master-addr and --rdzv-endpoint"
         ) from None
-    return Ranks(
-        rank, count, dist.PrefixStore(f"asr {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    )
+    prefix = f"asr {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return Ranks(rank, count, dist.PrefixStore(prefix, store))  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ it the same inputs.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,7 +54,7 @@ def transcribe_on_ray(
         raise AsrError("--ray needs Ray; install it with: pip install 'asr[ray]'") from None
     if not ray.is_initialized():
         try:
-            ray.init(logging_level="ERROR", log_to_driver=False)
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:  # Ray has no class for "it did not start in time"
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise AsrError(f"Ray does not start ({reason}); check it with: ray status") from None

@@ -35,8 +35,12 @@ from asr.transcription.recognizer import Recognizer
 
 PARAMETERS = 1_000_000
 VOCABULARY_SIZE = 32  # for fitting sizes; the tokenizer of a run is learned from its data
-SAMPLING = {"train": {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}}
-FASTER = {"optim": {"lr": 0.002}}  # LSTMs learn more slowly with the rate of the recipe
+SAMPLING: dict[str, dict[str, Any]] = {
+    "train": {"scheduled_sampling": {"probability": 0.3, "start": 200, "end": 800}}
+}
+FASTER: dict[str, dict[str, Any]] = {
+    "optim": {"lr": 0.002}
+}  # LSTMs learn more slowly with the rate of the recipe
 
 # `model` of each architecture; the first size is chosen so that the number of parameters is right.
 TRANSFORMER: dict[str, Any] = {
