@@ -79,7 +79,7 @@ def test_killed_and_continued(tiny_model, sounds, tmp_path, times, seeds):
     texts = {Path(result.id).stem: result.text for result in results}
     for seed in range(seeds):
         out = tmp_path / f"out{seed}"
-        folder = Output(folder=out, formats=("txt",), resume=True)
+        folder = Output(folder=out, formats=("json", "txt"), resume=True)
         killed_runs(sounds, tiny_model, folder, times, lambda: len(list(out.glob("*.txt"))), seed)  # noqa: B023
         assert sorted(p.name for p in out.iterdir()) == sorted(
             f"{n}.{f}" for n in texts for f in ("json", "txt")
