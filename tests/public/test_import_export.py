@@ -20,7 +20,7 @@ from asr.public.names import is_hub_name
 from asr.public.source import Source
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("tokenizers")
+pytest.importorskip("tokenizers.models")
 pytest.importorskip("sentencepiece")
 WRITERS = {"whisper": write_whisper, "speech_to_text": write_speech_to_text}
 

@@ -24,7 +24,7 @@ from asr.tokenizers.special import PromptTokens
 from asr.transcription.recognizer import Recognizer
 
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("tokenizers")
+pytest.importorskip("tokenizers.models")
 SAMPLES = waveforms(*[0.5 + 0.15 * i for i in range(10)])
 
 

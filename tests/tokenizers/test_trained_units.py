@@ -12,7 +12,7 @@ from asr.decoding.words import WordModel
 from asr.errors import AsrError
 from asr.tokenizers import CharacterTokenizer, load_tokenizer, normalize_text
 
-pytest.importorskip("tokenizers")
+pytest.importorskip("tokenizers.models")
 from asr.tokenizers.byte_level_bpe import ByteLevelBPE
 from asr.tokenizers.unigram import Unigram
 

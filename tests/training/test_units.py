@@ -14,7 +14,7 @@ from asr.model_folder import load_model
 from asr.tokenizers import load_tokenizer
 from asr.training.loop import train
 
-pytest.importorskip("tokenizers")
+pytest.importorskip("tokenizers.models")
 from asr.tokenizers.unigram import Unigram
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
