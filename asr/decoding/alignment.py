@@ -16,6 +16,8 @@ from asr.errors import AsrError
 from asr.model.interfaces import HasAlignmentHeads, Memory
 from asr.tokenizers.special import SpecialTokens
 
+SMOOTHED = 7  # states: the width of the median filter of attention, as in Whisper
+
 
 @dataclass(frozen=True)
 class TokenSpan:
@@ -68,9 +70,6 @@ def _align(log_probs: Tensor, text: list[int], blank: int) -> list[TokenSpan]:
 def states_needed(text: Sequence[int]) -> int:
     """The fewest states on which CTC can spell a text: one for each token, and a blank between equal ones."""
     return len(text) + sum(one == other for one, other in pairwise(text))
-
-
-SMOOTHED = 7  # states: the width of the median filter of attention, as in Whisper
 
 
 @torch.inference_mode()

@@ -100,9 +100,15 @@ def transcribe_inputs(
     failed = len(problems) if ranks.main else 0
     writer = output if not (ranks.store and output.file) else part_of(output, ranks.rank)
     with ExitStack() as stack:
-        pool = None
-        if recognizer and count > 1 and not ray:
+        results: Iterator[tuple[int, Result]] = iter(())
+        if recognizer is not None and ray:
+            results = _on_ray(recognizer, todo, workers)
+        elif recognizer is not None and count > 1:
+            # The pool forks here, before the progress bar starts its thread.
             pool = stack.enter_context(WorkerPool(recognizer, count, threads or 1))
+            results = pool.transcribe(todo, ordered=not output.folder)
+        elif recognizer is not None:
+            results = _here(recognizer, todo, ranks)
         file = stack.enter_context(writer.open())
         expected = [expected_seconds(input) for input in todo]
         progress = stack.enter_context(TranscriptionProgress(len(todo), sum(expected), not ranks.store))
@@ -110,16 +116,6 @@ def transcribe_inputs(
             progress.report(problem)
         if not file and output.header():
             progress.print(output.header().removesuffix("\n"))
-        if recognizer is None:
-            results: Iterator[tuple[int, Result]] = iter(())
-        elif ray:
-            from asr.transcription.ray_workers import transcribe_on_ray
-
-            results = transcribe_on_ray(recognizer, todo, workers)
-        elif pool:
-            results = pool.transcribe(todo, ordered=not output.folder)
-        else:
-            results = _here(recognizer, todo, ranks)
         sink = _Sink(writer, inputs, file, progress)
         for position, result in results if output.folder or ranks.store else _in_order(results):
             failed += isinstance(result, AsrError)
@@ -151,6 +147,15 @@ def _processes(
     if workers > 1 and on_cpu:
         return workers, max(1, (available or torch.get_num_threads()) // workers)
     return workers, available
+
+
+def _on_ray(
+    recognizer: Recognizer, inputs: Sequence[Input], actors: int | None
+) -> Iterator[tuple[int, Result]]:
+    """The results of the inputs from a Ray cluster, each with its position."""
+    from asr.transcription.ray_workers import transcribe_on_ray  # Ray is an extra
+
+    return transcribe_on_ray(recognizer, inputs, actors)
 
 
 def _here(recognizer: Recognizer, inputs: Sequence[Input], ranks: Ranks) -> Iterator[tuple[int, Result]]:
