@@ -8,6 +8,7 @@ from decoding_networks import (
     EOS,
     LONG_PROMPT,
     SPECIAL,
+    VOCABULARY,
     Scripted,
     batch,
     network,
@@ -63,6 +64,18 @@ def test_a_wrong_draft_costs_passes_but_no_token():
     memory = replace(model.memory(40), draft=draft.memory(40))
     ((found,),) = greedy(model, memory, SPECIAL, PLAIN, (), (), draft)
     assert found.tokens == script and found.finish_reason == "end"
+
+
+def test_a_text_that_repeats_itself_is_not_read_to_the_limit():
+    script = (5, 6) * 200
+    model, draft, alone = Scripted(script), Scripted(script), Scripted(script)
+    for each in (model, alone):  # the probability of what is kept of a repetition
+        each.decode = lambda tokens, memory: torch.zeros(*tokens.shape, VOCABULARY)
+    memory = replace(model.memory(400), draft=draft.memory(400))
+    ((found,),) = greedy(model, memory, SPECIAL, PLAIN, (), (), draft)
+    ((expected,),) = greedy(alone, memory, SPECIAL, PLAIN)
+    assert found.tokens == expected.tokens and found.finish_reason == "repetition"
+    assert len(model.held) < 12  # passes of at most 16 tokens; all 400 would need more than 25
 
 
 def test_a_near_tie_is_decided_step_by_step(monkeypatch):
