@@ -173,7 +173,7 @@ class NgramModel:
 
     @property
     def start(self) -> int:
-        """The history at the begin of a sentence."""
+        """The history at the beginning of a sentence."""
         return self.bos + 1
 
     def next_history(self, histories: Ints, words: Ints) -> Ints:
