@@ -28,7 +28,7 @@ from asr.decoding import DecodingOptions
 from asr.kinds import FEATURES, MODELS
 from asr.model.interfaces import HasDecoder
 from asr.model_folder import Bundle, load_model
-from asr.scoring import score
+from asr.scoring import Score, score
 from asr.section import load_kind
 from asr.training.loop import train
 from asr.transcription.recognizer import Recognizer
@@ -134,13 +134,14 @@ def compare(name: str, seed: int, options: argparse.Namespace, overrides: tuple[
     line = {
         "name": name, "seed": seed, "parameters": bundle.parameters(), "steps": state["step"],
         "training_seconds": round(state["seconds"], 1), "cpu_seconds": round(cpu_seconds, 1),
-        "load": os.getloadavg()[0], "wer": {}, "wer_decoder_alone": {}, "rtfx": {},
+        "load": os.getloadavg()[0], "wer": {}, "cer": {}, "wer_decoder_alone": {}, "rtfx": {},
     }  # fmt: skip
     for manifest in options.test:
-        line["wer"][manifest.stem], line["rtfx"][manifest.stem] = scored(bundle, manifest, DecodingOptions())
+        found, line["rtfx"][manifest.stem] = scored(bundle, manifest, DecodingOptions())
+        line["wer"][manifest.stem], line["cer"][manifest.stem] = found.wer, found.cer
         if isinstance(bundle.network, HasDecoder):
             alone = DecodingOptions(decoder="greedy", ctc_weight=0.0)
-            line["wer_decoder_alone"][manifest.stem] = scored(bundle, manifest, alone)[0]
+            line["wer_decoder_alone"][manifest.stem] = scored(bundle, manifest, alone)[0].wer
     return line
 
 
@@ -175,8 +176,8 @@ def parameters(config: Config) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def scored(bundle: Bundle[Config], manifest: Path, options: DecodingOptions) -> tuple[float, float]:
-    """WER, and seconds of audio per second with one thread, reading included."""
+def scored(bundle: Bundle[Config], manifest: Path, options: DecodingOptions) -> tuple[Score, float]:
+    """The score, and seconds of audio per second with one thread, reading included."""
     utterances = read_manifest(manifest)
     recognizer = Recognizer(bundle, options=options)
     began = time.perf_counter()
@@ -185,14 +186,15 @@ def scored(bundle: Bundle[Config], manifest: Path, options: DecodingOptions) -> 
     references = {u.id: u.text or "" for u in utterances}
     hypotheses = {u.id: t.text for u, t in zip(utterances, transcripts, strict=True)}
     found = score(references, hypotheses, unit="auto")
-    return found.wer, sum(t.duration for t in transcripts) / seconds
+    return found, sum(t.duration for t in transcripts) / seconds
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """A Markdown table: one row for each architecture, the WER of each seed, and means of the rest."""
     sets = list(lines[0]["wer"]) if lines else []
     head = ["architecture", "parameters", "steps", "training s", "CPU s"]
-    head += [f"WER % {each}" for each in sets] + [f"decoder alone, {each}" for each in sets]
+    head += [f"WER % {each}" for each in sets] + [f"CER % {each}" for each in sets]
+    head += [f"decoder alone, {each}" for each in sets]
     head += [f"RTFx {each}" for each in sets]
     rows = [head, ["---"] * len(head)]
     for name in ARCHITECTURES:
@@ -202,9 +204,10 @@ def table(lines: list[dict[str, Any]]) -> str:
         row = [name, f"{runs[0]['parameters']:,}", *(
             f"{mean(run[key] for run in runs):,.0f}" for key in ("steps", "training_seconds", "cpu_seconds")
         )]  # fmt: skip
-        for key in ("wer", "wer_decoder_alone"):
+        for key in ("wer", "cer", "wer_decoder_alone"):
             row += [
-                " / ".join(f"{100 * run[key][s]:.1f}" if s in run[key] else "-" for run in runs) for s in sets
+                " / ".join(f"{100 * run[key][s]:.1f}" if s in run.get(key, {}) else "-" for run in runs)
+                for s in sets
             ]
         row += [f"{mean(run['rtfx'][s] for run in runs):.0f}" for s in sets]
         rows.append(row)
