@@ -4,9 +4,9 @@
 
 CORPORA has one folder for each corpus (the README lists them), each with a `manifest.jsonl`. A corpus that
 is absent is reported and skipped. Each English utterance gets its text in lower case and the key `phonemes`;
-utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real, cv60,
-the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762, test-fsdd (each a
-`.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
+utterances of other languages (`common_voice_60`) have phonemes and no text. OUT receives train-real,
+train-digits, cv60, the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762,
+test-fsdd (each a `.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
 
 No sentence of dev-native is in train-real, from any speaker.
 """
@@ -38,7 +38,6 @@ IN_CAPITALS = {"speechocean762"}
 NATIVE = {"kathleen", "matthes", "asterisk_en"}  # every tenth sentence is held out
 LONG = 5  # words; shorter prompts are in many corpora and are never held out
 FASTEST = 30  # characters a second; a recording with more was cut, or its text is not what is spoken
-FSDD_SHARE = 4  # one in so many of the training recordings: single digits are easy
 DEV_SPEAKERS, DEV_DIGITS, DEV_OTHERS = 12, 27, 20  # one in so many
 
 Corpus = dict[str, list[Utterance]]
@@ -94,9 +93,7 @@ def split(corpora: Corpus) -> Corpus:
                 target = "test-fsdd"
             elif name == "fsdd":
                 digits += 1
-                target = "dev-fsdd" if digits % DEV_DIGITS == 0 else target
-                if target == "train-real" and digits % FSDD_SHARE:
-                    continue
+                target = "train-digits" if digits % DEV_DIGITS else "dev-fsdd"
             elif utterance.text in native[name]:
                 target = "dev-native"
             if target == "train-real" and any(utterance.text in texts for texts in native.values()):

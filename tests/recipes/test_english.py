@@ -134,6 +134,7 @@ def test_held_out_sentences_are_in_no_other_set() -> None:
     assert {u.speaker for u in sets["test-so762"]} == {"s12"}
     assert len(sets["test-fsdd"]) == 5
     assert len(sets["dev-fsdd"]) == 2
+    assert len(sets["train-digits"]) == 52
 
 
 def test_a_text_too_long_for_its_recording_is_left_out() -> None:
