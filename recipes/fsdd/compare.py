@@ -26,7 +26,7 @@ from asr.config import Config, load_config
 from asr.datasets.manifest import read_manifest
 from asr.decoding import DecodingOptions
 from asr.kinds import FEATURES, MODELS
-from asr.model.interfaces import HasDecoder
+from asr.model.interfaces import HasCTC, HasDecoder
 from asr.model_folder import Bundle, load_model
 from asr.scoring import Score, score
 from asr.section import load_kind
@@ -134,7 +134,8 @@ def compare(name: str, seed: int, options: argparse.Namespace, overrides: tuple[
     line = {
         "name": name, "seed": seed, "parameters": bundle.parameters(), "steps": state["step"],
         "training_seconds": round(state["seconds"], 1), "cpu_seconds": round(cpu_seconds, 1),
-        "load": os.getloadavg()[0], "wer": {}, "cer": {}, "wer_decoder_alone": {}, "rtfx": {},
+        "load": os.getloadavg()[0], "wer": {}, "cer": {}, "rtfx": {},
+        "wer_decoder_alone": {}, "cer_ctc_alone": {},
     }  # fmt: skip
     for manifest in options.test:
         found, line["rtfx"][manifest.stem] = scored(bundle, manifest, DecodingOptions())
@@ -142,6 +143,9 @@ def compare(name: str, seed: int, options: argparse.Namespace, overrides: tuple[
         if isinstance(bundle.network, HasDecoder):
             alone = DecodingOptions(decoder="greedy", ctc_weight=0.0)
             line["wer_decoder_alone"][manifest.stem] = scored(bundle, manifest, alone)[0].wer
+        if isinstance(bundle.network, HasCTC):
+            ctc_alone = DecodingOptions(decoder="ctc")
+            line["cer_ctc_alone"][manifest.stem] = scored(bundle, manifest, ctc_alone)[0].cer
     return line
 
 
@@ -194,7 +198,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     sets = list(lines[0]["wer"]) if lines else []
     head = ["architecture", "parameters", "steps", "training s", "CPU s"]
     head += [f"WER % {each}" for each in sets] + [f"CER % {each}" for each in sets]
-    head += [f"decoder alone, {each}" for each in sets]
+    head += [f"decoder alone, WER % {each}" for each in sets] + [f"CTC alone, CER % {each}" for each in sets]
     head += [f"RTFx {each}" for each in sets]
     rows = [head, ["---"] * len(head)]
     for name in ARCHITECTURES:
@@ -204,7 +208,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         row = [name, f"{runs[0]['parameters']:,}", *(
             f"{mean(run[key] for run in runs):,.0f}" for key in ("steps", "training_seconds", "cpu_seconds")
         )]  # fmt: skip
-        for key in ("wer", "cer", "wer_decoder_alone"):
+        for key in ("wer", "cer", "wer_decoder_alone", "cer_ctc_alone"):
             row += [
                 " / ".join(f"{100 * run[key][s]:.1f}" if s in run.get(key, {}) else "-" for run in runs)
                 for s in sets
