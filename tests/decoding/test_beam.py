@@ -403,6 +403,26 @@ def test_it_does_not_stop_while_a_gain_can_still_win():
     assert best.tokens == (A, A) and best.score == pytest.approx((2 + math.log(0.5)) / 9)
 
 
+class PointForALastToken(PointForA):
+    """One point for EOS after a token, as for a word that ends with the text."""
+
+    tokens = 0
+
+    def score(self, candidates):
+        return (candidates == EOS).float() * (self.tokens > 0)
+
+    def advance(self, tokens):
+        self.tokens += 1
+
+
+def test_it_does_not_stop_before_a_gain_at_the_end():
+    """The empty text has log 0.6, one A of the maximum length log 0.4 and a point for its EOS."""
+    model = Ruled(lambda tokens, row: {EOS: 1.0} if tokens else {A: 0.4, EOS: 0.6})
+    options = DecodingOptions(decoder="beam", beam=2, max_tokens=1)
+    (best,) = beam_search(model, model.memory(50), SPECIAL, options, [PointForALastToken()])[0]
+    assert best.tokens == (A,) and best.score == pytest.approx(math.log(0.4) + 1)
+
+
 def test_a_forbidden_token_is_not_decoded_even_by_ctc_alone():
     """With a weight of 1 for CTC, 0 times the decoder's minus infinity must not become a score."""
 

@@ -79,14 +79,13 @@ def talkative(norm, special=SPECIAL):
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
 def test_with_caches_equals_naive_decoding(norm, special):
-    for model in talkative(norm, special):
+    for model, options, weight in zip(talkative(norm, special), (PLAIN, JOINT), (0.0, 0.3), strict=True):
         features, lengths = batch()
         memory = model.encode(features, lengths)
-        for options, weight in ((PLAIN, 0.0), (JOINT, 0.3)):
-            ctc = model.ctc(memory) if weight else None
-            max_lengths = compute_max_lengths(memory, ctc, special, options).tolist()
-            expected = naive_greedy(model, features, lengths, max_lengths, special, weight)
-            same(greedy(model, memory, options, special), expected)
+        ctc = model.ctc(memory) if weight else None
+        max_lengths = compute_max_lengths(memory, ctc, special, options).tolist()
+        expected = naive_greedy(model, features, lengths, max_lengths, special, weight)
+        same(greedy(model, memory, options, special), expected)
 
 
 @settings(max_examples=15)
@@ -146,20 +145,19 @@ def test_a_forbidden_token_is_not_decoded_even_by_ctc_alone():
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(norm):
-    for model in talkative(norm):
-        for options in (PLAIN, JOINT):
-            alone = found_alone(model, options)
-            same(greedy(model, model.encode(*batch()), options), alone)
-            same(greedy(model, model.encode(*batch(padding=101)), options), alone)
-            same(greedy(model, model.encode(*batch(LENGTHS[::-1])), options), alone[::-1])
+    for model, options in zip(talkative(norm), (PLAIN, JOINT), strict=True):
+        alone = found_alone(model, options)
+        same(greedy(model, model.encode(*batch()), options), alone)
+        same(greedy(model, model.encode(*batch(padding=101)), options), alone)
+        same(greedy(model, model.encode(*batch(LENGTHS[::-1])), options), alone[::-1])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_results_do_not_depend_on_when_finished_rows_leave_the_batch(monkeypatch, share):
+def test_results_do_not_depend_on_when_finished_rows_leave_the_batch(monkeypatch):
     for model in talkative("pre"):
         expected = found_alone(model)
-        monkeypatch.setattr(importlib.import_module("asr.decoding.greedy"), "COMPACT_BELOW", share)
-        same(greedy(model, model.encode(*batch()), PLAIN), expected)
+        for share in (0.0, 0.5, 1.0):
+            monkeypatch.setattr(importlib.import_module("asr.decoding.greedy"), "COMPACT_BELOW", share)
+            same(greedy(model, model.encode(*batch()), PLAIN), expected)
         monkeypatch.undo()
 
 

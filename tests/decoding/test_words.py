@@ -139,12 +139,10 @@ def test_fusion_equals_brute_force_over_all_texts(seed):
         p = math.exp(sum(float(log_probs[t, token]) for t, token in enumerate(path)))
         expected[tokens] = expected.get(tokens, 0.0) + p
     factories = [WordModel(NGRAMS, TOKENIZER, 0.6, 0.8), HotWords(["cab", "b"], TOKENIZER, 0.5)]
-    scores = {}
-    for tokens, p in expected.items():
-        scores[tokens] = math.log(p)
-        for factory in factories:
-            row = torch.tensor([tokens], dtype=torch.long).view(1, -1)
-            scores[tokens] += factory.weight * float(factory.score_texts(row, torch.tensor([len(tokens)])))
+    rows = [torch.tensor(tokens, dtype=torch.long) for tokens in expected]
+    padded, lengths = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)])
+    further = sum(factory.weight * factory.score_texts(padded, lengths).double() for factory in factories)
+    scores = dict(zip(expected, (further + torch.tensor([*expected.values()]).log()).tolist(), strict=True))
     model = ScriptedWithCTC(ctc=log_probs.unsqueeze(0))
     options = DecodingOptions("ctc", beam=1000, n_best=1000)
     (found,) = ctc_decode(model, model.memory(4), SPECIAL, options, factories)

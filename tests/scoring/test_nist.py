@@ -50,6 +50,12 @@ def test_alignment():
     ]
 
 
+def test_alignments_keep_the_case_of_the_texts():
+    """sclite writes hits in lower case and errors in upper case."""
+    lines = list(nist.pra(score({"a-1": "The cat SAT"}, {"a-1": "The Hat SAT"})))
+    assert "REF:  The cat SAT" in lines and "HYP:  The Hat SAT" in lines
+
+
 @pytest.mark.parametrize(
     ("id", "speaker"), [("ann-1_2", "ann"), ("ann_b-1", "ann_b"), ("ann_1", "ann"), ("a", "-"), ("-a", "")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,9 @@ from helpers import sections
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asr.config import Config, load_config
+from asr.errors import AsrError
 from asr.model_folder import load_tensors
-from asr.training import checkpoints
+from asr.training import checkpoints, distributed
 from asr.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +99,31 @@ def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
         load_tensors(checkpoints.newest(tmp_path / run) / "model.safetensors")[0] for run in ("one", "two")
     )
     assert all(torch.allclose(a[name], b[name], atol=2e-5) for name in a)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_process_leaves_when_all_are_done_and_its_model_is_gone(monkeypatch, lost):
+    """A process group that outlives the others, or is used by a model, can abort the process at its exit."""
+    calls, results = [], {"init_process_group": None, "get_rank": 0, "barrier": None}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, result in (results | {"destroy_process_group": None}).items():
+        monkeypatch.setattr(distributed.dist, name, lambda *_, n=name, r=result: calls.append(n) or r)
+
+    class Model:
+        def __init__(self):
+            self.itself = self  # as DistributedDataParallel: only the garbage collector removes it
+            weakref.finalize(self, calls.append, "model is gone")
+
+    gc.disable()
+    try:
+        refused = pytest.raises(AsrError, match="another process") if lost else nullcontext()
+        with refused, distributed.join("cpu"):
+            Model()
+            if lost:
+                raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    finally:
+        gc.enable()
+    assert calls == [*list(results)[: 2 if lost else 3], "model is gone", "destroy_process_group"]
 
 
 @pytest.mark.slow
