@@ -1,107 +1,171 @@
-"""Compare a Whisper here with the same one in transformers: the same random weights, windows and tokens.
+"""Compare a Whisper here with the same one in transformers and CTranslate2: the same weights, windows and tokens.
 
     python benchmarks/public_models.py [--shape tiny] [--beam 1 5] [--batch 1 8] [--tokens 60] [--threads 1]
         [--device cpu] [--rounds 3]
 
-Features of 30 s of noise are given. Each run encodes them and decodes exactly `--tokens` tokens; END is
-forbidden. The alternatives take turns in one process. The script prints medians of the processor time of the
-process, which other processes disturb less than the time on the clock, and the peer's time divided by ours.
-On a GPU it prints the time on the clock. Greedy tokens of float32 must be equal.
+The weights are random. Features of 30 s of noise are given. Each run encodes them and decodes exactly `--tokens`
+tokens; END is forbidden. The alternatives take turns in one process. The script prints the median of the time of
+each, and how many times as fast as transformers it is. With one thread it is the processor time of the process,
+which other processes disturb less than the time on the clock; with more threads or on a GPU, the time on the
+clock. It prints how many greedy texts in float32 are equal. CTranslate2 is left out where it is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from public_folder import SHAPES, write_folder
 
 from asr.decoding import DecodingOptions, beam_search, greedy, repetition
 from asr.decoding import beam as beam_module
 from asr.decoding import greedy as greedy_function
-from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.int8 import to_int8
 from asr.model_folder import pick_device
-from asr.public.names import public_names
-from asr.public.whisper import FRONT_END, config_values
+from asr.public.importing import read_model
+from asr.public.source import Source
 from asr.tokenizers.special import SpecialTokens
 
-SHAPES = {"tiny": (384, 6, 4), "base": (512, 8, 6), "small": (768, 12, 12)}  # d_model, heads, layers
-Run = Callable[[], list[list[int]]]  # decodes the batch; returns the tokens of each row
+Texts = list[list[int]]
+Run = Callable[[], Texts]  # decodes the batch; returns the tokens of each row
+NEVER = 10**9
 
 
-def original(shape: str) -> Any:
-    """A Whisper of transformers with random weights."""
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+class Ours:
+    """The weights of a folder in our network."""
 
-    d_model, heads, layers = SHAPES[shape]
-    sizes = {"d_model": d_model}
-    for stack in ("encoder", "decoder"):
-        sizes |= {
-            f"{stack}_layers": layers,
-            f"{stack}_attention_heads": heads,
-            f"{stack}_ffn_dim": 4 * d_model,
-        }
-    torch.manual_seed(0)
-    model = WhisperForConditionalGeneration(WhisperConfig(**sizes)).eval()
-    with torch.no_grad():
-        model.model.decoder.embed_positions.weight.normal_(std=1.0)  # else one token is repeated
-    return model
+    def __init__(self, folder: Path, device: torch.device, precision: str) -> None:
+        bundle = read_model(Source(folder)).to(device).eval()
+        self._network, self._bf16 = bundle.network, precision == "bf16"
+        if precision == "int8":
+            to_int8(self._network)
 
+    def run(self, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
+        """Greedy decoding or beam search; the tokens of the best hypotheses."""
+        lengths = torch.full((len(features),), features.size(1), device=features.device)
+        options = DecodingOptions(decoder="greedy", max_tokens=tokens)
+        if beam > 1:
+            options = DecodingOptions(decoder="beam", max_tokens=tokens, beam=beam, length_normalization=1.0)
+        search = greedy if beam == 1 else beam_search
 
-def ours(model: Any) -> EncoderDecoder:
-    """The same weights in our network."""
-    values = config_values(model.config.to_dict(), [])
-    config = EncoderDecoder.Config.model_validate(values["model"])
-    network = EncoderDecoder(config, model.config.num_mel_bins, model.config.vocab_size).eval()
-    theirs = model.state_dict()
-    with torch.no_grad():
-        for name, own in network.state_dict(keep_vars=True).items():
-            own.copy_(torch.cat([theirs[each] for each in public_names(name, FRONT_END)]))
-    return network
+        @torch.inference_mode()
+        def run() -> Texts:
+            with torch.autocast(features.device.type, torch.bfloat16, enabled=self._bf16):
+                memory = self._network.encode(features, lengths)
+                found = search(self._network, memory, special, options)
+            return [list(best.tokens) for best, *_ in found]
+
+        return run
 
 
-def run_ours(network: Any, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
-    """Greedy decoding or beam search; the tokens of the best hypotheses."""
-    lengths = torch.full((len(features),), features.size(1), device=features.device)
-    decoder = "greedy" if beam == 1 else "beam"
-    options = DecodingOptions(decoder=decoder, max_tokens=tokens)
-    if beam > 1:
-        options = DecodingOptions(decoder=decoder, max_tokens=tokens, beam=beam, length_normalization=1.0)
-    search = greedy if beam == 1 else beam_search
-
-    @torch.inference_mode()
-    def run() -> list[list[int]]:
-        found = search(network, network.encode(features, lengths), special, options)
-        return [list(best.tokens) for best, *_ in found]
-
-    return run
-
-
-def run_theirs(model: Any, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
+class Transformers:
     """`generate` on one window, with the key and value cache of transformers."""
-    from transformers import GenerationConfig, GenerationMixin
 
-    settings = GenerationConfig(
-        num_beams=beam,
-        max_new_tokens=tokens,
-        suppress_tokens=list(special.suppressed),
-        eos_token_id=special.eos,
-        pad_token_id=special.eos,
-    )
-    prompt = torch.tensor(special.prompt, device=features.device).expand(len(features), -1)
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self._model = model.to(device)
 
-    @torch.inference_mode()
-    def run() -> list[list[int]]:
-        rows = GenerationMixin.generate(
-            model, features.transpose(1, 2), decoder_input_ids=prompt, generation_config=settings
+    def run(self, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
+        """Its greedy or beam search."""
+        from transformers import GenerationConfig, GenerationMixin
+
+        settings = GenerationConfig(
+            num_beams=beam,
+            max_new_tokens=tokens,
+            suppress_tokens=list(special.suppressed),
+            eos_token_id=special.eos,
+            pad_token_id=special.eos,
         )
-        return rows[:, prompt.size(1) :].tolist()
+        prompt = torch.tensor(special.prompt, device=features.device).expand(len(features), -1)
 
-    return run
+        @torch.inference_mode()
+        def run() -> Texts:
+            rows = GenerationMixin.generate(
+                self._model, features.transpose(1, 2), decoder_input_ids=prompt, generation_config=settings
+            )
+            return rows[:, prompt.size(1) :].tolist()
+
+        return run
+
+
+class CTranslate2:
+    """The converted weights of a folder, in CTranslate2, the library below faster-whisper."""
+
+    def __init__(self, folder: Path, device: torch.device, precision: str, threads: int) -> None:
+        import ctranslate2
+
+        converted = folder / "ctranslate2"
+        if not converted.is_dir():
+            ctranslate2.converters.TransformersConverter(str(folder)).convert(str(converted))
+        self._model = ctranslate2.models.Whisper(
+            str(converted), device.type, compute_type=precision, intra_threads=threads
+        )
+
+    def run(self, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
+        """Its greedy or beam search."""
+        from ctranslate2 import StorageView
+
+        array = features.transpose(1, 2).contiguous().cpu().numpy()
+        prompts = [list(special.prompt)] * len(features)
+
+        def run() -> Texts:
+            # At most half of `max_length` is decoded: it counts a text before this one too.
+            found = self._model.generate(
+                StorageView.from_array(array),
+                prompts,
+                beam_size=beam,
+                max_length=2 * tokens,
+                suppress_blank=False,
+                suppress_tokens=list(special.suppressed),
+            )
+            return [each.sequences_ids[0] for each in found]
+
+        return run
+
+
+def alternatives(folder: Path, shape: str, device: torch.device, threads: int) -> dict[str, Any]:
+    """What is compared, by name. The first is what the others are compared with."""
+    found: dict[str, Any] = {"transformers float32": Transformers(write_folder(folder, shape), device)}
+    if importlib.util.find_spec("ctranslate2"):
+        for precision in ("float32", "int8"):
+            found[f"CTranslate2 {precision}"] = CTranslate2(folder, device, precision, threads)
+    for precision in ("float32", "bf16", *(["int8"] if device.type == "cpu" else [])):
+        found[f"ours {precision}"] = Ours(folder, device, precision)
+    return found
+
+
+def special_tokens(folder: Path) -> SpecialTokens:
+    """Those of the tokenizer, with a prompt for English, and END never decoded."""
+    tokenizer = read_model(Source(folder)).tokenizer
+    prompts, eos = tokenizer.prompts, tokenizer.special.eos  # type: ignore[attr-defined]
+    prompt = (prompts.start, prompts.languages["en"], prompts.tasks["transcribe"], prompts.no_timestamps)
+    return SpecialTokens(prompt, eos, eos, eos, suppressed=(eos,), vocabulary_size=len(tokenizer))
+
+
+def compare(runs: dict[str, Run], rounds: int, clock: Callable[[], float], tokens: int) -> None:
+    """Print the times of the runs, which take turns, and check what they decode."""
+    texts = {name: run() for name, run in runs.items()}
+    for name, rows in texts.items():
+        sizes = {len(row) for row in rows}
+        assert sizes == {tokens}, f"{name} decoded {sizes} tokens"
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = clock()
+            run()
+            times[name].append(clock() - began)
+    first = next(iter(runs))
+    base = statistics.median(times[first])
+    for name, each in times.items():
+        middle = statistics.median(each)
+        same = sum(a == b for a, b in zip(texts[first], texts[name], strict=True))
+        print(f"  {name:20} {middle:7.3f} s  {base / middle:5.2f} x  equal texts {same} of {len(texts[name])}")
 
 
 def main() -> None:
@@ -117,52 +181,27 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    for module in (beam_module, repetition):  # random weights repeat themselves, and the peer has no guard
-        vars(module)["CHECK_INTERVAL"] = 10**9
-    greedy_function.__globals__["CHECK_INTERVAL"] = 10**9
+    # Random weights repeat themselves, and the peers have no guard.
+    for names in (vars(beam_module), vars(repetition), greedy_function.__globals__):
+        names["CHECK_INTERVAL"] = NEVER
     device = pick_device(options.device)
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    peer = original(options.shape).to(device)
-    network = ours(peer).to(device)
-    networks = {"ours float32": network}
-    if device.type == "cpu":
-        networks["ours int8"] = ours(peer)
-        to_int8(networks["ours int8"])
-    eos, size = peer.config.eos_token_id, peer.config.vocab_size
-    start = peer.config.decoder_start_token_id
-    special = SpecialTokens(
-        prompt=(start, start + 1), eos=eos, pad=eos, blank=eos, suppressed=(eos,), vocabulary_size=size
-    )
-    print(
-        f"whisper-{options.shape}, {options.tokens} tokens, {device}, {options.threads} threads, "
-        f"{'processor' if device.type == 'cpu' else 'wall'} seconds"
-    )
-    for batch in options.batch:
-        features = torch.randn(batch, 3000, peer.config.num_mel_bins, device=device)
-        for beam in options.beam:
-            runs = {"transformers": run_theirs(peer, features, special, beam, options.tokens)}
-            runs |= {
-                name: run_ours(each, features, special, beam, options.tokens)
-                for name, each in networks.items()
-            }
-            found = {name: run() for name, run in runs.items()}
-            assert all(len(row) == options.tokens for rows in found.values() for row in rows)
-            same = sum(a == b for a, b in zip(found["transformers"], found["ours float32"], strict=True))
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            for _ in range(options.rounds):
-                for name, run in runs.items():
-                    began = clock()
-                    run()
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
-                    times[name].append(clock() - began)
-            base = statistics.median(times["ours float32"])
-            for name, each in times.items():
-                middle = statistics.median(each)
-                print(
-                    f"batch {batch:2}  beam {beam}  {name:13} {middle:7.3f} s  over ours {middle / base:.2f}"
-                )
-            print(f"batch {batch:2}  beam {beam}  equal texts in float32: {same} of {batch}")
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.process_time() if device.type == "cpu" and options.threads == 1 else time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = alternatives(Path(folder), options.shape, device, options.threads)
+        special = special_tokens(Path(folder))
+        for batch in options.batch:
+            features = torch.randn(batch, 3000, 80, generator=torch.Generator().manual_seed(0)).to(device)
+            for beam in options.beam:
+                print(f"whisper-{options.shape}, {options.threads} threads, batch {batch}, beam {beam}:")
+                runs = {
+                    name: each.run(features, special, beam, options.tokens) for name, each in found.items()
+                }
+                compare(runs, options.rounds, clock, options.tokens)
 
 
 if __name__ == "__main__":
