@@ -43,7 +43,7 @@ class Bundle(Generic[C]):
     tokenizer: Tokenizer
     features: Any  # Features, which are also an nn.Module; None for a language model
     network: Any  # isinstance tells its operations (asr.model.interfaces)
-    metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of training audio
+    metadata: dict[str, str]  # stored with the weights: step, scores, `longest_seconds` of audio, defaults
 
     @classmethod
     def build(cls, config: C, tokenizer: Tokenizer) -> Bundle[C]:

@@ -1,13 +1,13 @@
-"""Compare a Whisper here with the same one in transformers and CTranslate2: the same weights, windows and tokens.
+"""Compare a Whisper here with the same one in transformers and CTranslate2: same weights, windows and tokens.
 
     python benchmarks/public_models.py [--shape tiny] [--beam 1 5] [--batch 1 8] [--tokens 60] [--threads 1]
         [--device cpu] [--rounds 3]
 
-The weights are random. Features of 30 s of noise are given. Each run encodes them and decodes exactly `--tokens`
-tokens; END is forbidden. The alternatives take turns in one process. The script prints the median of the time of
-each, and how many times as fast as transformers it is. With one thread it is the processor time of the process,
-which other processes disturb less than the time on the clock; with more threads or on a GPU, the time on the
-clock. It prints how many greedy texts in float32 are equal. CTranslate2 is left out where it is not installed.
+The weights are random. Features of 30 s of noise are given. Each run encodes them and decodes exactly
+`--tokens` tokens; END is forbidden. The alternatives take turns in one process. The script prints the median
+of the time of each, how many times as fast as the first it is, and how many of its texts are equal. With one
+thread it is the processor time of the process, which other processes disturb less than the time on the clock;
+with more threads or on a GPU, the time on the clock. CTranslate2 is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,21 @@ from asr.decoding import DecodingOptions, beam_search, greedy, repetition
 from asr.decoding import beam as beam_module
 from asr.decoding import greedy as greedy_function
 from asr.model.int8 import to_int8
-from asr.model_folder import pick_device
+from asr.model_folder import Bundle, pick_device
 from asr.public.importing import read_model
 from asr.public.source import Source
 from asr.tokenizers.special import SpecialTokens
 
 Texts = list[list[int]]
 Run = Callable[[], Texts]  # decodes the batch; returns the tokens of each row
-NEVER = 10**9
 
 
 class Ours:
     """The weights of a folder in our network."""
 
     def __init__(self, folder: Path, device: torch.device, precision: str) -> None:
-        bundle = read_model(Source(folder)).to(device).eval()
-        self._network, self._bf16 = bundle.network, precision == "bf16"
+        self.bundle = read_model(Source(folder)).to(device).eval()
+        self._network, self._bf16 = self.bundle.network, precision == "bf16"
         if precision == "int8":
             to_int8(self._network)
 
@@ -140,12 +140,16 @@ def alternatives(folder: Path, shape: str, device: torch.device, threads: int) -
     return found
 
 
-def special_tokens(folder: Path) -> SpecialTokens:
-    """Those of the tokenizer, with a prompt for English, and END never decoded."""
-    tokenizer = read_model(Source(folder)).tokenizer
-    prompts, eos = tokenizer.prompts, tokenizer.special.eos  # type: ignore[attr-defined]
-    prompt = (prompts.start, prompts.languages["en"], prompts.tasks["transcribe"], prompts.no_timestamps)
-    return SpecialTokens(prompt, eos, eos, eos, suppressed=(eos,), vocabulary_size=len(tokenizer))
+def forbid_end(bundle: Bundle[Any]) -> SpecialTokens:
+    """The model's special tokens, with a prompt for English, and END never decoded."""
+    prompt = bundle.tokenizer.prompt("en", "transcribe")
+    return replace(bundle.special, prompt=prompt, suppressed=(bundle.special.eos,))
+
+
+def without_guard() -> None:
+    """Let texts repeat themselves, as random weights do: the peers have no guard."""
+    for names in (vars(beam_module), vars(repetition), greedy_function.__globals__):
+        names["CHECK_INTERVAL"] = 10**9
 
 
 def compare(runs: dict[str, Run], rounds: int, clock: Callable[[], float], tokens: int) -> None:
@@ -165,7 +169,8 @@ def compare(runs: dict[str, Run], rounds: int, clock: Callable[[], float], token
     for name, each in times.items():
         middle = statistics.median(each)
         same = sum(a == b for a, b in zip(texts[first], texts[name], strict=True))
-        print(f"  {name:20} {middle:7.3f} s  {base / middle:5.2f} x  equal texts {same} of {len(texts[name])}")
+        speed = f"{middle:7.3f} s  {base / middle:5.2f} x"
+        print(f"  {name:20} {speed}  equal texts {same} of {len(texts[name])}", flush=True)
 
 
 def main() -> None:
@@ -181,9 +186,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    # Random weights repeat themselves, and the peers have no guard.
-    for names in (vars(beam_module), vars(repetition), greedy_function.__globals__):
-        names["CHECK_INTERVAL"] = NEVER
+    without_guard()
     device = pick_device(options.device)
 
     def clock() -> float:
@@ -193,7 +196,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         found = alternatives(Path(folder), options.shape, device, options.threads)
-        special = special_tokens(Path(folder))
+        special = forbid_end(found["ours float32"].bundle)
         for batch in options.batch:
             features = torch.randn(batch, 3000, 80, generator=torch.Generator().manual_seed(0)).to(device)
             for beam in options.beam:

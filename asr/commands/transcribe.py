@@ -173,7 +173,7 @@ def transcribe(
     ] = None,
     length_normalization: Annotated[
         float | None,
-        typer.Option(help="Divide scores by (tokens + 1) to this power.", show_default="0"),
+        typer.Option(help="Divide scores by (tokens + 1) to this power.", show_default="the model's, or 0"),
     ] = None,
     hot_words: Annotated[
         Path | None, typer.Option(help="File of words and phrases to favor, one on each line.")

@@ -15,7 +15,7 @@ from asr.decoding.greedy import greedy
 from asr.decoding.hot_words import HotWords
 from asr.decoding.language_model import LanguageModelFactory
 from asr.decoding.mask_predict import mask_predict
-from asr.decoding.options import DecodingOptions, Hypothesis
+from asr.decoding.options import DECODERS, DecodingOptions, Hypothesis
 from asr.decoding.processors import LogitProcessor, SuppressAtBegin
 from asr.decoding.prompted import PromptedSearch, check_prompt_options, no_speech_probabilities
 from asr.decoding.rescoring import rescore
@@ -48,7 +48,7 @@ def build_decoder(
     characters that it does not know.
     """
     network, special = bundle.network, bundle.special
-    options = options.with_decoder(default_decoder(network))
+    options = _with_length_normalization(bundle, options.with_decoder(default_decoder(network)))
     _check_model(network, options)
     factories = _scorer_factories(bundle, options)
     if processors and options.decoder not in ("greedy", "beam"):
@@ -132,6 +132,20 @@ def default_decoder(network: object) -> str:
     if isinstance(network, FillsMasks):
         return "mask-predict"
     return "greedy" if isinstance(network, HasDecoder) else "ctc"
+
+
+def _with_length_normalization(bundle: Bundle[Any], options: DecodingOptions) -> DecodingOptions:
+    """These options; without a length normalization, with the one of the model's metadata."""
+    stored = bundle.metadata.get("length_normalization")
+    applies = "length_normalization" in DECODERS[options.decoder or ""]
+    if stored is None or options.length_normalization is not None or not applies:
+        return options
+    try:
+        return replace(options, length_normalization=float(stored))
+    except ValueError:
+        raise AsrError(
+            f"the metadata of the model has length_normalization {stored!r}; it must be a number"
+        ) from None
 
 
 def _check_model(network: object, options: DecodingOptions) -> None:

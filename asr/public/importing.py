@@ -59,6 +59,8 @@ def read_model(source: Source, overrides: tuple[str, ...] = ()) -> Bundle[Config
     choice = settings.tokenizer.model_dump()
     tokenizer = tokenizer.with_choice(choice["language"], choice["task"])
     bundle = Bundle.build(settings, tokenizer)
+    penalty = source.json("generation_config.json", optional=True).get("length_penalty")
+    bundle.metadata = {"length_normalization": str(1.0 if penalty is None else penalty)}  # as transformers
     _load(bundle.network, weights, family, source)
     return bundle
 

@@ -187,6 +187,7 @@ def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[s
             "bos_token_id": 0,
             "decoder_start_token_id": tokenizer.prompts.start,
             "max_length": 200,
+            "length_penalty": float(bundle.metadata.get("length_normalization", 0.0)),
         },
         "preprocessor_config.json": {
             "feature_extractor_type": "Speech2TextFeatureExtractor",

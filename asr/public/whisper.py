@@ -250,6 +250,7 @@ def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[s
         "max_length": config["max_target_positions"],
         "return_timestamps": False,
         "alignment_heads": [list(pair) for pair in bundle.config.model.decoder.alignment_heads],
+        "length_penalty": float(bundle.metadata.get("length_normalization", 0.0)),
     }
     if prompts.languages:
         generation["lang_to_id"] = {f"<|{code}|>": i for code, i in prompts.languages.items()}

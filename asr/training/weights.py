@@ -84,6 +84,8 @@ def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
         lines.append(f"start at random: {', '.join(fresh)}")
     if unseen := [c for c in bundle.tokenizer.symbols if c not in id_of]:
         lines.append(f"new tokens: {' '.join(map(repr, unseen))}")
+    if "length_normalization" in old.metadata:  # a trained decoder favors the same lengths
+        bundle.metadata["length_normalization"] = old.metadata["length_normalization"]
     if bundle.features is not None and old.features is not None:
         if old.config.features == bundle.config.features:
             bundle.features.load_state_dict(old.features.state_dict())

@@ -163,6 +163,10 @@ def test_adapters_are_resumed(data, tmp_path):
         assert all(torch.equal(found[key], tensors[key]) for key in found)
 
 
+def test_a_run_keeps_the_length_normalization_of_its_model(data):
+    assert prepared(data).bundle.metadata["length_normalization"] == "1.0"
+
+
 def test_a_ctc_head_is_trained_first_alone(data, tmp_path):
     recipe = "recipes/whisper/ctc_head.yaml"
     config = settings(data, "train.steps=3", "train.validate_every=3", recipe=recipe)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from public_models import padded, waveforms, write_speech_to_text, write_whisper
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from asr.commands import app
@@ -81,6 +82,8 @@ def test_logits_equal_and_survive_the_round_trip(family, originals, tmp_path):
         value = getattr(model.generation_config, name, None)
         assert getattr(loaded.generation_config, name, None) == value
 
+    assert bundle.metadata["length_normalization"] == "1.0"
+    assert loaded.generation_config.length_penalty == 1.0
     again = read_model(Source(tmp_path / "theirs"))
     assert again.config.model == bundle.config.model
     assert again.tokenizer.symbols == bundle.tokenizer.symbols
@@ -89,6 +92,19 @@ def test_logits_equal_and_survive_the_round_trip(family, originals, tmp_path):
     old = transformers.AutoTokenizer.from_pretrained(folder)
     new = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
     assert old(text).input_ids == new(text).input_ids
+
+
+@pytest.mark.parametrize("family", WRITERS)
+def test_the_length_penalty_of_the_generation_settings_is_kept(family, originals, tmp_path):
+    folder = broken(tmp_path, originals, family)
+    change(folder / "generation_config.json", length_penalty=0.5)
+    bundle = read_model(Source(folder))
+    assert bundle.metadata["length_normalization"] == "0.5"
+    export_model(bundle, tmp_path / "theirs")
+    assert read_model(Source(tmp_path / "theirs")).metadata == bundle.metadata
+    bundle.metadata = {}  # one of our own models divides by nothing
+    export_model(bundle, tmp_path / "own")
+    assert read_model(Source(tmp_path / "own")).metadata["length_normalization"] == "0.0"
 
 
 @pytest.mark.parametrize("family", WRITERS)
@@ -210,6 +226,19 @@ def shard_missing(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
 
 
+def shard_cut_short(folder):
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    tensors = load_file(folder / "model.safetensors")
+    no_weights(folder)
+    half = len(tensors) // 2
+    table = {name: names[i >= half] for i, name in enumerate(tensors)}
+    for shard in names:
+        save_file({n: t for n, t in tensors.items() if table[n] == shard}, folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    data = (folder / names[1]).read_bytes()
+    (folder / names[1]).write_bytes(data[:-100])
+
+
 def code_in_torch_file(folder):
     no_weights(folder)
     torch.save({"a": print}, folder / "pytorch_model.bin")
@@ -258,6 +287,7 @@ def no_layers(folder):
         (cut_torch_file, "pytorch_model.bin: cannot be read, it is cut short or damaged"),
         (code_in_torch_file, "pytorch_model.bin: cannot be read"),
         (shard_missing, "no model-00001-of-00002.safetensors in this folder"),
+        (shard_cut_short, "model-00002-of-00002.safetensors: cannot be read, it is cut short or damaged"),
         (other_architecture, "a model of the type 'wav2vec2'; only whisper and speech_to_text"),
         (other_head, "holds WhisperForAudioClassification; only WhisperForConditionalGeneration"),
         (wrong_shape, "has the shape .*they do not belong together"),

@@ -348,13 +348,28 @@ def test_models_that_lack_the_tokens_refuse_the_options(bundle):
             build_decoder(digits, DecodingOptions(**{name: value}))
 
 
+def test_the_length_normalization_of_the_model_is_a_default(bundle, memory):
+    def scores(metadata, **options):
+        options = DecodingOptions(decoder="beam", beam=2, max_tokens=6, **options)
+        found = build_decoder(replace(bundle, metadata=metadata), options)(memory)
+        return [hypothesis.score for (hypothesis,) in found]
+
+    stored = {"length_normalization": "0.5"}
+    assert scores(stored) == scores({}, length_normalization=0.5) != scores({})
+    assert scores(stored, length_normalization=0.0) == scores({})
+    with pytest.raises(AsrError, match="metadata of the model has length_normalization 'long'"):
+        scores({"length_normalization": "long"})
+    build_decoder(replace(bundle, metadata=stored), DecodingOptions())  # greedy decoding has no such option
+
+
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_beam_search_equals_that_of_transformers(original, bundle, memory, timestamps):
-    """A beam of 5. The sum of the log-probabilities is divided by the number of tokens, EOS included."""
+    """A beam of 5. The sum of the log-probabilities is divided by the number of tokens, EOS included.
+
+    It is the default of an imported model.
+    """
     _, model = original
-    options = DecodingOptions(
-        decoder="beam", beam=5, length_normalization=1.0, max_tokens=14, timestamps=timestamps or None
-    )
+    options = DecodingOptions(decoder="beam", beam=5, max_tokens=14, timestamps=timestamps or None)
     found = build_decoder(bundle, options)(memory)
     prompt, eos = bundle.tokenizer.prompt(timestamps=timestamps), bundle.special.eos
     settings = dict(num_beams=5, length_penalty=1.0, early_stopping="never", max_new_tokens=15)
