@@ -28,11 +28,11 @@ from public_folder import SHAPES, write_folder
 from asr.decoding import DecodingOptions, beam_search, greedy, repetition
 from asr.decoding import beam as beam_module
 from asr.decoding import greedy as greedy_function
-from asr.model.int8 import to_int8
 from asr.model_folder import Bundle, pick_device
 from asr.public.importing import read_model
 from asr.public.source import Source
 from asr.tokenizers.special import SpecialTokens
+from asr.transcription.precision import with_precision
 
 Texts = list[list[int]]
 Run = Callable[[], Texts]  # decodes the batch; returns the tokens of each row
@@ -42,10 +42,8 @@ class Ours:
     """The weights of a folder in our network."""
 
     def __init__(self, folder: Path, device: torch.device, precision: str) -> None:
-        self.bundle = read_model(Source(folder)).to(device).eval()
+        self.bundle = with_precision(read_model(Source(folder)).to(device).eval(), precision)
         self._network, self._bf16 = self.bundle.network, precision == "bf16"
-        if precision == "int8":
-            to_int8(self._network)
 
     def run(self, features: torch.Tensor, special: SpecialTokens, beam: int, tokens: int) -> Run:
         """Greedy decoding or beam search; the tokens of the best hypotheses."""

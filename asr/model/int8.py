@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -23,16 +25,18 @@ class Int8Linear(nn.Module):
         zeros = torch.zeros_like(scales, dtype=torch.long)
         rounded = torch.quantize_per_channel(weight.detach(), scales, zeros, 0, torch.qint8)
         self._packed = torch.ops.quantized.linear_prepack(rounded, None)
+        self._extremes = torch.zeros(weight.size(1))  # a row that gives a matrix its full range
+        self._extremes[0], self._extremes[-1] = 1.0, -1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out)."""
         rows = x.flatten(0, -2)
-        scales = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)  # (rows, 1)
-        scaled = rows.new_zeros(len(rows) + 1, rows.size(1))
+        scales = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).clamp_min_(1e-12)  # (rows, 1)
+        scaled = rows.new_empty(len(rows) + 1, rows.size(1))
         torch.div(rows, scales, out=scaled[:-1])
-        scaled[-1, 0], scaled[-1, -1] = 1.0, -1.0  # a row that gives the matrix its full range
-        y = torch.ops.quantized.linear_dynamic(scaled, self._packed, True)[:-1] * scales
-        y = y if self.bias is None else y + self.bias
+        scaled[-1] = self._extremes
+        y = torch.ops.quantized.linear_dynamic(scaled, self._packed, True)[:-1]
+        y = y * scales if self.bias is None else torch.addcmul(self.bias, y, scales)
         return y.unflatten(0, x.shape[:-1])
 
 
@@ -40,9 +44,14 @@ def to_int8(network: nn.Module) -> None:
     """Replace the linear layers of a network, in place. Raises AsrError where torch has no such kernel."""
     if not torch.backends.quantized.supported_engines or next(network.parameters()).device.type != "cpu":
         raise AsrError("precision int8: is for processors alone; use --device cpu, or bf16 on a GPU")
+    replace_linear_layers(network, Int8Linear)
+
+
+def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
+    """Put a layer of another kind, made of weight and bias, in the place of each linear one."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child.weight, child.bias))
+                setattr(module, name, kind(child.weight, child.bias))
         if isinstance(module, TransformerDecoder) and module.out is None:
-            module.out = Int8Linear(module.embed.weight, None)  # type: ignore[assignment]
+            module.out = kind(module.embed.weight, None)  # type: ignore[assignment]

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 
 from asr.errors import AsrError
+from asr.model.bf16 import to_bf16
 from asr.model.int8 import to_int8
 from asr.model_folder import Bundle
 
 
-def with_int8(bundle: Bundle[Any]) -> Bundle[Any]:
-    """A copy of the model with linear layers of 8 bits. The caller keeps its own."""
+def with_precision(bundle: Bundle[Any], precision: str) -> Bundle[Any]:
+    """The model, or a copy with other linear layers for a CPU. The caller keeps its own."""
+    bf16 = precision == "bf16" and bundle.device.type == "cpu"
+    if precision != "int8" and not bf16:
+        return bundle
     copied = replace(bundle, network=copy.deepcopy(bundle.network))
-    to_int8(copied.network)
+    (to_bf16 if bf16 else to_int8)(copied.network)
     return copied
 
 

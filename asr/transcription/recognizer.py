@@ -25,7 +25,7 @@ from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
 from asr.transcription.pieces import Job, Piece, PieceReader
-from asr.transcription.precision import use_bf16, with_int8
+from asr.transcription.precision import use_bf16, with_precision
 from asr.transcription.transcript import Alternative, Segment, StreamResult, Transcript, Word
 from asr.transcription.turns import Turns
 from asr.transcription.words import words_of
@@ -76,8 +76,7 @@ class Recognizer:
         self.calibration = load_calibration(folder) if folder else None
         self.sample_rate = self.bundle.config.features.sample_rate
         self.bf16 = use_bf16(precision, self.bundle.device)
-        if precision == "int8":
-            self.bundle = with_int8(self.bundle)
+        self.bundle = with_precision(self.bundle, precision)
         self.options = options or DecodingOptions()
         self.decoder = build_decoder(self.bundle, self.options)
         if voice_activity is None:

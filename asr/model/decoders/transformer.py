@@ -24,7 +24,8 @@ from asr.section import Positive, load_kind
 class MemoryCache:
     """Keys and values of the encoder's states, which the hypotheses of an utterance share.
 
-    `keys`, `values` (n_layers, B, n_heads, S, d_head); `mask` (B, 1, 1, S) is true where a state is valid.
+    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores. From
+    one of true and false torch would make such a mask in every call.
     """
 
     keys: Tensor
@@ -285,7 +286,9 @@ class TransformerDecoder(nn.Module):
         """An empty state for `capacity` positions. The cross-attention's keys are computed here, once."""
         projected = [block.cross_attention.project(memory.states) for block in self.blocks]  # type: ignore[operator, union-attr]
         keys, values = (torch.stack(each) for each in zip(*projected, strict=True))
-        cache = MemoryCache(keys, values, _memory_mask(memory))
+        hidden = ~_memory_mask(memory)
+        mask = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
+        cache = MemoryCache(keys, values, mask.masked_fill_(hidden, torch.finfo(keys.dtype).min))
         return replace(self.start_rows(len(memory.lengths), capacity, keys.dtype), memory=cache)
 
     def start_rows(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> DecoderState:
