@@ -34,8 +34,8 @@ from asr.public.source import Source
 from asr.tokenizers.special import SpecialTokens
 from asr.transcription.precision import with_precision
 
-Texts = list[list[int]]
-Run = Callable[[], Texts]  # decodes the batch; returns the tokens of each row
+TokenRows = list[list[int]]
+Run = Callable[[], TokenRows]  # decodes the batch; returns the tokens of each row
 
 
 class Ours:
@@ -54,7 +54,7 @@ class Ours:
         search = greedy if beam == 1 else beam_search
 
         @torch.inference_mode()
-        def run() -> Texts:
+        def run() -> TokenRows:
             with torch.autocast(features.device.type, torch.bfloat16, enabled=self._bf16):
                 memory = self._network.encode(features, lengths)
                 found = search(self._network, memory, special, options)
@@ -83,7 +83,7 @@ class Transformers:
         prompt = torch.tensor(special.prompt, device=features.device).expand(len(features), -1)
 
         @torch.inference_mode()
-        def run() -> Texts:
+        def run() -> TokenRows:
             rows = GenerationMixin.generate(
                 self._model, features.transpose(1, 2), decoder_input_ids=prompt, generation_config=settings
             )
@@ -112,7 +112,7 @@ class CTranslate2:
         array = features.transpose(1, 2).contiguous().cpu().numpy()
         prompts = [list(special.prompt)] * len(features)
 
-        def run() -> Texts:
+        def run() -> TokenRows:
             # At most half of `max_length` is decoded: it counts a text before this one too.
             found = self._model.generate(
                 StorageView.from_array(array),
