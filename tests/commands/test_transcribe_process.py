@@ -72,7 +72,7 @@ def test_text_and_progress_go_to_different_streams(tiny_model, sounds):
     assert b"transcribing" in shown and b"gone.wav" in shown
 
 
-def test_every_bad_input_gets_its_line(tiny_model, sounds, tmp_path):
+def test_every_bad_input_gets_its_line(asr, tiny_model, sounds):
     """One clear line each, in the order given. Unusual recordings are transcribed."""
     files = {}
     for name, rate, channels in (("8000", 8000, 1), ("96000", 96000, 1), ("channels", 16000, 8)):
@@ -106,11 +106,10 @@ def test_every_bad_input_gets_its_line(tiny_model, sounds, tmp_path):
     files["text"].write_text("This is text, not audio.\n")
 
     order = sorted(files, key=lambda name: name[::-1])
-    status, out, err = run("transcribe", *(files[name] for name in order), "--model", tiny_model)
+    status, out, lines = asr("transcribe", *(files[name] for name in order), "--model", tiny_model)
     assert status == 1
-    found = [line.split(b"\t") for line in out.splitlines()]
-    assert [name.decode() for name, _ in found] == [printable(files[name]) for name in order if name in good]
-    lines = err.decode().splitlines()
+    found = [line.split("\t") for line in out]
+    assert [name for name, _ in found] == [printable(files[name]) for name in order if name in good]
     wrong = [name for name in order if name not in good]
     assert lines.pop() == f"asr: {len(wrong)} of {len(order)} inputs could not be transcribed"
     for name, line in zip(wrong, lines, strict=True):
@@ -118,13 +117,13 @@ def test_every_bad_input_gets_its_line(tiny_model, sounds, tmp_path):
         assert line.startswith(f"asr: error: {printable(files[name])}: {problem}")
 
 
-def test_links_and_devices_are_written_to(tiny_model, sounds, tmp_path):
+def test_links_and_devices_are_written_to(asr, tiny_model, sounds, tmp_path):
     """--output follows a link, appends to a pipe, and never replaces /dev/stdout."""
     link, real = tmp_path / "link.jsonl", tmp_path / "real.jsonl"
     real.touch()
     link.symlink_to(real)
-    assert run("transcribe", sounds, "--model", tiny_model, "--output", link) == (0, b"", b"")
-    assert link.is_symlink() and len(lines := real.read_bytes().splitlines()) == 3
-    for name in ("/dev/stdout", "-"):
-        status, out, err = run("transcribe", sounds, "--model", tiny_model, "--output", name)
-        assert (status, err, out.splitlines()) == (0, b"", lines)
+    assert asr("transcribe", sounds, "--model", tiny_model, "--output", link) == (0, [], [])
+    assert link.is_symlink() and len(lines := real.read_text().splitlines()) == 3
+    assert asr("transcribe", sounds, "--model", tiny_model, "--output", "-") == (0, lines, [])
+    status, out, err = run("transcribe", sounds, "--model", tiny_model, "--output", "/dev/stdout")
+    assert (status, err, out.decode().splitlines()) == (0, b"", lines)

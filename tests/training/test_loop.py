@@ -136,6 +136,7 @@ def overfit(count: int, run: Path) -> None:
     assert train(config.overfit(count), run, device="cpu") == 0
 
 
+@pytest.mark.usefixtures("whole_texts")
 def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
     overfit(3, tmp_path / "run")
     result = read_run(tmp_path / "run")
@@ -143,6 +144,7 @@ def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("whole_texts")
 def test_a_model_of_eight_utterances_transcribes_them(tmp_path):
     overfit(8, tmp_path / "run")
     recognizer = Recognizer(tmp_path / "run", device="cpu")
@@ -185,6 +187,7 @@ def test_a_character_never_trained_on_is_named(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("whole_texts")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_the_gpu_overfits(tmp_path):
     config = Config.model_validate({"model": {"preset": "tiny"}, "data": {"train": [SAMPLES]}}).overfit(8)
