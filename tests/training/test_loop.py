@@ -147,7 +147,8 @@ def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
 @pytest.mark.usefixtures("whole_texts")
 def test_a_model_of_eight_utterances_transcribes_them(tmp_path):
     overfit(8, tmp_path / "run")
-    recognizer = Recognizer(tmp_path / "run", device="cpu")
+    # Learned by heart, the recordings are only known from their first sample to their last.
+    recognizer = Recognizer(tmp_path / "run", device="cpu", voice_activity=False)
     for utterance in read_manifest(SAMPLES)[:8]:
         assert recognizer.transcribe(utterance.audio).text == utterance.text
 
