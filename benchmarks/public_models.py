@@ -1,13 +1,16 @@
 """Compare a Whisper here with the same one in transformers and CTranslate2: same weights, windows and tokens.
 
     python benchmarks/public_models.py [--shape tiny] [--beam 1 5] [--batch 1 8] [--tokens 60] [--threads 1]
-        [--device cpu] [--rounds 3]
+        [--device cpu] [--rounds 3] [--profile]
 
 The weights are random. Features of 30 s of noise are given. Each run encodes them and decodes exactly
 `--tokens` tokens; END is forbidden. The alternatives take turns in one process. The script prints the median
 of the time of each, how many times as fast as the first it is, and how many of its texts are equal. With one
 thread it is the processor time of the process, which other processes disturb less than the time on the clock;
 with more threads or on a GPU, the time on the clock. CTranslate2 is left out where it is not installed.
+
+With `--profile` nothing is compared. The operations of ours in float32 are printed, with their share of the
+time, after the rates at which this processor reads memory and computes products.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from public_folder import SHAPES, write_folder
 from asr.decoding import DecodingOptions, beam_search, greedy, repetition
 from asr.decoding import beam as beam_module
 from asr.decoding import greedy as greedy_function
+from asr.model.kernels import linear
 from asr.model_folder import Bundle, pick_device
 from asr.public.importing import read_model
 from asr.public.source import Source
@@ -171,6 +175,38 @@ def compare(runs: dict[str, Run], rounds: int, clock: Callable[[], float], token
         print(f"  {name:20} {speed}  equal texts {same} of {len(texts[name])}", flush=True)
 
 
+def print_rates() -> None:
+    """Print how fast memory is read and products are computed, in the best of a few tries."""
+    values, x, weight = torch.randn(50_000_000), torch.randn(1536, 1536), torch.randn(1536, 1536)
+
+    def best(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            work()
+            times.append(time.process_time() - began)
+        return min(times)
+
+    with torch.inference_mode():
+        read = 4e-9 * len(values) / best(values.sum)
+        product = 2e-9 * 1536**3 / best(lambda: linear(x, weight, None))
+    print(f"memory {read:.1f} GB/s, products in float32 {product:.0f} GFLOP/s", flush=True)
+
+
+def profile(run: Run) -> None:
+    """Print the operations that take the most time in one run."""
+    run()
+    with torch.profiler.profile(record_shapes=True) as found:
+        began = time.process_time()
+        run()
+        print(f"one run: {time.process_time() - began:.2f} s")
+    events = found.key_averages(group_by_input_shape=True)
+    whole = sum(each.self_cpu_time_total for each in events)
+    for each in sorted(events, key=lambda event: -event.self_cpu_time_total)[:16]:
+        shapes = [shape for shape in each.input_shapes if shape][:2]
+        print(f"  {each.self_cpu_time_total / whole:6.1%} {each.count:6} x {each.key} {shapes}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -182,6 +218,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     without_guard()
@@ -193,7 +230,12 @@ def main() -> None:
         return time.process_time() if device.type == "cpu" and options.threads == 1 else time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        found = alternatives(Path(folder), options.shape, device, options.threads)
+        if options.profile:
+            print_rates()
+            write_folder(Path(folder), options.shape)
+            found = {"ours float32": Ours(Path(folder), device, "float32")}
+        else:
+            found = alternatives(Path(folder), options.shape, device, options.threads)
         special = forbid_end(found["ours float32"].bundle)
         for batch in options.batch:
             features = torch.randn(batch, 3000, 80, generator=torch.Generator().manual_seed(0)).to(device)
@@ -202,6 +244,9 @@ def main() -> None:
                 runs = {
                     name: each.run(features, special, beam, options.tokens) for name, each in found.items()
                 }
+                if options.profile:
+                    profile(runs["ours float32"])
+                    continue
                 compare(runs, options.rounds, clock, options.tokens)
 
 
