@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from asr import commands
+from asr.config import Config
+from asr.model_folder import Bundle
+from asr.tokenizers import CharacterTokenizer
 
 ROOT = Path(__file__).parents[2]
 SOUND = ROOT / "data" / "samples" / "pin.wav"
@@ -49,11 +52,23 @@ def test_figures_alone_make_no_page(asr, tiny_model, tmp_path, monkeypatch):
             assert image.format == "PNG" and min(image.size) > 200
 
 
-def test_a_model_without_a_decoder_says_what_is_missing(asr, tmp_path):
+@pytest.fixture(scope="module")
+def ctc_model(tmp_path_factory):
+    """A folder of a model that has no decoder."""
+    sizes = {"d_model": 16, "n_heads": 2, "d_ffn": 16, "encoder": {"n_layers": 1}, "decoder": None}
+    config = Config.model_validate({"model": sizes, "train": {"ctc_weight": 1.0}})
+    folder = tmp_path_factory.mktemp("ctc")
+    Bundle.build(config, CharacterTokenizer.from_characters(["abc "])).save(folder, voice_activity=False)
+    return folder
+
+
+def test_a_model_without_a_decoder_says_what_is_missing(asr, ctc_model, tmp_path):
     page = tmp_path / "a" / "page.html"
-    status, out, _ = asr(SOUND, "--model", "english", "--output", page, "--duration", 0.6)
+    status, out, _ = asr(SOUND, "--model", ctc_model, "--output", page, "--duration", 0.6)
     assert status == 0 and page.is_file()
     assert "No cross-attention: this model has no decoder, and reads its text from CTC alone." in out
+    status, out, err = asr("--model", ctc_model, "--tokens-per-second", 3)
+    assert (status, out) == (1, []) and "--tokens-per-second: this model has no decoder" in err[0]
 
 
 def test_the_modules_of_a_model(asr, tiny_model):
@@ -79,10 +94,6 @@ def test_the_modules_of_a_model(asr, tiny_model):
         ([SOUND, "--output", SOUND], "the page would replace the audio"),
         ([__file__], "not an audio file"),
         (["--json", "--depth", "2"], "--depth: JSON has all modules"),
-        (
-            ["--model", "english", "--tokens-per-second", "3"],
-            "--tokens-per-second: this model has no decoder",
-        ),
     ],
 )
 def test_what_does_not_apply_is_refused(asr, arguments, message, tmp_path, monkeypatch):

@@ -132,7 +132,7 @@ def test_a_network_that_knows_no_length_is_refused():
 
 @pytest.fixture(scope="module")
 def bundle():
-    return SimpleNamespace(special=SPECIAL, network=filling_network())
+    return SimpleNamespace(special=SPECIAL, network=filling_network(), metadata={})
 
 
 def filling_network():
@@ -157,7 +157,7 @@ def test_options_of_other_decoders_are_refused_for_the_default_decoder(bundle, o
 
 
 def test_mask_predict_is_refused_for_other_models():
-    other = SimpleNamespace(special=SPECIAL, network=network(0))
+    other = SimpleNamespace(special=SPECIAL, network=network(0), metadata={})
     with pytest.raises(AsrError, match="mask-predict: this model's decoder is not of that kind"):
         build_decoder(other, OPTIONS)
 

@@ -205,7 +205,7 @@ def test_a_file_is_the_language_model_of_the_decoder(name, tmp_path):
     NGRAMS.save(path) if name.endswith("safetensors") else write_arpa(NGRAMS, path)
     log_probs = random_ctc(5, 8)
     model = ScriptedWithCTC(ctc=log_probs.unsqueeze(0))
-    bundle = SimpleNamespace(network=model, tokenizer=TOKENIZER, special=SPECIAL, device="cpu")
+    bundle = SimpleNamespace(network=model, tokenizer=TOKENIZER, special=SPECIAL, device="cpu", metadata={})
     options = DecodingOptions("ctc", beam=8, language_model=str(path), language_model_weight=0.9)
     ((found,),) = build_decoder(bundle, options)(model.memory(8))
     factory = WordModel(NGRAMS, TOKENIZER, 0.9)

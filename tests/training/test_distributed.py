@@ -78,7 +78,6 @@ def curve(run: Path, name: str) -> list[float]:
     return [point.value for point in events.Scalars(name)]
 
 
-@pytest.mark.usefixtures("whole_texts")
 def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path):
     assert train(load_config(experiment(tmp_path / "1", accumulate=4)), tmp_path / "one", device="cpu") == 0
     two = call(2, experiment(tmp_path / "2", accumulate=2), tmp_path / "two")

@@ -136,7 +136,6 @@ def overfit(count: int, run: Path) -> None:
     assert train(config.overfit(count), run, device="cpu") == 0
 
 
-@pytest.mark.usefixtures("whole_texts")
 def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
     overfit(3, tmp_path / "run")
     result = read_run(tmp_path / "run")
@@ -144,10 +143,9 @@ def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("whole_texts")
 def test_a_model_of_eight_utterances_transcribes_them(tmp_path):
     overfit(8, tmp_path / "run")
-    # Learned by heart, the recordings are only known from their first sample to their last.
+    # What it learned by heart is whole recordings, not only their speech.
     recognizer = Recognizer(tmp_path / "run", device="cpu", voice_activity=False)
     for utterance in read_manifest(SAMPLES)[:8]:
         assert recognizer.transcribe(utterance.audio).text == utterance.text
@@ -188,7 +186,6 @@ def test_a_character_never_trained_on_is_named(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("whole_texts")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_run_on_the_gpu_overfits(tmp_path):
     config = Config.model_validate({"model": {"preset": "tiny"}, "data": {"train": [SAMPLES]}}).overfit(8)
