@@ -6,6 +6,7 @@ import io
 import math
 import resource
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -216,6 +217,7 @@ def test_a_full_disk_stops_the_curves_for_a_while_and_not_the_training(tmp_path,
                 monitor.step(step(number))
             monitor._draw("flush")
         assert monitor.board is None
+        time.sleep(1.1)  # the files of curves are in order only by the second in their names
         monitor.validation(3000, validation())
         monitor.step(step(3001, loss=7.0))
     message = "\n".join(lines(capsys))
