@@ -47,9 +47,13 @@ def write_whisper(
     english: bool = False,
     seconds: int = 2,
     tokenizer: str = "tokenizer.json",
+    large_weights: bool = True,
     **save: Any,
 ) -> Any:
-    """Save a Whisper with random weights and its tokenizer; returns the model of transformers."""
+    """Save a Whisper with random weights and its tokenizer; returns the model of transformers.
+
+    Without `large_weights` they have the size that transformers begins with.
+    """
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,8 @@ def write_whisper(
     )
     torch.manual_seed(seed)
     model = transformers.WhisperForConditionalGeneration(config).eval()
-    spread(model)
+    if large_weights:
+        spread(model)
     generation = dict(
         **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), eos),
         decoder_start_token_id=ids["<|startoftranscript|>"],
