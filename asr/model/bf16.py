@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asr.model.int8 import replace_linear_layers
+from asr.model.linear_layers import replace_linear_layers
 
 ROWS = 16  # of the products for which the order of the weights is chosen; others are correct too
 

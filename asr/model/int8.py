@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from asr.errors import AsrError
-from asr.model.decoders.transformer import TransformerDecoder
+from asr.model.linear_layers import replace_linear_layers
 
 
 class Int8Linear(nn.Module):
@@ -45,13 +43,3 @@ def to_int8(network: nn.Module) -> None:
     if not torch.backends.quantized.supported_engines or next(network.parameters()).device.type != "cpu":
         raise AsrError("precision int8: is for processors alone; use --device cpu, or bf16 on a GPU")
     replace_linear_layers(network, Int8Linear)
-
-
-def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
-    """Put a layer of another kind, made of weight and bias, in the place of each linear one."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(module, name, kind(child.weight, child.bias))
-        if isinstance(module, TransformerDecoder) and module.out is None:
-            module.out = kind(module.embed.weight, None)  # type: ignore[assignment]

@@ -17,8 +17,8 @@ _HALF_WIDTH = bool(_CPU.get("avx512_f")) and "AMD" in str(_CPU.get("cpu_name"))
 ONEDNN = (
     _HALF_WIDTH and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
-ROWS = 64  # with fewer rows MKL is faster,
-OUTPUTS = 8192  # but not with so many outputs, those of a large vocabulary
+ROWS = 64  # with fewer rows MKL is faster ...
+OUTPUTS = 8192  # ... unless there are so many outputs, as of a large vocabulary
 
 
 class Linear(nn.Linear):
@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ONEDNN
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and (x.numel() >= ROWS * x.size(-1) or (len(weight) >= OUTPUTS and x.numel()))
+        and (x.numel() >= ROWS * x.size(-1) or len(weight) >= OUTPUTS)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):

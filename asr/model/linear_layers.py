@@ -1,0 +1,22 @@
+"""Linear layers of a network, replaced by others that compute with other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from asr.model.decoders.transformer import TransformerDecoder
+
+
+def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
+    """Replace each linear layer by one of another kind, which is made of its weight and bias.
+
+    A decoder's shared output matrix is replaced too: it becomes a layer of its own.
+    """
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, kind(child.weight, child.bias))
+        if isinstance(module, TransformerDecoder) and module.out is None:
+            module.out = kind(module.embed.weight, None)  # type: ignore[assignment]
