@@ -54,9 +54,8 @@ class DecodingOptions:
     iterations: int | None = None  # decoder passes of mask-predict; default: 10
     beam: int | None = None  # hypotheses kept at each step; default: 10, or 1 with the decoder ctc
     n_best: int | None = None  # hypotheses returned, best first; default: 1
-    length_normalization: float | None = (
-        None  # power of (tokens + 1) that divides scores; default: the model's
-    )
+    # scores are divided by (tokens + 1) to this power; default: that of the model's metadata, or 0
+    length_normalization: float | None = None
     hot_words: tuple[str, ...] | None = None  # words and phrases to favor; default: none
     hot_word_bonus: float | None = None  # added to the score for each character of a hot word; default: 0.7
     language_model: str | None = None  # a language model: a folder, or a file of word n-grams

@@ -128,3 +128,20 @@ def test_logit_processors_are_applied_or_refused(audio):
     for decoder in ("ctc", "rescoring"):
         with pytest.raises(AsrError, match="logit processors do not apply"):
             build_decoder(model, DecodingOptions(decoder), [processor])
+
+
+def test_the_length_normalization_of_a_model_is_the_default_of_beam_search(audio):
+    model = bundle()
+    memory = model.encode(*audio)
+
+    def scores(stored, **options):
+        model.metadata = {} if stored is None else {"length_normalization": stored}
+        found = build_decoder(model, DecodingOptions("beam", beam=2, max_tokens=6, **options))(memory)
+        return [hypothesis.score for (hypothesis,) in found]
+
+    assert scores("0.5") == scores(None, length_normalization=0.5) != scores(None)
+    assert scores("0.5", length_normalization=0.0) == scores(None)
+    with pytest.raises(AsrError, match="metadata of the model has length_normalization 'long'"):
+        scores("long")
+    model.metadata = {"length_normalization": "0.5"}
+    build_decoder(model, DecodingOptions("greedy"))  # has no such option
