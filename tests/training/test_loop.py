@@ -132,7 +132,9 @@ def test_an_unfinished_checkpoint_is_never_resumed_from(tmp_path, monkeypatch):
 
 def overfit(count: int, run: Path) -> None:
     sizes = dict(d_model=96, n_heads=4, d_ffn=192, encoder_layers=2, decoder_layers=1, conv_channels=16)
-    config = Config.model_validate({"model": sections(**sizes), "data": {"train": [SAMPLES]}})
+    # The numbers of transcription: a model of a hundred steps is not sure enough for others.
+    values = {"model": sections(**sizes), "data": {"train": [SAMPLES]}, "train": {"precision": "float32"}}
+    config = Config.model_validate(values)
     assert train(config.overfit(count), run, device="cpu") == 0
 
 
@@ -145,8 +147,7 @@ def test_overfitting_three_utterances_reaches_wer_0(tmp_path):
 @pytest.mark.slow
 def test_a_model_of_eight_utterances_transcribes_them(tmp_path):
     overfit(8, tmp_path / "run")
-    # What it learned by heart is whole recordings, not only their speech.
-    recognizer = Recognizer(tmp_path / "run", device="cpu", voice_activity=False)
+    recognizer = Recognizer(tmp_path / "run", device="cpu")
     for utterance in read_manifest(SAMPLES)[:8]:
         assert recognizer.transcribe(utterance.audio).text == utterance.text
 

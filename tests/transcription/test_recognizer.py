@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers import sections
 
+from asr import audio
 from asr.config import Config
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis
 from asr.errors import AsrError
@@ -278,6 +280,22 @@ def test_a_model_whose_output_is_not_finite_is_refused(bundle):
     broken.network.encoder.norm.weight.data[0] = torch.nan
     with pytest.raises(AsrError, match="not finite"):
         Recognizer(broken).transcribe(sound(0, 1.0), RATE)
+
+
+def test_a_model_of_8_khz_reads_recordings_of_other_rates_at_its_own(tmp_path):
+    """A file at 16 kHz has the text of its samples at 8 kHz, not that of the same numbers at 8 kHz."""
+    torch.manual_seed(3)
+    sizes = dict(d_model=32, n_heads=2, d_ffn=64, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    config = Config.model_validate({"features": {"sample_rate": 8000}, "model": sections(**sizes)})
+    slow = Bundle.build(config, CharacterTokenizer.from_characters(["abcdefgh "])).eval()
+    slow.features.mean.fill_(-8.0)
+    slow.features.std.fill_(3.0)
+    slow.metadata = {"voice_activity": "false"}
+    recognizer, samples = Recognizer(slow, "cpu"), sound(2, 1.5)
+    found = recognizer.transcribe(write(tmp_path / "a.wav", samples))
+    assert found.duration == pytest.approx(1.5) and found.text
+    same(found, recognizer.transcribe(audio.from_array(samples, RATE, 8000), 8000))
+    assert found.text != recognizer.transcribe(samples, 8000).text
 
 
 def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
