@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ONEDNN
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and (x.numel() >= ROWS * x.size(-1) or len(weight) >= OUTPUTS)
+        and (x.numel() >= ROWS * x.size(-1) or (len(weight) >= OUTPUTS and x.numel()))
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):

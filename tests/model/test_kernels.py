@@ -8,7 +8,7 @@ from asr.model.kernels import Linear, attention, linear
 
 
 @pytest.mark.parametrize(("d_in", "d_out"), [(24, 40), (40, 24), (16, 5), (16, 9000)])
-@pytest.mark.parametrize("rows", [1, 63, 300])  # oneDNN takes over between 63 and 300; 9,000 outputs: at 1
+@pytest.mark.parametrize("rows", [0, 1, 63, 300])  # oneDNN takes over between 63 and 300; 9,000 outputs: at 1
 def test_a_linear_layer_and_its_gradients_are_torchs(rows: int, d_in: int, d_out: int) -> None:
     torch.manual_seed(0)
     layer = Linear(d_in, d_out)
