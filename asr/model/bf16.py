@@ -26,7 +26,17 @@ class Bf16Linear(nn.Module):
 
 
 def to_bf16(network: nn.Module) -> None:
-    """Replace the linear layers of a network on a CPU, in place, where torch has oneDNN."""
-    operations = ("_reorder_linear_weight", "_linear_pointwise")
-    if torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in operations):
+    """Replace the linear layers of a network on a CPU, in place, where oneDNN computes in bfloat16.
+
+    Elsewhere they stay as they are: autocast computes them, and more slowly than in float32.
+    """
+    if is_supported():
         replace_linear_layers(network, Bf16Linear)
+
+
+def is_supported() -> bool:
+    """Whether this torch has oneDNN's operations and the processor their instructions (AVX-512)."""
+    operations = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, o) for o in operations):
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,20 +1,16 @@
-"""Transcripts of files: independent of the other files in a batch, in the given order, with errors.
-
-The model has random weights. The text of a sound is meaningless, but it depends on that sound alone.
-"""
+"""Transcripts of files and arrays: independent of the other files in a batch, in the given order."""
 
 import copy
 import io
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from helpers import sections
+from recordings import RATE, input_of, same, silence, sound, write
 
 from asr import audio
 from asr.config import Config
@@ -27,66 +23,6 @@ from asr.transcription.inputs import Input
 from asr.transcription.pieces import PieceReader
 from asr.transcription.precision import use_bf16
 from asr.transcription.recognizer import Recognizer
-from asr.transcription.transcript import Transcript
-
-RATE = 16000
-
-
-def sound(seed, seconds, rate=RATE):
-    """A wavering tone and some noise, different for every seed."""
-    random = np.random.default_rng(seed)
-    time = np.arange(round(seconds * rate)) / rate
-    tone = np.sin(2 * np.pi * (200 + 800 * random.random()) * time * (1 + 0.3 * np.sin(4 * np.pi * time)))
-    return (0.3 * tone + 0.01 * random.standard_normal(len(time))).astype(np.float32)
-
-
-def silence(seconds, rate=RATE):
-    return np.zeros(round(seconds * rate), np.float32)
-
-
-def input_of(path, start=0.0, duration=None):
-    return Input(str(path), Path(path), Path(Path(path).stem), start, duration)
-
-
-def write(path, samples, rate=RATE):
-    soundfile.write(path, samples, rate, "FLOAT")
-    return input_of(path)
-
-
-def same(one, other):
-    assert one.text == other.text
-    assert [(s.start, s.end, s.text, s.finish_reason) for s in one.segments] == [
-        (s.start, s.end, s.text, s.finish_reason) for s in other.segments
-    ]
-    np.testing.assert_allclose(
-        [s.confidence for s in one.segments], [s.confidence for s in other.segments], atol=1e-4
-    )
-
-
-@pytest.fixture(scope="module")
-def recognizer(tiny_model):
-    return Recognizer(tiny_model, "cpu")
-
-
-@pytest.fixture(scope="module")
-def bundle(recognizer):
-    return recognizer.bundle
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory):
-    """16 files from a tenth of a second to three seconds: the longest are cut."""
-    folder = tmp_path_factory.mktemp("mixed")
-    return [write(folder / f"{i}.wav", sound(i, s)) for i, s in enumerate(np.linspace(0.1, 3.0, 16)[::-1])]
-
-
-@pytest.fixture(scope="module")
-def alone(recognizer, mixed):
-    transcripts = [recognizer.transcribe(each.audio) for each in mixed]
-    # Equal texts prove nothing unless different sounds have different texts.
-    assert len({transcript.text for transcript in transcripts}) > len(mixed) / 2
-    return transcripts
-
 
 # ------------------------------------------------------------------------------------- order and batches
 
@@ -313,155 +249,7 @@ def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
     assert sum(len(piece.samples) for batch in decoded for piece in batch) < 25 * RATE
 
 
-# -------------------------------------------------------------------------------------------- long recordings
-
-
-@pytest.fixture(scope="module")
-def bursts():
-    """Twelve sounds of different lengths with pauses of 0.6 s between them; where each begins and ends."""
-    samples, places = [silence(0.3)], []
-    for i in range(12):
-        begin = sum(map(len, samples)) / RATE
-        samples += [sound(i, 0.7 + 0.1 * (i % 6)), silence(0.6)]
-        places.append((begin, begin + len(samples[-2]) / RATE))
-    return np.concatenate(samples), places
-
-
-def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
-    def by_length(memory, previous=()):  # never an empty text, which would have no segment
-        return [[Hypothesis((5 + int(length) % 15,), -1.0)] for length in memory.lengths]
-
-    monkeypatch.setattr(recognizer, "decoder", by_length)
-    samples, places = bursts
-    found = recognizer.transcribe(samples, RATE)
-    assert found.duration == pytest.approx(len(samples) / RATE)
-    for segment, (begin, end) in zip(found.segments, places, strict=True):
-        assert 0 <= segment.start < segment.end <= found.duration
-        assert segment.end - segment.start <= recognizer._reader.longest == 2.0
-        assert segment.start <= begin and end <= segment.end
-        excerpt = samples[round(segment.start * RATE) : round(segment.end * RATE)]
-        assert recognizer.transcribe(excerpt, RATE).text == segment.text
-    for before, after in zip(found.segments, found.segments[1:], strict=False):
-        assert before.end <= after.start
-    assert found.text == " ".join(segment.text for segment in found.segments)
-
-
-def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatch):
-    samples = np.concatenate([bursts[0]] * 2)  # longer than a block
-    file = write(tmp_path / "a.wav", samples)
-    at_once = recognizer.transcribe(file.audio)
-    monkeypatch.setattr(module, "LONG", 1.0)
-    monkeypatch.setattr(module.audio, "read", None)  # it is not used now
-    by_blocks = recognizer.transcribe(file.audio)
-    same(at_once, by_blocks)
-    assert by_blocks.duration == at_once.duration == pytest.approx(len(samples) / RATE, abs=1e-3)
-
-
-def test_a_script_without_spaces_is_joined_without_them(monkeypatch):
-    bundle = Bundle.build(Config(), CharacterTokenizer.from_characters(["机器学习"])).eval()
-    hypothesis = Hypothesis(tuple(bundle.tokenizer.encode("机器学习")), -1.0)
-    samples = np.concatenate([sound(0, 0.5), silence(5), sound(1, 0.5)])
-    bundle.metadata["longest_seconds"] = "4"
-    recognizer = Recognizer(bundle, voice_activity=False)
-    monkeypatch.setattr(
-        recognizer, "decoder", lambda memory, previous=(): [[hypothesis]] * len(memory.lengths)
-    )
-    found = recognizer.transcribe(samples, RATE)
-    assert [segment.text for segment in found.segments] == ["机器学习", "机器学习"]
-    assert found.text == "机器学习机器学习"
-
-
-def test_a_long_silence_has_no_text_and_needs_little_memory(recognizer, tmp_path):
-    """It is read block by block, and nothing goes to the model."""
-    path, seconds = tmp_path / "long.flac", 1200
-    soundfile.write(path, np.zeros(seconds * 8000, np.int16), 8000)
-    tracemalloc.start()
-    try:
-        found = recognizer.transcribe(path)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert found == Transcript(str(path), str(path), "", seconds, ())
-    assert peak < 4 * RATE * seconds / 2  # bytes: half of the samples
-
-
-def test_silence_never_reaches_the_model(recognizer, monkeypatch):
-    monkeypatch.setattr(recognizer, "_decode", None)
-    noise = 1e-4 * np.random.default_rng(0).standard_normal(RATE * 600).astype(np.float32)  # -80 dB
-    assert recognizer.transcribe(noise, RATE) == Transcript("array", "", "", 600.0, ())
-
-
-# ------------------------------------------------------------------------------------------------- bad files
-
-
-@pytest.fixture
-def bad(tmp_path):
-    """One file of each kind that cannot be read."""
-    nan = sound(0, 1.0)
-    nan[5000] = np.nan
-    files = [write(tmp_path / "nan.wav", nan), write(tmp_path / "no_samples.wav", silence(0))]
-    for name, content in (("empty.wav", b""), ("text.wav", b"This is no audio.\n" * 9)):
-        (tmp_path / name).write_bytes(content)
-        files.append(input_of(tmp_path / name))
-    whole = write(tmp_path / "truncated.wav", sound(0, 1.0)).audio
-    whole.write_bytes(whole.read_bytes()[:20000])
-    (tmp_path / "folder.wav").mkdir()
-    return [*files, input_of(whole), input_of(tmp_path / "missing.wav"), input_of(tmp_path / "folder.wav")]
-
-
-@pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
-def test_unreadable_files_do_not_affect_the_others(bundle, mixed, alone, bad, batch_seconds):
-    inputs = [mixed[0], *bad]
-    for i, each in enumerate(mixed[1:]):
-        inputs.insert(2 * i, each)
-    results = list(Recognizer(bundle, batch_seconds=batch_seconds).transcribe_all(inputs))
-    assert len(results) == len(inputs) == 23
-    expected = dict(zip([each.id for each in mixed], alone, strict=True))
-    for each, result in zip(inputs, results, strict=True):
-        if each in bad:
-            assert isinstance(result, AsrError)
-            assert str(result).startswith(f"{each.audio}: ") and "\n" not in str(result)
-        else:
-            assert result.id == each.id
-            same(result, expected[each.id])
-
-
-def test_a_list_of_unreadable_files_only(recognizer, bad):
-    results = list(recognizer.transcribe_all(bad))
-    assert [str(result).split(":")[0] for result in results] == [str(each.audio) for each in bad]
-
-
-def test_one_bad_file_raises(recognizer, bad):
-    for each in bad:
-        with pytest.raises(AsrError, match=each.audio.name):
-            recognizer.transcribe(each.audio)
-
-
-@pytest.mark.parametrize("batch_seconds", [2.5, 120.0])
-def test_a_long_file_damaged_in_the_middle(bundle, mixed, alone, tmp_path, monkeypatch, batch_seconds):
-    """Segments before the damage are dropped, and are in no other text."""
-    monkeypatch.setattr(module, "LONG", 2.5)
-    samples = sound(50, 45.0)
-    samples[40 * RATE] = np.nan
-    broken = write(tmp_path / "broken.wav", samples)
-    inputs = [mixed[3], broken, mixed[0], broken, mixed[1]]
-    results = list(Recognizer(bundle, batch_seconds=batch_seconds).transcribe_all(inputs))
-    for result in (results[1], results[3]):
-        assert isinstance(result, AsrError)
-        assert f"{broken.audio}: NaN or infinite sample at 40.000 s" in str(result)
-    for i, result in ((3, results[0]), (0, results[2]), (1, results[4])):
-        same(result, alone[i])
-
-
-def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
-    missing = input_of(tmp_path / "missing.wav", duration=module.LONG + 1)
-    first, error, last = recognizer.transcribe_all([mixed[0], missing, mixed[1]])
-    assert isinstance(error, AsrError) and "missing.wav: no such file" in str(error)
-    same(first, alone[0])
-    same(last, alone[1])
-
-
-# ------------------------------------------------------------------------------------------------- hypotheses
+# ------------------------------------------------------------------------------------------ hypotheses
 
 
 def test_segments_have_the_results_of_the_decoder(recognizer, monkeypatch):
