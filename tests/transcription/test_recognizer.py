@@ -211,6 +211,13 @@ def test_a_model_with_an_impossible_length_is_refused(bundle, value):
         Recognizer(strange)
 
 
+def test_a_model_in_training_mode_is_refused(bundle):
+    training = copy.deepcopy(bundle)
+    training.network.train()
+    with pytest.raises(AsrError, match=r"in training mode.*eval\(\)"):
+        Recognizer(training)
+
+
 def test_a_model_whose_output_is_not_finite_is_refused(bundle):
     broken = copy.deepcopy(bundle)
     broken.network.encoder.norm.weight.data[0] = torch.nan
