@@ -1,7 +1,7 @@
 """Speech recognition from end to end: audio, features, model, training, decoding, scoring.
 
 >>> import asr
->>> recognizer = asr.Recognizer()                      # the model that ships, or Recognizer("runs/mine")
+>>> recognizer = asr.Recognizer()                      # the English model, or Recognizer("runs/mine")
 >>> recognizer.transcribe("speech.wav").text           # doctest: +SKIP
 """
 
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asr.decoding.best import best_options
     from asr.decoding.options import DecodingOptions
     from asr.errors import AsrError
     from asr.model_folder import Bundle, load_model
@@ -29,6 +30,7 @@ __all__ = [
     "StreamResult",
     "Transcript",
     "__version__",
+    "best_options",
     "load_model",
 ]
 
@@ -41,6 +43,7 @@ _MODULES = {
     "Segment": "asr.transcription.transcript",
     "StreamResult": "asr.transcription.transcript",
     "Transcript": "asr.transcription.transcript",
+    "best_options": "asr.decoding.best",
     "load_model": "asr.model_folder",
 }
 

@@ -31,7 +31,7 @@ from asr.section import load_kind
 from asr.tokenizers import SpecialTokens, Tokenizer, load_tokenizer
 
 SHIPPED = Path(__file__).parent / "pretrained"  # the models that ship, each in a folder with its name
-PRETRAINED = SHIPPED / "digits"  # the default model
+PRETRAINED = SHIPPED / "english"  # the default model
 C = TypeVar("C", bound=Experiment)
 
 
@@ -124,7 +124,7 @@ def load_bundle(path: str | os.PathLike[str], device: str = "auto") -> Bundle[An
 
 
 def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto") -> Bundle[Config]:
-    """Load a recognizer (None: the model that ships), as `load_bundle` does."""
+    """Load a recognizer (None: the English model that ships), as `load_bundle` does."""
     folder = PRETRAINED if path is None else path
     if isinstance(read_config(check_model_folder(folder)), LanguageConfig):
         raise AsrError(f"{folder}: holds a language model; a recognizer is needed here")

@@ -14,7 +14,7 @@ from asr.model_folder import PRETRAINED, check_model_folder, load_bundle
 
 
 def summary(model: Path | None) -> str:
-    """Lines about this installation and a model folder (None: the model that ships)."""
+    """Lines about this installation and a model folder (None: the English model that ships)."""
     bundle = load_bundle(model or PRETRAINED, "cpu")
     sizes = _sizes(bundle.config)
     card = check_model_folder(model or PRETRAINED) / "README.md"

@@ -41,7 +41,7 @@ from asr.training import loop
 from asr.training.recognition import RecognitionTask
 
 ROOT = Path(__file__).resolve().parents[1]
-MANIFEST = str(ROOT / "data" / "samples" / "manifest.jsonl")
+MANIFEST = str(ROOT / "data" / "samples" / "digits" / "manifest.jsonl")
 MOMENTS = 0.6  # kills come within this share of the time of a whole run
 CONFIG: dict[str, Any] = {
     "model": {

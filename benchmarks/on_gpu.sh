@@ -4,13 +4,13 @@
 #     benchmarks/on_gpu.sh [OUT] [AUDIO ...]
 #
 # OUT (default: gpu-results) gets one text file for each part. AUDIO are files, folders or a manifest to transcribe
-# (default: data/samples, repeated). A part that fails does not stop the others; the exit status then is 1.
+# (default: data/samples/digits, repeated). A part that fails does not stop the others; the exit status then is 1.
 # Parts that compare with transformers or speechbrain are skipped when these are not installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-gpu-results}
 shift || true
-audio=("${@:-data/samples}")
+audio=("${@:-data/samples/digits}")
 python=${PYTHON:-python}
 failed=0
 mkdir -p "$out"
@@ -35,10 +35,10 @@ part() { # NAME COMMAND...: run one part and keep what it prints
 part tests "$python" -m pytest -m gpu
 part transcribe "$python" benchmarks/speed.py transcribe "${audio[@]}" --copies 20 --device cuda
 part train "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml --device cuda \
-    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/manifest.jsonl]'
+    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/digits/manifest.jsonl]'
 part train-bf16 "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml --device cuda train.precision=bf16 \
-    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/manifest.jsonl]'
-part decoders "$python" benchmarks/decoders.py data/samples/manifest.jsonl --device cuda --repeats 3
+    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/digits/manifest.jsonl]'
+part decoders "$python" benchmarks/decoders.py data/samples/digits/manifest.jsonl --device cuda --repeats 3
 if "$python" -c 'import transformers, speechbrain' 2>/dev/null; then
     part train-peers "$python" benchmarks/train_peers.py --device cuda
     part decode-peers "$python" benchmarks/decode_peers.py --device cuda

@@ -1,4 +1,4 @@
-"""The audio that ships with the repository: data/samples and data/synthetic_digits hold what they say."""
+"""The audio that ships with the repository holds what its manifests say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ DATA = Path(__file__).parents[1] / "data"
 DIGITS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 EDGE = 0.02  # seconds at either end of a cut that hold no speech
 
-SETS = {name: read_manifest(DATA / name / "manifest.jsonl") for name in ("samples", "synthetic_digits")}
+SAMPLES = "samples/digits"
+SETS = {name: read_manifest(DATA / name / "manifest.jsonl") for name in (SAMPLES, "synthetic_digits")}
+SENTENCES = read_manifest(DATA / "samples" / "manifest.jsonl")
 
 
 def cut(utterance: Utterance) -> tuple[np.ndarray, int]:
@@ -65,22 +67,22 @@ def test_every_cut_holds_speech_between_quiet_margins(name: str) -> None:
 
 
 def test_samples_have_their_text_beside_them() -> None:
-    for sample in SETS["samples"]:
+    for sample in SETS[SAMPLES]:
         assert sample.audio.with_suffix(".txt").read_text(encoding="utf-8") == sample.text + "\n", sample.id
-    assert len(list((DATA / "samples").glob("*.txt"))) == len(SETS["samples"])
+    assert len(list((DATA / SAMPLES).glob("*.txt"))) == len(SETS[SAMPLES])
 
 
 def test_no_training_string_holds_a_sample() -> None:
     for training in SETS["synthetic_digits"]:
-        for sample in SETS["samples"]:
+        for sample in SETS[SAMPLES]:
             assert sample.text not in training.text, f"{training.id} holds {sample.id}"
 
 
 def test_unseen_voices_are_unseen() -> None:
     trained = {utterance.speaker for utterance in SETS["synthetic_digits"]}
-    unseen = [sample for sample in SETS["samples"] if sample.speaker not in trained]
+    unseen = [sample for sample in SETS[SAMPLES] if sample.speaker not in trained]
     assert len(unseen) >= 3
-    assert unseen == [sample for sample in SETS["samples"] if sample.extra["unseen_voice"]]
+    assert unseen == [sample for sample in SETS[SAMPLES] if sample.extra["unseen_voice"]]
 
 
 def test_the_readmes_name_every_voice_and_sample() -> None:
@@ -89,7 +91,18 @@ def test_the_readmes_name_every_voice_and_sample() -> None:
         assert speaker is not None
         for part in speaker.split("-", 1)[1].split("+"):
             assert part in readme, f"{speaker} is missing from the README"
-    readme = (DATA / "samples" / "README.md").read_text(encoding="utf-8")
-    for sample in SETS["samples"]:
+    readme = (DATA / SAMPLES / "README.md").read_text(encoding="utf-8")
+    for sample in SETS[SAMPLES]:
         row = next(line for line in readme.splitlines() if sample.audio.name in line)
         assert f" {sample.text} " in row and ("**" in row) == sample.extra["unseen_voice"], row
+
+
+def test_sentences_have_their_text_beside_them_and_in_the_readme() -> None:
+    readme = (DATA / "samples" / "README.md").read_text(encoding="utf-8")
+    assert len(SENTENCES) == len(list((DATA / "samples").glob("*.flac"))) == 6
+    for sample in SENTENCES:
+        assert sample.audio.with_suffix(".txt").read_text(encoding="utf-8") == sample.text + "\n", sample.id
+        info = soundfile.info(sample.audio)
+        assert sample.duration == pytest.approx(info.frames / info.samplerate, abs=1e-3)
+        row = next(line for line in readme.splitlines() if sample.audio.name in line)
+        assert f" {sample.text} " in row and f" {sample.speaker.split('-')[0]} " in row.replace("`", ""), row

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jiwer
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from asr.commands import app
 from asr.config_page import configuration_page
 
 ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "data" / "samples"
 PAGES = [
     "README.md",
     "recipes/fsdd/README.md",
@@ -32,6 +34,7 @@ PAGES = [
     "recipes/whisper/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
+    "data/samples/digits/README.md",
     "docs/corpora.md",
     "docs/inspection.md",
     "docs/public_models.md",
@@ -119,14 +122,17 @@ def test_the_first_command_of_the_readme_has_the_output_shown_there():
         timeout=120,
     )
     assert result.returncode == 0, result.stderr
-    assert [row.split() for row in result.stdout.splitlines()] == [row.split() for row in shown.splitlines()]
+    found, expected = ([row.split() for row in text.splitlines()] for text in (result.stdout, shown))
+    assert [row[0] for row in found] == [row[0] for row in expected]
+    # Processors round differently, which can change a character that is almost as likely as another.
+    assert jiwer.cer([" ".join(row[1:]) for row in expected], [" ".join(row[1:]) for row in found]) < 0.05
 
 
 def test_python_of_the_readme_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     exec(code, {})
-    assert capsys.readouterr().out.strip() == (ROOT / "data" / "samples" / "pi.txt").read_text().strip()
+    assert jiwer.cer((SAMPLES / "letter.txt").read_text().strip(), capsys.readouterr().out.strip()) < 0.3
 
 
 @pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "docs/cli.md"])

@@ -9,9 +9,7 @@ import typer
 
 
 def info(
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder; the model that ships if not given.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder; the English model if not given.")] = None,
 ) -> None:
     """Show versions, devices, and a model: sizes, vocabulary, results of its training."""
     from asr.model_summary import summary

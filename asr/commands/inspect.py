@@ -14,7 +14,7 @@ def inspect(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="digits"),
+        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The page.", show_default="AUDIO.inspect.html, unless --png is given")

@@ -17,7 +17,7 @@ def listen(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="digits"),
+        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     rate: Annotated[int, typer.Option(help="Sample rate of the microphone or of stdin, in Hz.")] = 16000,

@@ -42,7 +42,7 @@ def transcribe(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="digits"),
+        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[
@@ -71,6 +71,12 @@ def transcribe(
         Channels,
         typer.Option(help="mix: their mean; first; separate: each, as of a call, merged by time."),
     ] = Channels.mix,
+    best: Annotated[
+        bool,
+        typer.Option(
+            "--best", help="Use the most accurate decoder and options that the model's folder states."
+        ),
+    ] = False,
     decoder: Annotated[
         Decoder | None,
         typer.Option(
@@ -214,11 +220,14 @@ def transcribe(
     Files that cannot be read are reported and the others are transcribed. The exit status is then 1.
     """
     from asr.decoding import DecodingOptions
+    from asr.decoding.best import best_options
+    from asr.errors import AsrError
+    from asr.model_folder import PRETRAINED
     from asr.transcription.job import read_hot_words, transcribe_inputs
     from asr.transcription.output import Output
 
-    options = DecodingOptions(
-        **({"decoder": decoder.value} if decoder else {}),
+    given = dict(
+        decoder=decoder.value if decoder else None,
         max_tokens=max_tokens,
         language=language,
         task=task,
@@ -244,6 +253,9 @@ def transcribe(
         language_model=str(language_model) if language_model else None,
         language_model_weight=language_model_weight,
     )
+    if best and decoder:
+        raise AsrError("--best: names the decoder too; omit --decoder")
+    options = best_options(model or PRETRAINED, **given) if best else DecodingOptions(**given)
     formats = tuple(dict.fromkeys(name.strip() for each in format or () for name in each.split(",")))
     failed = transcribe_inputs(
         audio,

@@ -43,7 +43,7 @@ WINDOW = 8  # batches whose audio is gathered and sorted by length, so that ther
 class Recognizer:
     """Transcribes files, arrays and data in memory with one model. Several threads can use it at once.
 
-    `model` is a folder, a loaded `Bundle`, or None for the model that ships. `device` is "auto", "cpu",
+    `model` is a folder, a loaded `Bundle`, or None for the English model. `device` is "auto", "cpu",
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
     speed and memory, never the text. `precision` is "float32", "bf16", "int8" (8-bit weights, on a CPU) or
     "auto": bf16 on a GPU that computes it natively. `voice_activity` decides whether only speech is decoded;

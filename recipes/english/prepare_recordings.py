@@ -8,7 +8,8 @@ utterances of other languages (`common_voice_60`) have phonemes and no text. OUT
 train-digits, cv60, the development sets dev-native, dev-so762, dev-fsdd, dev-cv60, the test sets test-so762,
 test-fsdd (each a `.jsonl`), and the inventory of phone symbols, `phonemes.txt`.
 
-No sentence of dev-native is in train-real, from any speaker.
+No sentence of dev-native is in train-real, from any speaker. dev-callie is the part of dev-native whose voice
+is in no other set, less the sentences that another corpus has too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ OTHERS = "common_voice_60"
 BRITISH = {"asterisk_en_GB", "grid_s1"}
 IN_CAPITALS = {"speechocean762"}
 NATIVE = {"kathleen", "matthes", "asterisk_en"}  # every tenth sentence is held out
+PROMPTS = ("asterisk_en", "asterisk_en_GB")  # share texts with freeswitch_callie
 LONG = 5  # words; shorter prompts are in many corpora and are never held out
 FASTEST = 30  # characters a second; a recording with more was cut, or its text is not what is spoken
 DEV_SPEAKERS, DEV_DIGITS, DEV_OTHERS = 12, 27, 20  # one in so many
@@ -99,6 +101,10 @@ def split(corpora: Corpus) -> Corpus:
             if target == "train-real" and any(utterance.text in texts for texts in native.values()):
                 continue  # a sentence of dev-native, read by somebody else
             sets[target].append(utterance)
+    prompts = {u.text for name in PROMPTS for u in corpora.get(name, [])}
+    sets["dev-callie"] = [
+        u for u in sets["dev-native"] if u.id.startswith("freeswitch_callie-") and u.text not in prompts
+    ]
     return sets
 
 

@@ -6,7 +6,7 @@
 The first form speaks sentences of BOOKS (one on each line; plain, .gz or .xz) and everyday sentences. The
 second changes the voices of the recordings in MANIFEST with WORLD. OUT is the folder that
 `prepare_recordings.py` wrote: its phonemes.txt is the inventory, and no sentence of its dev-*.jsonl and
-test-*.jsonl is spoken.
+test-*.jsonl or of data/samples is spoken.
 
 Shard N is the folder OUT/made-NNN with Opus files and the manifest OUT/made-NNN.jsonl, which is written when
 the shard is complete. A shard that exists is skipped, so a run that was stopped continues with the next one.
@@ -48,6 +48,7 @@ DISTORTED = 0.5  # share of files with rooms, noise, telephones, codecs
 SECONDS = (0.25, 16.0)  # of a file; others are synthesizers' failures
 CHARACTERS_A_SECOND = (1.0, 32.0)
 OPUS_LEVEL = 0.92  # libsndfile's scale: 0 is 256 kbit/s, 1 is 6 kbit/s; this is about 26 kbit/s
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
@@ -191,6 +192,7 @@ def main() -> None:
             raise AsrError(
                 f"{options.out}: has no dev-*.jsonl and test-*.jsonl; run prepare_recordings.py first"
             )
+        held_out.append(SAMPLES)
         # Single digits of the digits' sets are everywhere; only sentences can be kept apart.
         texts = {
             u.text for path in held_out for u in read_manifest(path) if u.text and len(u.text.split()) > 2

@@ -1,4 +1,4 @@
-"""Make the synthesized digits: `data/synthetic_digits` for training and `data/samples` for a first test.
+"""Make the synthesized digits: `data/synthetic_digits` for training, `data/samples/digits` for a test.
 
     python recipes/fsdd/synthesize_digits.py
 
@@ -76,7 +76,7 @@ VOICES = [Voice("flite", name) for name in ("kal", "kal16", "awb", "rms", "slt")
 
 @dataclass(frozen=True)
 class Sample:
-    """One file of `data/samples`."""
+    """One file of `data/samples/digits`."""
 
     name: str
     text: str
@@ -260,12 +260,12 @@ def main(
     data: Annotated[Path, typer.Option(help="Where to write both sets.", show_default="data")] = DATA,
     seed: Annotated[int, typer.Option(help="Seed of speeds, pitches, levels and strings.")] = 0,
 ) -> None:
-    """Synthesize the spoken digits of data/synthetic_digits and data/samples."""
+    """Synthesize the spoken digits of data/synthetic_digits and data/samples/digits."""
     check_installed()
     folder = data / "synthetic_digits"
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder, [utterance for voice in VOICES for utterance in make_voice(voice, seed, folder)])
-    folder = data / "samples"
+    folder = data / "samples" / "digits"
     folder.mkdir(parents=True, exist_ok=True)
     finish(folder, [make_sample(sample, folder) for sample in SAMPLES])
 

@@ -9,7 +9,7 @@ from asr import audio
 from asr.audio.segmentation import segments
 from asr.audio.voice_activity import CHUNK, CONTEXT, FRAME, is_speech, speech_probabilities, with_speech
 
-SAMPLES = Path(__file__).parents[2] / "data/samples"
+SAMPLES = Path(__file__).parents[2] / "data/samples/digits"
 RATE = 8000
 
 

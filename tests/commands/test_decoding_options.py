@@ -52,6 +52,8 @@ REFUSED = [
     ("--language-model missing", "language_model: the decoder 'greedy'"),
     ("--decoder ctc --ctc-weight 0.5", "ctc_weight: the decoder 'ctc'"),
     ("--decoder rescoring --max-tokens 3", "max_tokens: the decoder 'rescoring'"),
+    ("--best", "no best_decoding.json"),
+    ("--best --decoder ctc", "omit --decoder"),
     ("--candidates 0", "candidates 0"),
     ("--decoder beam --no-draft", "draft: the decoder 'beam'"),
     ("--candidates 3 --ctc-weight 0", "only the decoder"),

@@ -12,7 +12,7 @@ from asr.model_folder import Bundle
 from asr.tokenizers import CharacterTokenizer
 
 ROOT = Path(__file__).parents[2]
-SOUND = ROOT / "data" / "samples" / "pin.wav"
+SOUND = ROOT / "data" / "samples" / "digits" / "pin.wav"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from asr.inspection.gather import gather
 from asr.inspection.measures import diagonality, entropy
 from asr.transcription.recognizer import Recognizer
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 CONFORMER = {"kind": "conformer", "n_layers": 2, "half_rate_layers": 1, "phonemes": 4, "phonemes_after": 1}
 
 

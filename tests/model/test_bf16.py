@@ -11,7 +11,7 @@ from asr.model_folder import load_model
 from asr.transcription.precision import with_precision
 from asr.transcription.recognizer import Recognizer
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 
 
 needs_bf16 = pytest.mark.skipif(not bf16.is_supported(), reason="the processor has no bfloat16 for oneDNN")
@@ -37,7 +37,7 @@ def transcribed(bundle):
 
 @needs_bf16
 def test_a_recording_is_transcribed_and_the_given_model_stays_as_it_is():
-    bundle = load_model(None, "cpu")
+    bundle = load_model("digits", "cpu")
     assert transcribed(bundle) == (SAMPLES / "pi.txt").read_text().strip()
     assert not any(isinstance(each, Bf16Linear) for each in bundle.network.modules())
     layers = list(with_precision(bundle, "bf16").network.modules())
@@ -49,7 +49,7 @@ def test_a_recording_is_transcribed_and_the_given_model_stays_as_it_is():
 def test_a_processor_without_bfloat16_computes_with_autocast(monkeypatch):
     """oneDNN refuses to order the weights there."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    bundle = load_model(None, "cpu")
+    bundle = load_model("digits", "cpu")
     layers = list(with_precision(bundle, "bf16").network.modules())
     assert not any(isinstance(each, Bf16Linear) for each in layers)
     assert transcribed(bundle) == (SAMPLES / "pi.txt").read_text().strip()

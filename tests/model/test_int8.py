@@ -12,7 +12,7 @@ from asr.model.int8 import Int8Linear, to_int8
 from asr.model_folder import load_model
 from asr.transcription.recognizer import Recognizer
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 
 
 def test_products_are_near_those_of_float32():
@@ -60,7 +60,7 @@ def test_every_linear_layer_of_a_network_is_replaced(tied):
 
 
 def test_a_recording_is_transcribed_and_the_given_model_stays_as_it_is():
-    bundle = load_model(None, "cpu")
+    bundle = load_model("digits", "cpu")
     path = SAMPLES / "pi.wav"
     texts = [Recognizer(bundle, precision=each).transcribe(path).text for each in ("int8", "float32")]
     assert texts[0] == texts[1] == (SAMPLES / "pi.txt").read_text().strip()

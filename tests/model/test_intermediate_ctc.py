@@ -12,7 +12,7 @@ from torch.nn.functional import ctc_loss
 from asr.config import Config
 from asr.training.recognition import RecognitionTask
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def encoded(model):

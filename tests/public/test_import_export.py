@@ -176,7 +176,7 @@ def test_languages_are_detected_as_by_the_original(originals):
     with pytest.raises(AsrError, match="language 'xx'"):
         log_probs("xx")
     with pytest.raises(AsrError, match="no choice of language or task"):
-        build_decoder(load_model(None, "cpu"), DecodingOptions(language="auto"))
+        build_decoder(load_model("digits", "cpu"), DecodingOptions(language="auto"))
 
 
 def test_shards_and_torch_files_give_the_same_weights(originals, tmp_path):
@@ -317,7 +317,7 @@ def test_the_vocabulary_of_speech_to_text_must_have_the_size_of_the_model(origin
 
 def test_a_model_that_the_layout_cannot_describe_is_not_exported(originals, tmp_path):
     with pytest.raises(AsrError, match="tokenizer of the kind characters"):
-        export_model(load_model(None, "cpu"), tmp_path / "no")
+        export_model(load_model("digits", "cpu"), tmp_path / "no")
     bundle = read_model(Source(originals["whisper"][0]))
     values = bundle.config.model_dump()
     values["model"]["decoder"]["key_bias"] = True

@@ -340,7 +340,7 @@ def test_probabilities_of_aligned_tokens_are_the_decoders(bundle, memory):
 
 def test_models_that_lack_the_tokens_refuse_the_options(bundle):
     assert isinstance(bundle.network, HasAlignmentHeads)
-    digits = load_model(None, "cpu")
+    digits = load_model("digits", "cpu")
     assert not isinstance(digits.network, HasAlignmentHeads)
     for name, value in (("timestamps", True), ("initial_prompt", "a"), ("previous_text", True),
                         ("no_speech_threshold", 0.5)):  # fmt: skip

@@ -114,6 +114,7 @@ def test_held_out_sentences_are_in_no_other_set() -> None:
         "freeswitch_callie": [
             utterance("freeswitch_callie", 0, "a prompt of five words"),
             utterance("freeswitch_callie", 1, "a short one"),
+            utterance("freeswitch_callie", 2, sentences[3]),
         ],
         "speechocean762": [
             utterance(
@@ -126,9 +127,10 @@ def test_held_out_sentences_are_in_no_other_set() -> None:
     sets = split(corpora)
     train = {u.text for u in sets["train-real"]}
     dev = {u.text for u in sets["dev-native"]}
-    assert dev == {sentences[0], sentences[10], "a prompt of five words"}
+    assert dev == {sentences[0], sentences[3], sentences[10], "a prompt of five words"}
+    assert [u.text for u in sets["dev-callie"]] == ["a prompt of five words"]
     assert not train & dev
-    assert len(sets["dev-native"]) == 5
+    assert len(sets["dev-native"]) == 6
     assert "a short one" in train
     assert {u.speaker for u in sets["dev-so762"]} == {"s0"}
     assert {u.speaker for u in sets["test-so762"]} == {"s12"}

@@ -22,7 +22,7 @@ from asr.training import attention_plot
 from asr.training.attention_plot import attention_of, choose_utterance, draw, plot_attention
 from asr.training.loop import train
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 ONE = [Example((0,), (0.0, 0.0), 1.0, (0, 0, 0))]
 
 
@@ -33,7 +33,7 @@ def loader(utterances, bundle):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load_model(None, "cpu")
+    return load_model("digits", "cpu")
 
 
 def test_a_panel_shows_the_weights_of_a_layer_on_axes_of_tokens_and_seconds():

@@ -27,7 +27,7 @@ from asr.training import checkpoints, distributed
 from asr.training.loop import train
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
+SAMPLES = ROOT / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def experiment(folder: Path, accumulate: int, **train_settings) -> Path:

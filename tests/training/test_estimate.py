@@ -18,7 +18,7 @@ from asr.training.distributed import Ranks
 from asr.training.estimate import dry_run, estimate
 from asr.training.recognition import RecognitionTask
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 @pytest.mark.parametrize("rows", [5, 300])  # by either library

@@ -13,7 +13,7 @@ from asr.model_folder import load_tensors
 from asr.training.checkpoints import newest
 from asr.training.loop import train
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -30,7 +30,7 @@ from asr.training.recognition import RecognitionTask
 from asr.training.train_state import TrainState
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
+SAMPLES = ROOT / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def settings(manifest: Path = SAMPLES, data=(), **train_settings) -> Config:

@@ -24,7 +24,7 @@ from asr.training.precision import loss_scaler
 from asr.training.recognition import RecognitionTask
 from asr.training.train_state import TrainState
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 

@@ -19,7 +19,7 @@ from asr.training.objective import RecognitionObjective
 from asr.training.recognition import RecognitionTask
 from asr.training.runs import read_run
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def settings(train_settings: dict | None = None, **others) -> Config:

@@ -21,7 +21,7 @@ from asr.training.runs import read_run
 from asr.transcription.recognizer import Recognizer
 
 DATA = Path(__file__).parents[2] / "data"
-SAMPLES = DATA / "samples" / "manifest.jsonl"
+SAMPLES = DATA / "samples" / "digits" / "manifest.jsonl"
 
 
 def settings(**train_settings) -> Config:

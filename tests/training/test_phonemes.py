@@ -21,7 +21,7 @@ from asr.training.loop import train
 from asr.training.losses import joint_loss
 from asr.training.recognition import RecognitionTask
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 SYMBOLS = "θɹitu"
 SPOKEN = [  # text, phonemes; several are too long for the audio, but not for the two outputs of a state
     ("three", "θɹiː"),

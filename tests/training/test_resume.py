@@ -18,7 +18,7 @@ from asr.model_folder import load_tensors
 from asr.training.checkpoints import damage_of, newest, resumable
 from asr.training.loop import train
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def settings(data=(), optim=(), model=(), **train_settings) -> Config:

@@ -22,7 +22,7 @@ from asr.training.loop import train
 from asr.training.runs import as_json, find_runs, read_run, report
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "data" / "samples" / "manifest.jsonl"
+SAMPLES = ROOT / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from asr.training.loop import train
 from asr.training.scheduled_sampling import decode_sampled
 from asr.training.settings import ScheduledSamplingConfig
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 LSTM = {"encoder": {"kind": "pyramidal_lstm"}, "decoder": {"kind": "lstm", "dropout": 0.0}}
 
 

@@ -12,7 +12,7 @@ from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.errors import AsrError
 from asr.training.recognition import RecognitionTask
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 TEXTS = ["one two", "naïve", "three"]
 
 

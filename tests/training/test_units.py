@@ -17,7 +17,7 @@ from asr.training.loop import train
 pytest.importorskip("tokenizers.models")
 from asr.tokenizers.unigram import Unigram
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
 def settings(kind="byte_level_bpe", **train_settings):

@@ -11,7 +11,7 @@ from asr import audio, commands
 from asr.transcription import listening
 from asr.transcription.transcript import Segment, StreamResult
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 
 
 def run(monkeypatch, *arguments):
@@ -25,7 +25,7 @@ def test_samples_on_standard_input(monkeypatch, capsys):
     speech = audio.read(SAMPLES / "pin.wav", 8000)
     pcm = (speech * 32767).astype("<i2").tobytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pcm + b"\0")))
-    assert run(monkeypatch, "-", "--rate", "8000", "--times") == 0
+    assert run(monkeypatch, "-", "--rate", "8000", "--times", "--model", "digits") == 0
     out, err = capsys.readouterr()
     start, end, text = out.split(maxsplit=2)
     assert text.strip() == (SAMPLES / "pin.txt").read_text().strip() and err == ""

@@ -13,7 +13,7 @@ from asr.transcription.merging import merge_overlaps
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Segment, Word
 
-SAMPLES = Path(__file__).parents[2] / "data/samples"
+SAMPLES = Path(__file__).parents[2] / "data/samples/digits"
 RATE = 8000
 
 

@@ -9,13 +9,13 @@ from asr import audio
 from asr.errors import AsrError
 from asr.transcription.recognizer import Recognizer
 
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 RATE = 16000
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return Recognizer(None, "cpu")
+    return Recognizer("digits", "cpu")
 
 
 @pytest.fixture(scope="module")
