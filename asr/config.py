@@ -27,7 +27,7 @@ from asr.datasets.settings import (
 from asr.errors import AsrError
 from asr.features.settings import SpecAugmentConfig
 from asr.kinds import FEATURES, MODELS, TOKENIZERS
-from asr.section import FeaturesSection, ModelSection, Section, TokenizerSection, of_kind
+from asr.section import FeaturesSection, ModelSection, Section, TokenizerSection, load_kind, of_kind
 from asr.training.settings import LanguageTrainConfig, OptimConfig, TrainConfig
 
 __all__ = [
@@ -110,6 +110,13 @@ class Config(Experiment):
         return self
 
     @model_validator(mode="after")
+    def _average_has_no_adapters(self) -> Config:
+        if self.train.trainable == "lora" and self.optim.ema is not None:
+            # A checkpoint has the average with merged adapters, from which a resumed run could not go on.
+            raise ValueError("optim.ema does not go with train.trainable lora; leave out one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _phonemes_have_a_head(self) -> Config:
         outputs = getattr(getattr(self.model, "encoder", None), "phonemes", 0)
         phonemes = self.train.phonemes
@@ -136,6 +143,8 @@ class Config(Experiment):
             "scheduled_sampling": None,
             "steps": 1000,
             "validate_every": 20,
+            "patience": None,
+            "max_minutes": None,
         }
         values["train"] |= {"checkpoint_every": 1000, "stop_wer": 0.0, "average": 1}
         return self.model_validate(values)
@@ -147,6 +156,15 @@ class LanguageConfig(Experiment):
     kind: Literal["language model"] = "language model"  # tells its folder from a recognizer's
     data: TextConfig = TextConfig()
     train: LanguageTrainConfig = LanguageTrainConfig()
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> LanguageConfig:
+        if (
+            self.data.characters_of is not None
+            and self.tokenizer != load_kind(TOKENIZERS, "characters").Config()
+        ):
+            raise ValueError("tokenizer: data.characters_of names the one to use; leave out one of the two")
+        return self
 
     @model_validator(mode="before")
     @classmethod

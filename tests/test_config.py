@@ -142,7 +142,8 @@ def test_there_are_recipes():
 
 
 def test_overfitting_keeps_the_model_and_switches_regularization_off(load):
-    config = load(FULL + "  label_smoothing: 0.2\n", "data.first=100", "train.seed=5")
+    limits = ("train.patience=3", "train.max_minutes=1")
+    config = load(FULL + "  label_smoothing: 0.2\n", "data.first=100", "train.seed=5", *limits)
     over = config.overfit(8)
     assert over.features == config.features and over.model.front_end == config.model.front_end
     for part, old in ((over.model.encoder, config.model.encoder), (over.model.decoder, config.model.decoder)):
@@ -153,6 +154,7 @@ def test_overfitting_keeps_the_model_and_switches_regularization_off(load):
     assert over.data.dev == over.data.train == config.data.train and over.data.first == 8
     assert over.data.distinct_texts
     assert over.train.stop_wer == 0 and over.train.seed == 5
+    assert over.train.patience is None and over.train.max_minutes is None
 
 
 def test_a_configuration_cannot_be_changed():
@@ -280,3 +282,19 @@ def test_a_part_that_is_not_trained_is_not_in_the_model(load, weight, ctc, decod
     assert isinstance(bundle.network, HasCTC) == ctc and isinstance(bundle.network, HasDecoder) == decoder
     stored = {name.split(".")[1] for name in bundle.module.state_dict() if name.startswith("network.")}
     assert ("ctc_head" in stored, "decoder" in stored) == (ctc, decoder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (Config, {"train": {"trainable": "lora"}, "optim": {"ema": 0.9}}, "optim.ema does not go with"),
+        (
+            LanguageConfig,
+            {"data": {"characters_of": "runs/x"}, "tokenizer": {"kind": "byte_level_bpe", "size": 500}},
+            "data.characters_of names the one to use",
+        ),
+    ],
+)
+def test_settings_of_which_one_would_be_ignored(kind, values, message):
+    with pytest.raises(ValueError, match=message):
+        kind.model_validate(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -226,7 +226,7 @@ def transcribe(
     from asr.transcription.job import read_hot_words, transcribe_inputs
     from asr.transcription.output import Output
 
-    given = dict(
+    given: dict[str, Any] = dict(
         decoder=decoder.value if decoder else None,
         max_tokens=max_tokens,
         language=language,

@@ -19,7 +19,7 @@ _MANY = 2000  # from this number of files on, a progress bar is shown
 def find_audio(name: str, near: Path) -> Path:
     """The file `name` of a corpus at `near`, relative to `near` or to one of the two folders above it."""
     for folder in (near, *near.absolute().parents[:2]):
-        if (folder / name).exists():
+        if os.path.exists(folder / name):  # noqa: PTH110  Path's method fails for names that are too long
             return folder / name
     return Path(name)
 

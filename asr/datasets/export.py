@@ -11,10 +11,13 @@ from typing import Any
 
 import soundfile
 
+from asr import audio
 from asr.audio.archive import SUFFIX
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
+
+_ROUNDED = 0.1  # seconds by which a duration in a manifest may be less than that of its whole recording
 
 
 def export_manifest(manifest: Path, out: Path, layout: str) -> int:
@@ -37,7 +40,7 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
 def _kaldi(utterances: list[Utterance], out: Path) -> None:
     """A data directory. Its files are sorted by key in the order of bytes, as Kaldi's tools ask for."""
     recordings: dict[Path, str] = {}
-    whole = all(not u.start for u in utterances) and len({_path(u) for u in utterances}) == len(utterances)
+    whole = len({_path(u) for u in utterances}) == len(utterances) and all(map(_is_whole, utterances))
     tables: dict[str, dict[str, str]] = {name: {} for name in ("wav.scp", "text", "utt2spk", "segments")}
     for utterance in utterances:
         if any(map(str.isspace, utterance.id)) or any(map(str.isspace, utterance.speaker or "")):
@@ -120,6 +123,16 @@ def _nemo(utterances: list[Utterance], out: Path) -> None:
             record |= {"speaker": utterance.speaker} if utterance.speaker else {}
             record |= {"lang": utterance.lang} if utterance.lang else {}
             file.write(json.dumps(record | utterance.extra, ensure_ascii=False) + "\n")
+
+
+def _is_whole(utterance: Utterance) -> bool:
+    """Whether the utterance is its whole recording; segments of Kaldi need not be written then."""
+    if utterance.start or utterance.duration is None:
+        return False
+    try:
+        return audio.duration(utterance.audio) - utterance.duration < _ROUNDED
+    except AsrError:
+        return False
 
 
 def _path(utterance: Utterance) -> str:

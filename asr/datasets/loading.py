@@ -74,8 +74,15 @@ class Loader:
         data: DataConfig,
         augment: AugmentConfig | None = None,
         phonemes: str = "",
+        max_tokens: int | None = None,
+        max_samples: int | None = None,
     ) -> None:
-        """`phonemes` are the symbols that become targets, with ids from 1 on. Others are left out."""
+        """`phonemes` are the symbols that become targets, with ids from 1 on. Others are left out.
+
+        A text of more than `max_tokens`, and augmented audio of more than `max_samples`, count as recordings
+        that cannot be read: the model has no positions for them.
+        """
+        self.max_tokens, self.max_samples = max_tokens, max_samples
         self.corpus, self.tokenizer, self.sample_rate = corpus, tokenizer, sample_rate
         self.augmenter = Augmenter(augment, sample_rate) if augment is not None else None
         self._separator = augment.join.separator if augment is not None else " "
@@ -104,26 +111,30 @@ class Loader:
 
     def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
         """Decode, augment and pad. A recording that cannot be read adds a message to the batch."""
-        waveforms, ids, texts, treatments, bad = [], [], [], [], []
+        waveforms, tokens, ids, texts, treatments, bad = [], [], [], [], [], []
         phonemes, has_text, has_phonemes = [], [], []
         for example in examples:
+            utterances = [self.corpus[index] for index in example.parts]  # an error here ends training
+            id = "+".join(utterance.id for utterance in utterances) or "silence"
+            # Every part of a string needs the target. Silence has the empty text and no phonemes.
+            known = all(utterance.text is not None for utterance in utterances)
+            text = self._separator.join(u.text or "" for u in utterances) if known else ""
+            encoded = self.tokenizer.encode(text)
             try:
-                utterances = [self.corpus[index] for index in example.parts]
                 waveform, treatment = self._waveform(example, utterances)
+                self._check_limits(id, waveform, encoded)
             except AsrError as error:
                 bad.append(str(error))
                 continue
             waveforms.append(torch.from_numpy(waveform))
+            tokens.append(torch.tensor(encoded, dtype=torch.long))
             treatments.append(treatment)
-            ids.append("+".join(utterance.id for utterance in utterances) or "silence")
-            # Every part of a string needs the target. Silence has the empty text and no phonemes.
-            has_text.append(all(utterance.text is not None for utterance in utterances))
+            ids.append(id)
+            texts.append(text)
+            has_text.append(known)
             has_phonemes.append(all(utterance.phonemes is not None for utterance in utterances))
-            spoken = utterances if has_text[-1] else []
-            texts.append(self._separator.join(utterance.text or "" for utterance in spoken))
             pronounced = "".join(u.phonemes or "" for u in utterances) if has_phonemes[-1] else ""
             phonemes.append(self._ids_of_phonemes(pronounced))
-        tokens = [torch.tensor(self.tokenizer.encode(text), dtype=torch.long) for text in texts]
         return Batch(
             place,
             waveforms=_pad(waveforms, torch.float32, 0.0),
@@ -140,6 +151,20 @@ class Loader:
             amount=sum(len(w) for w in waveforms) / self.sample_rate,
             bad=tuple(bad),
         )
+
+    def _check_limits(self, id: str, waveform: np.ndarray, tokens: Sequence[int]) -> None:
+        """Raise AsrError for an utterance that is too long for the model."""
+        if self.max_tokens is not None and len(tokens) > self.max_tokens:
+            raise AsrError(
+                f"{id}: its text has {len(tokens)} tokens, but the decoder has positions for "
+                f"{self.max_tokens}; leave it out, or raise positions.max_length"
+            )
+        if self.max_samples is not None and len(waveform) > self.max_samples:
+            seconds, most = len(waveform) / self.sample_rate, self.max_samples / self.sample_rate
+            raise AsrError(
+                f"{id}: {seconds:.1f} s with its augmentation, but the features have a window of {most:g} s; "
+                "lower data.max_seconds"
+            )
 
     def _ids_of_phonemes(self, phonemes: str) -> Tensor:
         ids = [self._phoneme_ids[symbol] for symbol in phonemes if symbol in self._phoneme_ids]

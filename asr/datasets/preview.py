@@ -16,6 +16,7 @@ from asr.datasets.batching import EpochPlan
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.manifest import Utterance, write_manifest
+from asr.errors import AsrError
 from asr.features.spec_augment import spec_augment
 from asr.files import atomic_write
 from asr.kinds import FEATURES
@@ -47,10 +48,12 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
     Returns how many were written and a line for each recording that could not be read. Raises AsrError as
     `Corpus.read` and `Augmenter` do.
     """
-    corpus = Corpus.read(config.data, "train")
+    corpus = Corpus.read(config.data, "train", config.train.phonemes is not None)
     tokenizer = CharacterTokenizer.from_characters(corpus.counts)
     loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
     plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, epoch)
+    if not len(plan):
+        raise AsrError("data.weights: they leave no utterance in this epoch; choose larger weights")
     places = np.linspace(0, len(plan) - 1, min(count, len(plan))).round().astype(int).tolist()
     rounds = -(-count // len(places))
     chosen = [example for place in places for example in plan[place][:rounds]][:count]

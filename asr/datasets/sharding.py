@@ -36,12 +36,16 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
     A recording of one utterance is copied as it is; a part of a longer one is written as FLAC. With `shuffle`
     the utterances come in a random order, the same each time, so that a shard is a sample of the corpus.
     Shards that an earlier call completed are kept. Returns the number of utterances, and a line for each
-    recording that cannot be read. Raises AsrError when none can.
+    recording that cannot be read. Raises AsrError when none can, and when the recordings are in OUT's shards.
     """
     from rich.console import Console
     from rich.progress import track
 
     utterances = read_manifest(manifest)
+    shards = {u.audio.parent.resolve() for u in utterances if u.audio.parent.suffix == SUFFIX}
+    if any(shard.parent == out.resolve() for shard in shards):
+        # They would be replaced before all of their recordings are read.
+        raise AsrError(f"{manifest}: its recordings are in shards in {out}; choose another folder")
     if shuffle:
         utterances = [utterances[i] for i in np.random.default_rng(SEED).permutation(len(utterances))]
     parts = Counter(utterance.audio for utterance in utterances)

@@ -48,6 +48,16 @@ class Features(Protocol):
 
 
 @runtime_checkable
+class LimitsLength(Protocol):
+    """Features that refuse recordings longer than their window."""
+
+    @property
+    def max_samples(self) -> int | None:
+        """The most samples that a waveform can have; None: any number."""
+        ...
+
+
+@runtime_checkable
 class HasFrequencies(Protocol):
     """Features whose values are energies around frequencies. Warping the frequency axis needs them."""
 

@@ -72,12 +72,13 @@ class WhisperLogMel(nn.Module):
 
     def frames(self, samples: Tensor) -> Tensor:
         """Number of frames of waveforms with so many samples: (B,) -> (B,). A window has always as many."""
-        if self._window_samples is not None:
-            return torch.full_like(samples, self._window_samples // HOP_LENGTH)
+        if self.max_samples is not None:
+            return torch.full_like(samples, self.max_samples // HOP_LENGTH)
         return ((samples + HOP_LENGTH - 1) // HOP_LENGTH).clamp_min(1)
 
     @property
-    def _window_samples(self) -> int | None:
+    def max_samples(self) -> int | None:
+        """Number of samples of the window; None without one."""
         seconds = self.config.window_seconds
         return None if seconds is None else round(seconds * self.config.sample_rate)
 
@@ -103,7 +104,7 @@ class WhisperLogMel(nn.Module):
 
     def _padded(self, waveforms: Tensor, frames: Tensor) -> Tensor:
         """Waveforms (B, samples) with what is under the windows before and after them."""
-        margin, window = N_FFT // 2, self._window_samples
+        margin, window = N_FFT // 2, self.max_samples
         if window is None:
             after = max(0, int(frames.max()) * HOP_LENGTH + margin - waveforms.size(1))
             # Zeros follow the end, as they follow shorter rows of a batch.

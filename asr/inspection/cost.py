@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from asr.flops import flop_counter
 from asr.model.attention import MultiHeadAttention
-from asr.model.interfaces import FillsMasks, HasCTC, HasDecoder
+from asr.model.interfaces import FillsMasks, HasCTC, HasDecoder, LimitsPositions
 from asr.model_folder import Bundle
 from asr.tokenizers import SpecialTokens
 
@@ -65,6 +65,9 @@ def model_cost(
         return Cost(_count(network, lambda: network(ids), tokens), None, tokens)
     waveform = torch.zeros(1, max(1, round(seconds * bundle.config.features.sample_rate)))
     features, lengths = bundle.features(waveform, torch.tensor([waveform.size(1)]))
+
+    if isinstance(network, LimitsPositions):
+        tokens = min(tokens, network.max_positions)
 
     def recognize() -> None:
         memory = network.encode(features, lengths)

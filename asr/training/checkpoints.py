@@ -78,7 +78,7 @@ def load_checkpoint(
     """
     if load_tokenizer(folder / TOKENIZER) != bundle.tokenizer:
         raise AsrError(f"{folder}: the tokenizer differs from that of the training texts; start a new run")
-    load_weights(bundle, folder)
+    bundle.metadata |= load_weights(bundle, folder)
     if average is not None:
         average.restart()
     stored = load_tensors(folder / OPTIMIZER)[0]

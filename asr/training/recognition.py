@@ -18,7 +18,9 @@ from asr.datasets.loading import Batch, Loader
 from asr.datasets.settings import AugmentConfig
 from asr.decoding import DecodingOptions, build_decoder
 from asr.errors import AsrError
+from asr.features.interface import LimitsLength
 from asr.kinds import TOKENIZERS
+from asr.model.interfaces import HasDecoder, LimitsPositions
 from asr.model_folder import Bundle
 from asr.scoring import score
 from asr.section import load_kind
@@ -79,15 +81,22 @@ class RecognitionTask(Task[Batch]):
         torch.manual_seed(config.train.seed)
         self.bundle = Bundle.build(config, tokenizer)
         rate = config.features.sample_rate
-        self.loader = Loader(train, tokenizer, rate, config.data, config.augment, phonemes)
-        self.dev_loader = Loader(dev, tokenizer, rate, config.data)
+        max_tokens, max_samples = _limits(self.bundle)
+        self.loader = Loader(
+            train, tokenizer, rate, config.data, config.augment, phonemes, max_tokens, max_samples
+        )
+        self.dev_loader = Loader(
+            dev, tokenizer, rate, config.data, max_tokens=max_tokens, max_samples=max_samples
+        )
         # Each dev utterance once: the weights are those of the training manifests.
         once = config.data.model_copy(update={"weights": [], "shard_pool": None})
         unchanged = AugmentConfig(specaugment=None)
         self.dev = PlannedBatches(self.dev_loader, EpochPlan(dev, once, unchanged, seed=0, epoch=0))
 
         self.pools = count_pools(train, config.data)
-        plan = next(plan for pool in range(self.pools) if len(plan := self.plan(0, pool)))
+        plan = next((plan for pool in range(self.pools) if len(plan := self.plan(0, pool))), None)
+        if plan is None:
+            raise AsrError("data.weights: they leave no utterance in the first epoch; choose larger weights")
         self.bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"
         self._fit_features(plan)
 
@@ -199,6 +208,16 @@ class _CorpusText:
     def sentences(self) -> Iterator[str]:
         """The texts, each read from its manifest when it is needed."""
         return (utterance.text for utterance in self.corpus if utterance.text)
+
+
+def _limits(bundle: Bundle[Config]) -> tuple[int | None, int | None]:
+    """The most tokens of a text, and the most samples of a recording, that the model has positions for."""
+    network, features = bundle.network, bundle.features
+    max_tokens = None
+    if isinstance(network, LimitsPositions):
+        prompt = len(bundle.special.prompt) if isinstance(network, HasDecoder) else 0
+        max_tokens = network.max_positions - prompt
+    return max_tokens, features.max_samples if isinstance(features, LimitsLength) else None
 
 
 def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *sets: Corpus) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 from asr.config import Experiment
 from asr.errors import AsrError
 from asr.model_folder import read_config
-from asr.run_folder import CONFIG, checkpoint_folders
+from asr.run_folder import CONFIG, WEIGHTS, checkpoint_folders
 from asr.training.checkpoints import damage_of, resumable
 from asr.training.train_state import TrainState, flatten
 
@@ -49,6 +49,11 @@ def choose_start(config: Experiment, run: Path, resume: Resume) -> Start:
     change, when there is nothing to resume, and when no checkpoint is intact.
     """
     checkpoints = checkpoint_folders(run)
+    if not checkpoints and (run / WEIGHTS).is_file():
+        raise AsrError(
+            f"{run}: holds a model but no checkpoint to resume from; choose another folder, with "
+            f"train.init={run} to start from its weights"
+        )
     if resume == "never":
         if checkpoints:
             raise AsrError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asr.model.drawing import draw_tokens
 from asr.model.interfaces import HasDecoder, Memory, ReadsOwnPredictions
 
 
@@ -27,7 +28,7 @@ def decode_sampled(
     if isinstance(network, ReadsOwnPredictions):
         return network.decode_sampled(tokens, memory, sampled)
     with torch.no_grad():
-        probabilities = network.decode(tokens, memory)[:, :-1].float().softmax(-1)  # (B, U - 1, V)
-        drawn = probabilities.flatten(0, 1).multinomial(1).view(len(tokens), -1)
+        logits = network.decode(tokens, memory)[:, :-1]  # (B, U - 1, V)
+        drawn = draw_tokens(logits.flatten(0, 1)).view(len(tokens), -1)
         predictions = torch.cat((tokens[:, :1], drawn), 1)  # (B, U): of the token at each position
     return network.decode(torch.where(sampled, predictions, tokens), memory)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -238,6 +239,9 @@ def test_fsdd(corpus, tmp_path):
     sound(tmp_path / "audio" / "7_theo_10.flac")
     assert read_fsdd(tmp_path, [])["train"][0].text == "seven"
     refused(read_fsdd, tmp_path / "audio", "free-spoken-digit-dataset")
+    # The archive has a folder of its own.
+    shutil.copytree(corpus, tmp_path / "unpacked" / "free-spoken-digit-dataset-master")
+    assert len(read_fsdd(tmp_path / "unpacked", [])["train"]) == len(splits["train"])
 
 
 def test_fsdd_strings(corpus, tmp_path):

@@ -1,5 +1,7 @@
 """Manifests in the layouts of other toolkits, read back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -75,3 +77,10 @@ def test_what_a_layout_cannot_hold(manifest, tmp_path):
         with pytest.raises(AsrError, match=message):
             export_manifest(tmp_path / "x.jsonl", tmp_path / "out", layout)
         assert not (tmp_path / "out").exists()
+
+
+def test_the_beginning_of_a_recording_is_a_segment_for_kaldi(manifest, tmp_path):
+    (utterance,) = read_manifest(manifest)[2:]
+    write_manifest(tmp_path / "part.jsonl", [replace(utterance, duration=0.5)])
+    export_manifest(tmp_path / "part.jsonl", tmp_path / "kaldi", "kaldi")
+    assert (tmp_path / "kaldi/segments").read_text() == "c rec-00000000 0.000000 0.500000\n"

@@ -16,7 +16,9 @@ from asr.config import Config
 from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
-from asr.datasets.manifest import Utterance
+from asr.datasets.manifest import Utterance, write_manifest
+from asr.datasets.settings import DataConfig
+from asr.errors import AsrError
 from asr.tokenizers import CharacterTokenizer
 
 RATE = 16000
@@ -325,3 +327,33 @@ def test_a_batch_without_a_readable_recording_has_no_rows(tmp_path):
     assert batch.waveforms.shape == (0, 0) == batch.tokens.shape and batch.tokens.dtype == torch.long
     assert batch.lengths.shape == (0,) == batch.token_lengths.shape
     assert batch.amount == 0 and len(batch.bad) == 1 and not batch.ids
+
+
+def test_what_the_model_has_no_positions_for_is_left_out_and_named(tones):
+    config = configuration()
+    source = loader(tones, config)
+    examples = [Example((i,), (0.0, 0.0), 1.0, KEY) for i in range(12)]
+    whole = source.load(examples)
+    source.max_tokens, source.max_samples = 3, round(0.4 * RATE)
+    batch = source.load(examples)
+    fits = [
+        id
+        for id, n, m in zip(whole.ids, whole.token_lengths, whole.lengths, strict=True)
+        if n <= 3 and m <= 0.4 * RATE
+    ]
+    assert batch.ids == fits and 0 < len(fits) < 12 and len(batch.bad) == 12 - len(fits)
+    assert any("tokens, but the decoder has positions for 3" in line for line in batch.bad)
+    assert any(
+        "s with its augmentation, but the features have a window of 0.4 s" in line for line in batch.bad
+    )
+
+
+def test_a_manifest_that_changes_during_training_is_an_error(tones, tmp_path):
+    write_manifest(tmp_path / "m.jsonl", tones)
+    corpus = Corpus.read(DataConfig(train=(tmp_path / "m.jsonl",)), "train")
+    source = Loader(corpus, CharacterTokenizer.from_characters(TEXTS), RATE, DataConfig())
+    lines = (tmp_path / "m.jsonl").read_text().splitlines()
+    lines[0] = lines[0].replace('"text": "', '"text": "longer ')
+    (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(AsrError, match="changed"):
+        source.load([Example((i,), (0.0, 0.0), 1.0, KEY) for i in range(3)])

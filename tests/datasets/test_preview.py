@@ -1,6 +1,7 @@
 """`asr data preview`: the files have what the loader makes, and the page shows it."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,3 +114,18 @@ def test_a_manifest_that_is_missing_is_one_line(experiment, tmp_path):
         result.exception
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_phonemes_without_text_are_training_data(experiment, tmp_path):
+    rows = read_manifest(tmp_path / "train.jsonl")
+    write_manifest(tmp_path / "train.jsonl", [replace(u, text=None, phonemes="ab") for u in rows])
+    heads = ("train.phonemes.symbols=ab", "model.encoder.kind=conformer", "model.encoder.phonemes=3")
+    result = preview(experiment, "--out", tmp_path / "out", *heads)
+    assert result.exit_code == 0, result.output
+    assert {u.text for u in read_manifest(tmp_path / "out" / "manifest.jsonl")} == {""}
+
+
+def test_weights_that_leave_nothing(experiment, tmp_path):
+    arguments = ("data.weights=[0.04]", "augment.silence=0", "augment.join.per_epoch=0")
+    result = preview(experiment, "--out", tmp_path / "out", *arguments)
+    assert isinstance(result.exception, AsrError) and "data.weights" in str(result.exception)

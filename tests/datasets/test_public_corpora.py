@@ -208,6 +208,9 @@ def test_voxpopuli(root):
     write(folder / "asr_dev.tsv", "id\ttext", "a\tb")
     with pytest.raises(AsrError, match="no column 'normalized_text'"):
         read("voxpopuli", folder)
+    (folder / "asr_dev.tsv").write_text("")
+    with pytest.raises(AsrError, match="line 1: no column 'id'"):
+        read("voxpopuli", folder)
 
 
 def test_fleurs(root):
@@ -317,6 +320,26 @@ def test_csv_with_quotes(root):
     sound(root / "a, b.wav")
     splits, _ = read("tsv", root)
     assert texts(splits["own"]) == [("a, b", 'one, "two"\nthree', "s")]
+
+
+def test_tables_without_lines_and_with_open_quotes(root):
+    for name, content, message in (
+        ("empty.tsv", "", "line 1: needs columns path and sentence"),
+        ("empty.csv", "", "line 1: needs columns path and sentence"),
+        ("quote.csv", 'path,text\na.wav,"' + "x" * 200_000, "not a CSV table"),
+    ):
+        root.mkdir(exist_ok=True)
+        (root / name).write_text(content)
+        with pytest.raises(AsrError, match=f"{name}.*{message}"):
+            read("tsv", root / name)
+        (root / name).unlink()
+
+
+def test_a_name_that_is_too_long_is_a_missing_file(root):
+    write(root / "own.tsv", "path\ttext", "x" * 300 + ".wav\tone", "a.wav\ttwo")
+    sound(root / "a.wav")
+    splits, bad = read("tsv", root)
+    assert texts(splits["own"]) == [("a", "two", None)] and len(bad) == 1
 
 
 def test_a_text_without_a_recording_in_a_folder(root):

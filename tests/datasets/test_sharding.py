@@ -96,6 +96,13 @@ def test_a_second_call_keeps_complete_shards_and_writes_others(corpus, tmp_path)
     assert [u.id for u in read_manifest(tmp_path / "manifest.jsonl")][:3] == ["ü/0", "ü/1", "ü/2"]
 
 
+def test_shards_are_not_written_over_the_ones_that_are_read(corpus, shards):
+    before = {path: path.read_bytes() for path in shards.parent.glob("*.tar")}
+    with pytest.raises(AsrError, match=r"its recordings are in shards in .*; choose another folder"):
+        write_shards(shards, shards.parent, size=2)
+    assert before == {path: path.read_bytes() for path in shards.parent.glob("*.tar")}
+
+
 def test_a_recording_that_cannot_be_read_is_listed_and_left_out(corpus, tmp_path):
     command = ["data", "shard", str(corpus / "all.jsonl"), str(tmp_path), "--size", "4"]
     for _ in range(2):

@@ -59,6 +59,11 @@ def test_a_model_without_a_decoder_has_no_tokens():
     assert "decoder reads" not in "\n".join(table(cost, 3))
 
 
+def test_a_decoder_with_few_positions_is_counted_with_a_text_that_fits():
+    bundle = model(decoder={"n_layers": 1, "positions": {"kind": "learned", "max_length": 12}})
+    assert model_cost(bundle, seconds=2.0, tokens_per_second=10).tokens == 12
+
+
 def test_a_language_model_is_counted_by_the_token():
     config = {"kind": "language model", "model": {"d_model": 8, "n_heads": 2, "d_ffn": 16, "n_layers": 1}}
     bundle = Bundle.build(LanguageConfig.model_validate(config), CharacterTokenizer.from_characters(["abc"]))

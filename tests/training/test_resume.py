@@ -14,7 +14,7 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.manifest import read_manifest, write_manifest
 from asr.errors import AsrError
-from asr.model_folder import load_tensors
+from asr.model_folder import load_tensors, save_tensors
 from asr.training.checkpoints import damage_of, newest, resumable
 from asr.training.loop import train
 
@@ -90,6 +90,24 @@ def test_the_run_folder_decides_whether_there_is_something_to_resume(run, tmp_pa
     assert train(settings(steps=3), tmp_path / "new", resume="if_possible", device="cpu") == 0
     assert "resumed from" in capsys.readouterr().err
     assert newest(tmp_path / "new").name == "step-00000003"
+
+
+@pytest.mark.parametrize("resume", ["never", "if_possible", "always"])
+def test_a_model_whose_checkpoints_were_removed_is_not_trained_over(run, resume):
+    shutil.rmtree(run / "checkpoints")
+    weights = (run / "model.safetensors").read_bytes()
+    assert f"train.init={run}" in refused(run, settings(), resume)
+    assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_resumed_run_keeps_the_metadata_of_its_model(run):
+    checkpoint = newest(run)
+    tensors, metadata = load_tensors(checkpoint / "model.safetensors")
+    save_tensors(checkpoint / "model.safetensors", tensors, metadata | {"length_normalization": "1.0"})
+    sums = json.loads((checkpoint / "trainer.json").read_text())
+    (checkpoint / "trainer.json").write_text(json.dumps({k: v for k, v in sums.items() if k != "checksums"}))
+    assert train(settings(steps=8), run, resume="always", device="cpu") == 0
+    assert load_tensors(newest(run) / "model.safetensors")[1]["length_normalization"] == "1.0"
 
 
 # -------------------------------------------------------------------------------------------- damaged files

@@ -50,6 +50,14 @@ def test_a_share_of_one_reads_predictions_alone_and_none_reads_the_text(network,
     )
 
 
+def test_predictions_that_are_not_finite_give_a_loss_that_is_not(network, memory):
+    """Training skips such a step; it must not end there."""
+    tokens = torch.randint(EOS + 1, 7, (3, 6))
+    with torch.no_grad():
+        network.decoder.out.bias[5] = torch.nan
+    assert decode_sampled(network, tokens, memory, 1, share=1.0).isnan().any()
+
+
 def test_the_prompt_is_never_replaced(network, memory):
     tokens = torch.randint(EOS + 1, 7, (3, 6))
     predicted = tokens.clone()

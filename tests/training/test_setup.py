@@ -100,3 +100,19 @@ def test_the_weights_of_training_manifests_do_not_repeat_dev_utterances(manifest
     setup, _ = build(manifest, train=manifests, weights=weights)
     seen = [id for batch in setup.dev.batches(range(len(setup.dev))) for id in batch.ids]
     assert sorted(seen) == sorted(u.id for u in read_manifest(manifest))
+
+
+def test_weights_that_leave_nothing_are_refused(manifest):
+    assert refused(manifest, weights=[0.04]).startswith("data.weights: they leave no utterance")
+
+
+def test_a_text_that_is_too_long_for_the_decoder_is_left_out(manifest):
+    """Its error would end the run, and a resumed one would meet it again."""
+    model = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    model["decoder"]["positions"] = {"kind": "learned", "max_length": 6}
+    data = {"train": [manifest], "dev": [manifest]}
+    task = RecognitionTask(Config.model_validate({"model": model, "data": data}), print)
+    for batches in (task.pool(0, 0), task.dev):
+        found = list(batches.batches(range(len(batches))))
+        assert sorted(text for batch in found for text in batch.texts) == ["naïve", "three"]
+        assert [line for batch in found for line in batch.bad if "positions for 5" in line]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from asr import audio
-from asr.datasets.corpora.base import ALL, Subsets
+from asr.datasets.corpora.base import ALL, Subsets, source_folder
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
@@ -31,9 +31,11 @@ _NOISE = 10 ** (-70 / 20)  # RMS of a pause: recordings are never digital zero
 def read_fsdd(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
     """Splits train, dev and test of the corpus; durations are not known yet.
 
-    `source` holds `recordings/` (the original distribution) or `audio/` (a prepared copy). Raises AsrError
+    `source`, or the folder of the archive in it, holds `recordings/` (the original distribution) or `audio/`
+    (a prepared copy). Raises AsrError
     where neither has a file named {digit}_{speaker}_{index}.wav, .flac or .ogg; nothing is added to `bad`.
     """
+    source = source_folder(source, "free-spoken-digit-dataset-master", "free-spoken-digit-dataset")
     found = []
     for folder in (source / "recordings", source / "audio"):
         if folder.is_dir():

@@ -49,17 +49,22 @@ def _lines(path: Path) -> list[list[str]]:
     except OSError as error:
         raise AsrError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if path.suffix.lower() == ".csv":
-        return list(csv.reader(io.StringIO(text, newline="")))
+        try:
+            return list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise AsrError(f"{path}: not a CSV table ({error}); check its quotes") from None
     # Split by hand: quotes mean nothing in a TSV, and csv would glue lines between two of them.
     return [line.split("\t") for line in text.split("\n")]
 
 
 def read_table(path: Path, bad: list[str], lang: str | None = None) -> list[Utterance]:
     """The utterances of one table, in the language `lang` where the table has no column for it."""
-    columns, *rows = _lines(path)
+    columns, *rows = _lines(path) or [[]]
     text_column = next((name for name in _TEXT if name in columns), "")
     if "path" not in columns or not text_column:
-        raise AsrError(f"{path}, line 1: needs columns path and sentence (or text), has {', '.join(columns)}")
+        raise AsrError(
+            f"{path}, line 1: needs columns path and sentence (or text), has {', '.join(columns) or 'none'}"
+        )
     clips = path.parent / "clips"
     folder = clips if clips.is_dir() else path.parent
     utterances = []

@@ -39,7 +39,7 @@ def read_voxpopuli(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict
 
 
 def _read(path: Path, recordings: dict[str, Path], language: str, bad: list[str]) -> list[Utterance]:
-    header, *lines = (line.split("\t") for line in read_lines(path))
+    header, *lines = [line.split("\t") for line in read_lines(path)] or [[]]
     if missing := {"id", "raw_text", "normalized_text", "speaker_id"} - set(header):
         raise AsrError(f"{path}, line 1: no column {sorted(missing)[0]!r}; it is not a table of get_asr_data")
     rows = [dict(zip(header, fields, strict=False)) for fields in lines]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from asr.masks import length_mask
 from asr.model.blocks import Dropout
+from asr.model.drawing import draw_tokens
 from asr.model.interfaces import Memory
 from asr.model.kernels import Linear
 from asr.section import Fraction, PartSection, Positive
@@ -138,7 +139,7 @@ class LSTMDecoder(nn.Module):
         outputs: list[Tensor] = []
         for token, replaced in zip(tokens.unbind(1), sampled.unbind(1), strict=True):
             if replaced.any():
-                own = self._predict(outputs[-1].detach()).float().softmax(-1).multinomial(1).squeeze(1)
+                own = draw_tokens(self._predict(outputs[-1].detach()))
                 token = torch.where(replaced, own, token)
             outputs.append(self._advance(token, state)[0])
         return self._predict(torch.stack(outputs, dim=1))
