@@ -20,10 +20,10 @@ DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_precision(precision: str, device: torch.device, width: int) -> str:
-    """The precision that is asked for, or bf16 or float32 for "auto" (see `use_bf16`)."""
+    """The precision that is asked for, or bf16 or float32 for "auto" (see `bf16_is_faster`)."""
     if precision != "auto":
         return precision
-    return "bf16" if use_bf16(precision, device, width) else "float32"
+    return "bf16" if bf16_is_faster(device, width) else "float32"
 
 
 def loss_scaler(precision: str, device: torch.device, state: dict[str, float]) -> GradScaler:
@@ -38,14 +38,12 @@ def loss_scaler(precision: str, device: torch.device, state: dict[str, float]) -
     return scaler
 
 
-def use_bf16(precision: str, device: torch.device, width: int) -> bool:
-    """Whether autocast to bfloat16 is on: asked for, or "auto" on a device where it is faster.
+def bf16_is_faster(device: torch.device, width: int) -> bool:
+    """Whether training on the device takes less time with autocast to bfloat16.
 
     A GPU is faster if it has bfloat16 instructions; torch can emulate them. On a CPU with such instructions
     the products of a model of this width (d_model) are timed. Other devices use float32.
     """
-    if precision != "auto":
-        return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12

@@ -119,7 +119,8 @@ def test_a_manifest_that_is_missing_is_one_line(experiment, tmp_path):
 def test_phonemes_without_text_are_training_data(experiment, tmp_path):
     rows = read_manifest(tmp_path / "train.jsonl")
     write_manifest(tmp_path / "train.jsonl", [replace(u, text=None, phonemes="ab") for u in rows])
-    heads = ("train.phonemes.symbols=ab", "model.encoder.kind=conformer", "model.encoder.phonemes=3")
+    heads = ["train.phonemes.symbols=ab", "model.encoder.kind=conformer"]
+    heads += ["model.encoder.half_rate_layers=4", "model.encoder.phonemes=3"]
     result = preview(experiment, "--out", tmp_path / "out", *heads)
     assert result.exit_code == 0, result.output
     assert {u.text for u in read_manifest(tmp_path / "out" / "manifest.jsonl")} == {""}

@@ -13,7 +13,7 @@ from asr.training import loop, precision, steps
 from asr.training.checkpoints import read_state
 from asr.training.loop import train
 from asr.training.optimizer import build_optimizer
-from asr.training.precision import bf16_gain, use_bf16
+from asr.training.precision import bf16_gain, choose_precision
 from asr.training.recognition import RecognitionTask
 from asr.training.recompute import recompute_blocks
 from asr.training.train_state import TrainState
@@ -24,10 +24,10 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def test_auto_never_emulates_bfloat16_on_a_gpu(monkeypatch):
     """A T4 can only emulate it."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert not use_bf16("auto", GPU, width=512)
-    assert use_bf16("bf16", GPU, width=512) and not use_bf16("float32", GPU, width=512)
+    assert choose_precision("auto", GPU, width=512) == "float32"
+    assert choose_precision("bf16", GPU, width=512) == "bf16"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert use_bf16("auto", GPU, width=16)
+    assert choose_precision("auto", GPU, width=16) == "bf16"
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,10 @@ def test_auto_measures_on_a_cpu_that_has_bfloat16(monkeypatch, native, width, ga
     measured = []
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
     monkeypatch.setattr(precision, "bf16_gain", lambda width: measured.append(width) or gain)
-    assert use_bf16("auto", CPU, width) is expected
+    assert choose_precision("auto", CPU, width) == ("bf16" if expected else "float32")
     assert measured == ([width] if native and width >= precision.MIN_WIDTH else [])
-    assert use_bf16("bf16", CPU, width) and not use_bf16("float32", CPU, width)
-    assert not use_bf16("auto", torch.device("mps"), width)
+    assert all(choose_precision(each, CPU, width) == each for each in ("bf16", "float32", "fp16"))
+    assert choose_precision("auto", torch.device("mps"), width) == "float32"
 
 
 def test_measurement(monkeypatch):
