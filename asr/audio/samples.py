@@ -12,6 +12,7 @@ from asr.errors import AsrError
 
 SAMPLE_RATE = 16000  # Hz: the rate of the models of this package, unless their configuration has another
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz: a header with a rate outside is damaged
+MAX_CHANNELS = 64  # an array with more is (channels, samples), in the wrong order
 RESAMPLER = "HQ"  # soxr's 20-bit filter: aliases stay below the noise of 16-bit audio
 
 _FULL_SCALE = 32768.0  # of 16-bit samples
@@ -39,7 +40,7 @@ def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPL
 def to_mono(samples: np.ndarray, source_rate: float, name: str) -> np.ndarray:
     """An array (samples,) or (samples, channels) of any type as float32 (samples,), without resampling."""
     samples = np.asarray(samples)
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= 64):
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS):
         raise AsrError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128

@@ -36,4 +36,6 @@ def listen(
 
     if source not in (None, "-"):
         raise AsrError(f"{source}: a file; use asr transcribe, or give - to read samples from stdin")
+    if source == "-" and microphone is not None:
+        raise AsrError("--microphone: samples are read from stdin; omit one of the two")
     listening.listen(model, device, source == "-", rate, microphone, times)

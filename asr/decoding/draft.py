@@ -40,7 +40,8 @@ class Draft:
         continues = (paths[:, 1:] == paths[:, :-1]) & (paths[:, 1:] != special.blank)
         began = torch.where(begins, states, -1).cummax(1).values
         self._token_at = pad(torch.where(continues, began[:, :-1], -1), (1, 1), value=-1)  # (B, S + 1)
-        passed = pad(torch.where(valid, best, 0.0).double().cumsum(1), (1, 0))
+        exact = torch.float32 if best.device.type == "mps" else torch.float64  # MPS has no float64
+        passed = pad(torch.where(valid, best, 0.0).to(exact).cumsum(1), (1, 0))
         self._rest_of_path = passed[:, -1:] - passed  # (B, S + 1), log-probability of the path from time t on
 
     def next_tokens(self, rows: Tensor, positions: Tensor, count: int) -> Tensor:

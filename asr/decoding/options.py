@@ -98,10 +98,12 @@ class DecodingOptions:
             raise AsrError("temperature: fallback begins with 0; omit one of the two options")
         if self.draft_model and (self.draft or self.temperature):
             raise AsrError("draft_model: does not go with draft or temperature; omit one of the options")
+        if isinstance(self.hot_words, str):
+            raise AsrError(f"hot_words {self.hot_words!r}: one text; give a tuple of words and phrases")
         if self.max_compression_ratio is not None and not self.fallback:
             raise AsrError("max_compression_ratio: has no effect without fallback; give fallback too")
-        if self.min_log_prob is not None and not (self.fallback or self.no_speech_threshold):
-            raise AsrError("min_log_prob: has no effect without fallback; give fallback too")
+        if self.min_log_prob is not None and not self.fallback and self.no_speech_threshold is None:
+            raise AsrError("min_log_prob: has no effect without fallback or no_speech_threshold; add one")
         if self.timestamps and (self.n_best or 1) > 1:
             raise AsrError("n_best: parts with timestamps have no other texts; omit one of the two options")
         for weight, owner in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):

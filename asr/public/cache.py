@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,5 +23,23 @@ def cached_model(name: str) -> Path:
         def announce() -> None:
             print(f"asr: importing {name} to {folder}, once", file=sys.stderr)
 
-        import_model(name, folder, on_found=announce)
+        # Other processes may import it at the same time, and this one may be killed.
+        own = folder.with_name(f".{folder.name}.{os.getpid()}")
+        try:
+            import_model(name, own, on_found=announce)
+            _rename(own, folder)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
     return folder
+
+
+def _rename(own: Path, folder: Path) -> None:
+    """Give the folder of a complete model its name, unless another process was faster."""
+    if (folder / WEIGHTS).is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted import left
+    try:
+        own.rename(folder)
+    except OSError:
+        if not (folder / WEIGHTS).is_file():
+            raise

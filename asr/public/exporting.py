@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from asr.config import Config
@@ -51,7 +52,12 @@ def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any]]:
                 expected = family.expected_model(config, bundle)
             except AttributeError as error:
                 raise AsrError(f"this layout has no model of this kind ({error})") from None
-            settings = Config.model_validate({**expected, "train": {"ctc_weight": 0.0}})
+            expected.pop("data", None)  # its limits are those of this model, whatever its positions are
+            try:
+                settings = Config.model_validate({**expected, "train": {"ctc_weight": 0.0}})
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {reason}") from None
             if difference := _difference(bundle.config.model.model_dump(), settings.model.model_dump()):
                 raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {difference}")
             if bundle.config.features.kind != settings.features.kind:

@@ -13,7 +13,6 @@ from asr.tokenizers.special import PromptTokens, SpecialTokens
 
 ARCHITECTURE = "WhisperForConditionalGeneration"
 FRONT_END = "conv{+1}"  # the names of the convolutions: conv1, conv2
-TIMESTAMPS = 1501  # 0.00 s to 30.00 s
 TOKENIZER = ByteLevelBPE
 HEAD = "proj_out.weight"  # the output layer; it is the embedding
 _NAMES = {
@@ -106,7 +105,8 @@ def read_tokenizer(source: Source) -> ByteLevelBPE:
             f"{source.folder}: the tokenizer has {len(named)} tokens that do not fit the special tokens in "
             "config.json; use the tokenizer that belongs to the model"
         )
-    prompts = _prompt_tokens(ids, generation, size)
+    at_begin = {"begin_suppress_tokens": config.get("begin_suppress_tokens")}  # of older checkpoints
+    prompts = _prompt_tokens(ids, at_begin | generation, size)
     suppressed = generation.get("suppress_tokens", config.get("suppress_tokens")) or ()
     first = prompts.first_timestamp
     times = range(0 if first is None else size - first)

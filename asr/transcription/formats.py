@@ -55,7 +55,7 @@ def to_rttm(transcript: Transcript) -> str:
     Words with less than 0.5 s between them are one stretch; without words it is a segment.
     """
     stretches: list[list[float]] = []
-    for start, end in ((each.start, each.end) for each in transcript.words or transcript.segments):
+    for start, end in sorted((each.start, each.end) for each in transcript.words or transcript.segments):
         if stretches and start - stretches[-1][1] < 0.5:
             stretches[-1][1] = max(end, stretches[-1][1])
         else:
@@ -67,13 +67,15 @@ def to_rttm(transcript: Transcript) -> str:
 
 
 def to_textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid with the tiers segments, words and characters."""
-    words = transcript.words
-    parts: dict[str, Iterable[Segment | Word | Character]] = {
-        "segments": transcript.segments,
-        "words": words,
-        "characters": [character for word in words for character in word.characters],
-    }
+    """Praat's TextGrid with the tiers segments, words and characters: those of each channel if it has any."""
+    parts: dict[str, Iterable[Segment | Word | Character]] = {}
+    channels = transcript.by_channel() or {None: ()}
+    for channel, segments in channels.items():
+        name = f" {channel}" if len(channels) > 1 else ""
+        words = [word for segment in segments for word in segment.words]
+        parts[f"segments{name}"] = segments
+        parts[f"words{name}"] = words
+        parts[f"characters{name}"] = [character for word in words for character in word.characters]
     spans = {name: [(e.start, e.end, e.text) for e in entries] for name, entries in parts.items()}
     end = max([transcript.duration, *(stop for tier in spans.values() for _, stop, _ in tier)])
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', ""]

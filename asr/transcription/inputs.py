@@ -99,6 +99,8 @@ def _matches(argument: str) -> list[str]:
     if not glob.has_magic(argument) or os.path.exists(argument):  # noqa: PTH110
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  absolute patterns too
+    if "**" in argument:  # it matches the files of each folder too
+        matches = [match for match in matches if not os.path.isdir(match)]  # noqa: PTH112
     if not matches:
         raise AsrError(f"{printable(argument)}: no file matches this pattern; check it, and the folder")
     return matches

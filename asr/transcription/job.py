@@ -74,6 +74,10 @@ def transcribe_inputs(
     ranks = join_ranks()
     if ranks.store and ray:
         raise AsrError("--ray starts its own processes; leave torchrun out")
+    if ranks.store and workers is not None:
+        raise AsrError("--workers: torchrun starts the processes; omit the option")
+    if ray and threads is not None:
+        raise AsrError("--threads: the processes of a Ray cluster have one thread each; omit the option")
     if ranks.store:
         output.check_shared()
     inputs, problems = find_inputs(arguments)

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -218,7 +219,7 @@ def begin_parts(output: Output, inputs: Sequence[Input]) -> None:
         for path in parts:
             path.unlink()
     if output.overwrite and file.exists():
-        file.unlink()
+        Path(os.path.realpath(file)).unlink()  # a link stays
 
 
 def merge_parts(file: Path, inputs: Sequence[Input]) -> None:
@@ -234,11 +235,10 @@ def merge_parts(file: Path, inputs: Sequence[Input]) -> None:
         files = {path: stack.enter_context(path.open("rb")) for path in (file, *parts) if path.exists()}
         out = stack.enter_context(atomic_write(file, "wb"))
         listed = [input.id for input in inputs]
-        for id in [*listed, *(set(places) - set(listed))]:
-            if lines := places.get(id):
-                path, at = lines.popleft()
-                files[path].seek(at)
-                out.write(files[path].readline())
+        in_order = [places[id].popleft() for id in listed if places.get(id)]
+        for path, at in [*in_order, *chain.from_iterable(places.values())]:
+            files[path].seek(at)
+            out.write(files[path].readline())
     for path in parts:
         path.unlink()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +74,16 @@ class PieceReader:
     def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
         """Each input with its pieces, in order, but a slow one does not hold up those after it.
 
-        Threads read short files before their turn, and the next pieces of a long file.
+        Threads read short files before their turn, and the next pieces of a long file. A pipe, whose other
+        end may never write, has a thread of its own that does not keep the process from ending.
         """
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="audio")
         ahead: dict[Future[list[Piece] | None], Job] = {}
         try:
             for position, input in enumerate(inputs):
                 job = Job(input, position)
-                ahead[pool.submit(self._read_short, job)] = job
+                read = _in_daemon if not is_portable(input) else pool.submit
+                ahead[read(self._read_short, job)] = job
                 if len(ahead) > AHEAD:
                     yield self._next(ahead)
             while ahead:
@@ -107,7 +109,7 @@ class PieceReader:
         # The length of a pipe is not known before it is read. Data in memory needs no second place there.
         if input.duration is None and isinstance(input.audio, Path) and os.path.isfile(input.audio):  # noqa: PTH113
             length = audio.duration(input.audio)
-        if length > LONG:
+        if length > LONG and not isinstance(input.audio, np.ndarray):
             return None
         return [piece for input, channel in self._channels(job) for piece in self._whole(job, input, channel)]
 
@@ -125,6 +127,10 @@ class PieceReader:
                 count = audio.channels(samples, name=input.label)
             elif samples.ndim == 2:
                 count = samples.shape[1]
+                if count > audio.MAX_CHANNELS:
+                    raise AsrError(
+                        f"{input.label}: shape {samples.shape}; give (samples,) or (samples, channels)"
+                    )
         for channel in range(count):
             yield input, channel
 
@@ -146,6 +152,9 @@ class PieceReader:
         if isinstance(input.audio, np.ndarray):
             assert input.sample_rate is not None
             array = input.audio[:, channel] if channel is not None and input.audio.ndim == 2 else input.audio
+            first = round(input.start * input.sample_rate)
+            last = None if input.duration is None else first + round(input.duration * input.sample_rate)
+            array = array[first:last]
             samples = audio.from_array(array, input.sample_rate, self.sample_rate)
         else:
             samples = audio.read(
@@ -172,6 +181,20 @@ class PieceReader:
         """Samples as the model needs them."""
         leveled = audio.normalize_level(samples, self.sample_rate) if self.normalize_level else samples
         return Piece(job, start, leveled, channel)
+
+
+def _in_daemon(read: Callable[[Job], list[Piece] | None], job: Job) -> Future[list[Piece] | None]:
+    """The result of a call in a thread of its own, which ends with the process."""
+    future: Future[list[Piece] | None] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(read(job))
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=run, name="audio", daemon=True).start()
+    return future
 
 
 def _in_thread(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -204,10 +204,11 @@ class Recognizer:
         for live in pieces:
             piece = self._reader.piece(job, live.start, live.samples)
             self._recognize([piece], decoder)
-            segment = job.segments.pop()
-            if segment.text or shown:
-                yield StreamResult(segment, live.final)
-            shown = bool(segment.text or shown) and not live.final
+            found, job.segments = job.segments, []
+            for segment in found:
+                if segment.text or shown:
+                    yield StreamResult(segment, live.final)
+                shown = bool(segment.text or shown) and not live.final
 
     def _decode_all(self, pieces: list[Piece], decoder: Decoder) -> None:
         """Decode pieces and give their segments to their jobs."""

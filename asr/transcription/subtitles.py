@@ -37,11 +37,18 @@ def cues_of(transcript: Transcript) -> list[Cue]:
 
     A cue stays until it can be read (17 characters a second, and 1 s at least), but not into the next one.
     Wide characters (Chinese, Japanese, Korean) count twice. A word that is longer than a line is divided.
+    Channels that were decoded separately have cues of their own, which can be shown at the same time.
     """
-    separator = transcript.separator
+    cues: list[Cue] = []
+    for segments in transcript.by_channel().values():
+        cues += _cues_of_words([word for s in segments for word in s.words], transcript.separator)
+    return sorted(cues, key=lambda cue: cue.start)
+
+
+def _cues_of_words(words: Sequence[Word], separator: str) -> list[Cue]:
     cues: list[Cue] = []
     current: list[Word] = []
-    for word in _short_words(transcript.words):
+    for word in _short_words(words):
         if current and not _fits(current, word, separator):
             cues.append(_cue(current, separator))
             current = []

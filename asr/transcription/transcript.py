@@ -84,6 +84,11 @@ class Transcript:
         """The words of all segments."""
         return tuple(word for segment in self.segments for word in segment.words)
 
+    def by_channel(self) -> dict[int | None, tuple[Segment, ...]]:
+        """The segments of each channel. With `channels` "separate" those of two channels can overlap."""
+        channels = dict.fromkeys(segment.channel for segment in self.segments)
+        return {c: tuple(s for s in self.segments if s.channel == c) for c in sorted(channels, key=str)}
+
     @property
     def separator(self) -> str:
         """What stands between words: a space, or nothing in a script without spaces."""

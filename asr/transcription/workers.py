@@ -61,13 +61,14 @@ class _Worker:
 class WorkerPool:
     """Processes with a recognizer each. A context manager: they end with it, whatever happens.
 
-    Processes are forked on Linux when the model is on a CPU, so the weights are in memory once. Fork before
-    other threads start. Elsewhere each process loads the model itself.
+    Processes are forked on Linux when the model is on a CPU and each has one thread, so the weights are in
+    memory once. Fork before other threads start. Elsewhere each process loads the model itself. So does one
+    with several threads: a forked process would wait forever for OpenMP's threads, which fork does not copy.
     """
 
     def __init__(self, recognizer: Recognizer, count: int, threads: int = 1) -> None:
         self._recognizer, self._count, self._threads = recognizer, count, threads
-        forks = sys.platform == "linux" and recognizer.bundle.device.type == "cpu"
+        forks = sys.platform == "linux" and recognizer.bundle.device.type == "cpu" and threads == 1
         self._context = multiprocessing.get_context("fork" if forks else "spawn")
         self._workers: list[_Worker] = []
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -51,6 +52,19 @@ def test_ctrl_c(tiny_model, endless, tmp_path):
     assert 100 < len(files) < 30000
     for path in files:
         assert path.suffix == ".json" and json.loads(path.read_text())["audio"].endswith("a.wav")
+
+
+def test_ctrl_c_while_nothing_comes_through_a_pipe(tiny_model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    process = start(
+        *("transcribe", tmp_path / "pipe", "--model", tiny_model),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(6)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and b"Traceback" not in err and b"Exception" not in err
 
 
 def test_long_lines_in_a_terminal_are_not_broken(tiny_model, sounds):

@@ -38,6 +38,7 @@ def test_stored_options_and_given_ones(folder):
         ("[]", "not an object of decoding options"),
         ('{"beam": 4}', "with a decoder"),
         ('{"decoder": "beam", "bean": 4}', "not an object of decoding options"),
+        ('{"decoder": "beam", "beam": "4"}', "a value of another type"),
     ],
 )
 def test_a_folder_without_usable_options(folder, content, message):
@@ -46,6 +47,11 @@ def test_a_folder_without_usable_options(folder, content, message):
         (folder / BEST_DECODING).write_text(content)
     with pytest.raises(AsrError, match=message):
         best_options(folder)
+
+
+def test_a_value_of_none_is_not_given(folder):
+    (folder / BEST_DECODING).write_text('{"decoder": "beam", "language_model": null}')
+    assert best_options(folder) == DecodingOptions(decoder="beam")
 
 
 def test_the_english_model_has_such_options():

@@ -155,6 +155,20 @@ def test_alone_in_a_batch_and_with_more_padding_it_is_the_same(decoder, beam, sp
             assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-3)
 
 
+def test_rescoring_cuts_texts_for_which_the_decoder_has_no_positions():
+    model = network(5)
+    with torch.no_grad():
+        model.ctc_head.weight *= 3
+    memory = model.encode(*batch([130, 3]))
+    options = DecodingOptions("rescoring", beam=5, n_best=5)
+    longest = max(len(h.tokens) for h in rescore(model, memory, SPECIAL, options)[0])
+    model.max_positions = longest - 1
+    most = model.max_positions - len(SPECIAL.prompt)
+    cut, short = rescore(model, memory, SPECIAL, options)
+    assert max(len(h.tokens) for h in cut) == most
+    assert all((h.finish_reason == "length") == (len(h.tokens) == most) for h in [*cut, *short])
+
+
 @pytest.mark.parametrize("special", [SPECIAL, LONG_PROMPT], ids=["BOS", "three tokens"])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("normalization", [None, 0.7])

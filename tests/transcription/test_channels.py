@@ -50,6 +50,12 @@ def test_separate(tiny_model, call, monkeypatch, long):
     assert [(s.text, s.channel) for s in mono.segments] == expected[:1]
 
 
+def test_an_array_of_channels_and_samples_is_refused(tiny_model):
+    recognizer = Recognizer(tiny_model, "cpu", channels="separate")
+    with pytest.raises(AsrError, match=r"shape \(2, 32000\); give \(samples,\) or \(samples, channels\)"):
+        recognizer.transcribe(CALL.T, RATE)
+
+
 def test_first_and_mix(tiny_model, call):
     first = Recognizer(tiny_model, "cpu", channels="first")
     assert first.transcribe(call).text == first.transcribe(CALL[:, 0], RATE).text

@@ -84,6 +84,7 @@ def test_a_folder_without_audio(tree):
         ("[ab].*", ["a.flac", "a.txt", "b.wav"]),
         ("?.flac", ["a.flac"]),
         ("**/*.wav", ["b.wav", "deep/a.wav", "x[1].wav"]),
+        ("deep/**", ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]),
         ("de*", ["deep/a.wav", "deep/d.v2.mp3", "deep/er/c.OGG"]),
         ("deep/[!a]*", ["deep/d.v2.mp3", "deep/er/c.OGG"]),
     ],

@@ -70,6 +70,16 @@ def test_parts_are_merged_in_the_order_of_the_inputs(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_results_of_other_inputs_stay(tmp_path):
+    """Two manifests can have one id."""
+    file = tmp_path / "out.jsonl"
+    file.write_text(line("old", "first") + line("old", "second") + line("other") + line("a"))
+    (tmp_path / "out.jsonl.part0").write_text(line("a", "again") + line("b"))
+    merge_parts(file, [Input.of("a"), Input.of("b")])
+    found = [json.loads(each)["id"] for each in file.read_text().splitlines()]
+    assert found[:2] == ["a", "b"] and sorted(found[2:]) == ["a", "old", "old", "other"]
+
+
 def test_parts_of_an_interrupted_run(tmp_path):
     file, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part0"
     part.write_text(line("a"))
@@ -80,6 +90,11 @@ def test_parts_of_an_interrupted_run(tmp_path):
     part.write_text(line("b"))
     begin_parts(Output(file, overwrite=True), [])
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "real").write_text(line("a"))
+    file.symlink_to(tmp_path / "real")
+    begin_parts(Output(file, overwrite=True), [])
+    assert file.is_symlink() and not file.exists()
+    file.unlink()
     assert part_of(Output(file), 3).file == tmp_path / "out.jsonl.part3"
 
 

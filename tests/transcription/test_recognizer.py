@@ -4,6 +4,7 @@ import copy
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,16 @@ def test_a_part_of_a_file(recognizer, tmp_path):
     assert part.text == alone.text != "" and part.duration == 0.8
     # Times are in seconds from the start of the file.
     assert [(s.start, s.end) for s in part.segments] == [(s.start + 1, s.end + 1) for s in alone.segments]
+
+
+def test_a_part_of_an_array(recognizer):
+    samples = sound(4, 3.0)
+    part = Input("a", samples, Path("a"), 1.0, 0.8, sample_rate=RATE)
+    found = recognizer.transcribe(part)
+    expected = recognizer.transcribe(samples[RATE : RATE + round(0.8 * RATE)], RATE)
+    assert found.text == expected.text != "" and found.duration == pytest.approx(0.8)
+    assert [s.start for s in found.segments] == [s.start + 1 for s in expected.segments]
+    assert recognizer.transcribe(replace(part, start=0.0, duration=400.0)).duration == 3.0
 
 
 @pytest.mark.parametrize("kind", [bytes, io.BytesIO, "open file", torch.Tensor, list, Input])

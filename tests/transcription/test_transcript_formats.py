@@ -121,6 +121,21 @@ def test_textgrid_tiers_have_no_gaps():
     assert "size = 1" in to_textgrid(transcript(duration=1.0))  # nothing spoken_text
 
 
+def test_channels_that_overlap_have_their_own_cues_and_tiers():
+    one = transcript(("hello", 0.0, 1.0), ("goodbye", 15.0, 18.0)).segments[0]
+    two = transcript(("yes", 3.0, 4.0), ("here", 8.0, 9.0)).segments[0]
+    segments = (replace(one, channel=1), replace(two, channel=2))
+    call = Transcript("call", "call.wav", "hello goodbye yes here", 20.0, segments)
+    assert [(c.start, c.text) for c in cues_of(call)] == [
+        (0.0, "hello"), (3.0, "yes"), (8.0, "here"), (15.0, "goodbye"),
+    ]  # fmt: skip
+    assert [line.split()[3] for line in to_rttm(call).splitlines()] == ["0.000", "3.000", "8.000", "15.000"]
+    grid = to_textgrid(call)
+    tiers = re.findall('name = "(.*)"', grid)
+    assert tiers == [f"{n} {c}" for c in (1, 2) for n in ("segments", "words", "characters")]
+    assert all(f'text = "{word}"' in grid for word in ("hello", "goodbye", "yes", "here"))
+
+
 def test_rttm_joins_words_that_are_near():
     spoken_text = transcript(("a", 0.5, 1.0), ("b", 1.2, 1.5), ("c", 2.5, 3.0))
     assert [line.split()[3:5] for line in to_rttm(spoken_text).splitlines()] == [

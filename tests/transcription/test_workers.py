@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -57,8 +58,8 @@ def texts(recognizer, inputs):
     return found
 
 
-def pooled(recognizer, inputs, count=2, **options):
-    with WorkerPool(recognizer, count) as pool:
+def pooled(recognizer, inputs, count=2, threads=1, **options):
+    with WorkerPool(recognizer, count, threads) as pool:
         found = dict(pool.transcribe(inputs, **options))
     assert sorted(found) == list(range(len(inputs)))
     return [found[i] for i in range(len(inputs))]
@@ -157,6 +158,20 @@ def _runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_processes_with_several_threads(recognizer, inputs, texts):
+    """A forked process would wait forever for OpenMP's threads, which fork does not copy."""
+    torch.set_num_threads(2)
+    torch.ones(1_000_000).exp().sum()  # this process has used its threads
+    try:
+        found = []
+        thread = Thread(target=lambda: found.append(pooled(recognizer, inputs[:4], threads=2)), daemon=True)
+        thread.start()
+        thread.join(120)
+        assert found and [found[0][i].text for i in range(4)] == texts[:4]
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_an_error_of_the_model_is_raised(recognizer, inputs):
