@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -60,10 +60,15 @@ def test_ctrl_c_while_nothing_comes_through_a_pipe(tiny_model, tmp_path):
         *("transcribe", tmp_path / "pipe", "--model", tiny_model),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(6)
+    writer = None
+    while writer is None:  # until the command reads from the pipe
+        assert process.poll() is None
+        with suppress(OSError):
+            writer = os.open(tmp_path / "pipe", os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
+    os.close(writer)
     assert process.returncode == 130 and b"Traceback" not in err and b"Exception" not in err
 
 

@@ -11,7 +11,7 @@ NAME = "owner/model"
 
 
 def write_model(folder, content):
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)  # an import refuses a folder that exists
     for name in (CONFIG, WEIGHTS):
         (folder / name).write_text(content)
 
