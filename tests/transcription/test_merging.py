@@ -53,7 +53,7 @@ def test_segments_that_do_not_overlap_stay():
 
 
 def test_samples_joined_without_pauses():
-    """The model that ships: digits without a pause, many times as long as a segment, are all there, once.
+    """The digits model: digits without a pause, many times as long as a segment, are all there, once.
 
     Without overlaps 5 of the 78 words are lost. The model mishears some, which merging cannot help.
     """
@@ -63,7 +63,7 @@ def test_samples_joined_without_pauses():
         loud = np.flatnonzero(np.abs(samples) > 0.003)
         sounds.append(samples[loud[0] : loud[-1]])
         expected += (SAMPLES / f"{name}.txt").read_text().split()
-    bundle = load_model(device="cpu")
+    bundle = load_model("digits", "cpu")
     bundle.metadata["longest_seconds"] = "4.0"
     found = Recognizer(bundle).transcribe(np.concatenate(sounds), RATE)
     words = found.text.split()
