@@ -28,7 +28,7 @@ class Bf16Linear(nn.Module):
 def to_bf16(network: nn.Module) -> None:
     """Replace the linear layers of a network on a CPU, in place, where oneDNN computes in bfloat16.
 
-    Elsewhere they stay as they are: autocast computes them, and more slowly than in float32.
+    Elsewhere they stay as they are, and autocast computes them.
     """
     if is_supported():
         replace_linear_layers(network, Bf16Linear)

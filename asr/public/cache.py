@@ -35,11 +35,9 @@ def cached_model(name: str) -> Path:
 
 def _rename(own: Path, folder: Path) -> None:
     """Give the folder of a complete model its name, unless another process was faster."""
-    if (folder / WEIGHTS).is_file():
-        return
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted import left
     try:
         own.rename(folder)
-    except OSError:
+    except OSError:  # it has content
         if not (folder / WEIGHTS).is_file():
-            raise
+            shutil.rmtree(folder)  # what an interrupted import left
+            own.rename(folder)

@@ -306,6 +306,15 @@ def test_a_broken_folder_gives_one_clear_line(change_folder, message, originals,
     assert not (tmp_path / "ours").exists()
 
 
+def test_without_generation_settings_those_of_the_configuration_count(originals, tmp_path):
+    """As transformers reads older checkpoints."""
+    folder = broken(tmp_path, originals)
+    expected = read_model(Source(folder)).tokenizer.prompts.suppressed_at_begin
+    (folder / "generation_config.json").unlink()
+    change(folder / "config.json", begin_suppress_tokens=list(expected))
+    assert expected and read_model(Source(folder)).tokenizer.prompts.suppressed_at_begin == expected
+
+
 def test_the_vocabulary_of_speech_to_text_must_have_the_size_of_the_model(originals, tmp_path):
     folder = broken(tmp_path, originals, "speech_to_text")
     vocabulary = json.loads((folder / "vocab.json").read_text())
@@ -325,6 +334,11 @@ def test_a_model_that_the_layout_cannot_describe_is_not_exported(originals, tmp_
     with pytest.raises(
         AsrError, match=r"cannot describe this model: model\.decoder\.key_bias is True, not False"
     ):
+        export_model(bundle, tmp_path / "no")
+    values["model"]["decoder"]["key_bias"] = False
+    values["model"]["encoder"]["positions"] = {"kind": "sinusoidal"}
+    bundle.config = type(bundle.config).model_validate(values)
+    with pytest.raises(AsrError, match=r"cannot describe this model: model\.encoder\.positions"):
         export_model(bundle, tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
