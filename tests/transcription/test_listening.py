@@ -56,5 +56,7 @@ def test_without_a_microphone(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert run(monkeypatch) == 1
     assert "a microphone needs sounddevice and PortAudio" in capsys.readouterr().err
+    assert run(monkeypatch, "-", "--microphone", "desk") == 1
+    assert "--microphone: samples are read from stdin" in capsys.readouterr().err
     assert run(monkeypatch, "a.wav") == 1
     assert "a.wav: a file; use asr transcribe" in capsys.readouterr().err

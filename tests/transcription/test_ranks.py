@@ -12,6 +12,7 @@ import soundfile
 from torch import distributed as dist
 
 from asr.errors import AsrError
+from asr.transcription import job
 from asr.transcription.inputs import Input
 from asr.transcription.output import Output, begin_parts, merge_parts, part_of
 from asr.transcription.ranks import Ranks
@@ -104,6 +105,15 @@ def test_places_that_cannot_be_shared():
             output.check_shared()
     Output(Path("a.jsonl")).check_shared()
     Output(folder=Path("a"), formats=("ctm", "txt")).check_shared()
+
+
+def test_options_that_others_decide_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(AsrError, match="--threads: the processes of a Ray cluster"):
+        job.transcribe_inputs([str(tmp_path)], Output(), ray=True, threads=2)
+    ranks = Ranks(rank=1, count=2, store=object())
+    monkeypatch.setattr(job, "join_ranks", lambda: ranks)
+    with pytest.raises(AsrError, match="--workers: torchrun starts the processes"):
+        job.transcribe_inputs([str(tmp_path)], Output(), workers=2)
 
 
 @pytest.mark.slow
