@@ -139,8 +139,12 @@ def _complete(path: Path, first: int, group: Sequence[Utterance]) -> list[Uttera
 
 
 def _description(utterance: Utterance) -> dict[str, Any]:
-    """What a shard says about an utterance: its line in a manifest, without the recording."""
-    return {k: v for k, v in to_record(utterance, Path()).items() if k not in ("audio", "start")}
+    """What a shard says about an utterance: its line in a manifest, without the recording.
+
+    `source_start` is the place in the recording that the samples were taken from.
+    """
+    record = {k: v for k, v in to_record(utterance, Path()).items() if k not in ("audio", "start")}
+    return record | ({"source_start": utterance.start} if utterance.start else {})
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -103,6 +103,18 @@ def test_shards_are_not_written_over_the_ones_that_are_read(corpus, shards):
     assert before == {path: path.read_bytes() for path in shards.parent.glob("*.tar")}
 
 
+def test_a_shard_is_written_again_when_the_place_of_a_part_changed(corpus, tmp_path):
+    utterances = read_manifest(corpus / "good.jsonl")
+    write_shards(corpus / "good.jsonl", tmp_path, size=20)
+    part = next(u for u in utterances if u.start)
+    moved = [replace(u, start=u.start / 2) if u == part else u for u in utterances]
+    write_manifest(tmp_path / "moved.jsonl", moved)
+    write_shards(tmp_path / "moved.jsonl", tmp_path, size=20)
+    (found,) = [u for u in read_manifest(tmp_path / "manifest.jsonl") if u.id == part.id]
+    expected = audio.read(part.audio, 8000, part.start / 2, part.duration)
+    assert np.abs(audio.read(found.audio, 8000) - expected).max() <= 2**-15
+
+
 def test_a_recording_that_cannot_be_read_is_listed_and_left_out(corpus, tmp_path):
     command = ["data", "shard", str(corpus / "all.jsonl"), str(tmp_path), "--size", "4"]
     for _ in range(2):
