@@ -112,7 +112,7 @@ class Config(Experiment):
     @model_validator(mode="after")
     def _average_has_no_adapters(self) -> Config:
         if self.train.trainable == "lora" and self.optim.ema is not None:
-            # A checkpoint has the average with merged adapters, from which a resumed run could not go on.
+            # A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
             raise ValueError("optim.ema does not go with train.trainable lora; leave out one of the two")
         return self
 

@@ -74,7 +74,7 @@ def transcribe(
     best: Annotated[
         bool,
         typer.Option(
-            "--best", help="Use the most accurate decoder and options that the model's folder states."
+            "--best", help="Use the decoder and the options that are most accurate with this model; slower."
         ),
     ] = False,
     decoder: Annotated[

@@ -1,4 +1,4 @@
-"""The most accurate decoding options of a model, stored in its folder by whoever compared them."""
+"""The most accurate decoding options of a model. Its folder has them in a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ BEST_DECODING = "best_decoding.json"  # in the model folder
 
 
 def best_options(model: str | os.PathLike[str], **given: Any) -> DecodingOptions:
-    """The options that the file `best_decoding.json` of a model folder states, slower than the defaults.
+    """The options in the file `best_decoding.json` of a model folder.
 
-    `given` are further options, which replace those of the file; None counts as not given. A language model
-    is named by its path in the folder. Raises AsrError when the folder has no such file, for options that
-    do not exist, and for those that contradict each other.
+    `given` are further options, which replace those of the file; None counts as not given. In the file, the
+    path of a language model is relative to the folder. Raises AsrError when the folder has no such file, for
+    options that do not exist, and for those that contradict each other.
     """
     folder = check_model_folder(model)
     path = folder / BEST_DECODING

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from asr.decoding.ctc import collapse_paths
 from asr.decoding.options import DecodingOptions
-from asr.model.interfaces import LimitsPositions, Memory
+from asr.model.interfaces import HasDecoder, LimitsPositions, Memory
 from asr.tokenizers.special import SpecialTokens
 
 # One encoder state covers about 40 ms, and nobody speaks 25 characters a second for long. CTC merges
@@ -34,6 +34,16 @@ def compute_max_lengths(
         max_lengths = max_lengths.minimum(CTC_FACTOR * ctc_lengths + SPARE)
     if options.max_tokens is not None:
         max_lengths = max_lengths.clamp_max(options.max_tokens)
-    if isinstance(network, LimitsPositions):
-        max_lengths = max_lengths.clamp_max(network.max_positions - len(special.prompt))
+    if (most := most_tokens(network, special)) is not None:
+        max_lengths = max_lengths.clamp_max(most)
     return max_lengths
+
+
+def most_tokens(network: object, special: SpecialTokens) -> int | None:
+    """The most tokens of a text for which the decoder has positions; None: any number.
+
+    A decoder that fills masks reads no prompt.
+    """
+    if not isinstance(network, LimitsPositions):
+        return None
+    return network.max_positions - (len(special.prompt) if isinstance(network, HasDecoder) else 0)

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from asr.decoding.ctc import mask_untrained, n_best, prefix_beam_search, sequence_log_probs
+from asr.decoding.max_lengths import most_tokens
 from asr.decoding.options import DecodingOptions, FinishReason, Hypothesis
 from asr.decoding.prompts import teacher_forced_log_probs, with_prompt
 from asr.decoding.scorers import ScorerFactory
 from asr.masks import length_mask
-from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, LimitsPositions, Memory
+from asr.model.interfaces import CachedForward, HasCTC, HasDecoder, Memory
 from asr.tokenizers.special import SpecialTokens
 
 
@@ -38,7 +39,8 @@ def rescore(
     assert isinstance(network, HasCTC), "build_decoder refuses a model without a CTC head"
     ctc = mask_untrained(network.ctc(memory), special)
     tokens, sizes = prefix_beam_search(ctc, memory.lengths, special, options.beam_size)  # (B, N, U), (B, N)
-    sizes, tokens = _within_positions(network, special, sizes, tokens)
+    if (most := most_tokens(network, special)) is not None:
+        sizes, tokens = sizes.clamp_max(most), tokens[..., :most]
     ctc_scores = sequence_log_probs(ctc, memory.lengths, special, tokens, sizes)  # (B, N)
     attention_scores = decoder_log_probs(network, memory, special, tokens, sizes)  # (B, N)
 
@@ -53,27 +55,10 @@ def rescore(
     scores = scores / (lengths + 1.0) ** (options.length_normalization or 0.0)
     scores = scores.masked_fill(sizes < 0, -torch.inf)
     found = n_best(tokens, sizes, attention_scores, scores, options.n_best or 1)
-    if not isinstance(network, LimitsPositions):
-        return found
-    most = _most_tokens(network, special)
     return [
         [replace(h, finish_reason=FinishReason.length) if len(h.tokens) == most else h for h in row]
         for row in found
     ]
-
-
-def _most_tokens(network: LimitsPositions, special: SpecialTokens) -> int:
-    return network.max_positions - len(special.prompt)
-
-
-def _within_positions(
-    network: object, special: SpecialTokens, sizes: Tensor, tokens: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The hypotheses, cut where the decoder has no more positions."""
-    if not isinstance(network, LimitsPositions):
-        return sizes, tokens
-    most = _most_tokens(network, special)
-    return sizes.clamp_max(most), tokens[..., :most]
 
 
 def decoder_log_probs(

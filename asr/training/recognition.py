@@ -17,10 +17,10 @@ from asr.datasets.corpus import Corpus, lacks
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.settings import AugmentConfig
 from asr.decoding import DecodingOptions, build_decoder
+from asr.decoding.max_lengths import most_tokens
 from asr.errors import AsrError
 from asr.features.interface import LimitsLength
 from asr.kinds import TOKENIZERS
-from asr.model.interfaces import HasDecoder, LimitsPositions
 from asr.model_folder import Bundle
 from asr.scoring import score
 from asr.section import load_kind
@@ -81,7 +81,9 @@ class RecognitionTask(Task[Batch]):
         torch.manual_seed(config.train.seed)
         self.bundle = Bundle.build(config, tokenizer)
         rate = config.features.sample_rate
-        max_tokens, max_samples = _limits(self.bundle)
+        max_tokens = most_tokens(self.bundle.network, self.bundle.special)
+        features = self.bundle.features
+        max_samples = features.max_samples if isinstance(features, LimitsLength) else None
         self.loader = Loader(
             train, tokenizer, rate, config.data, config.augment, phonemes, max_tokens, max_samples
         )
@@ -208,16 +210,6 @@ class _CorpusText:
     def sentences(self) -> Iterator[str]:
         """The texts, each read from its manifest when it is needed."""
         return (utterance.text for utterance in self.corpus if utterance.text)
-
-
-def _limits(bundle: Bundle[Config]) -> tuple[int | None, int | None]:
-    """The most tokens of a text, and the most samples of a recording, that the model has positions for."""
-    network, features = bundle.network, bundle.features
-    max_tokens = None
-    if isinstance(network, LimitsPositions):
-        prompt = len(bundle.special.prompt) if isinstance(network, HasDecoder) else 0
-        max_tokens = network.max_positions - prompt
-    return max_tokens, features.max_samples if isinstance(features, LimitsLength) else None
 
 
 def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *sets: Corpus) -> None:

@@ -67,7 +67,7 @@ def to_rttm(transcript: Transcript) -> str:
 
 
 def to_textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid with the tiers segments, words and characters: those of each channel if it has any."""
+    """Praat's TextGrid with the tiers segments, words and characters, three for each of several channels."""
     parts: dict[str, Iterable[Segment | Word | Character]] = {}
     channels = transcript.by_channel() or {None: ()}
     for channel, segments in channels.items():

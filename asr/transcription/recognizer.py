@@ -64,7 +64,9 @@ class Recognizer:
         self._arguments = (model, device, batch_seconds, options, precision, voice_activity, channels)
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         if self.bundle.network.training:
-            raise AsrError("the model is in training mode, so its dropout is on; call its eval() first")
+            raise AsrError(
+                "the model is in training mode, in which dropout changes the text; call its eval() first"
+            )
         self.name = "" if isinstance(model, Bundle) else os.fspath(model or PRETRAINED.name)
         kind = self.bundle.device.type
         if batch_seconds is None:

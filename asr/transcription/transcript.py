@@ -87,7 +87,10 @@ class Transcript:
     def by_channel(self) -> dict[int | None, tuple[Segment, ...]]:
         """The segments of each channel. With `channels` "separate" those of two channels can overlap."""
         channels = dict.fromkeys(segment.channel for segment in self.segments)
-        return {c: tuple(s for s in self.segments if s.channel == c) for c in sorted(channels, key=str)}
+        return {
+            c: tuple(s for s in self.segments if s.channel == c)
+            for c in sorted(channels, key=lambda c: c or 0)
+        }
 
     @property
     def separator(self) -> str:

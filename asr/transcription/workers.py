@@ -62,8 +62,8 @@ class WorkerPool:
     """Processes with a recognizer each. A context manager: they end with it, whatever happens.
 
     Processes are forked on Linux when the model is on a CPU and each has one thread, so the weights are in
-    memory once. Fork before other threads start. Elsewhere each process loads the model itself. So does one
-    with several threads: a forked process would wait forever for OpenMP's threads, which fork does not copy.
+    memory once. Fork before other threads start. In all other cases each process loads the model itself. A
+    forked process with several threads would wait forever: fork does not copy the threads of OpenMP.
     """
 
     def __init__(self, recognizer: Recognizer, count: int, threads: int = 1) -> None:

@@ -2,8 +2,8 @@
 
     python recipes/english/make_samples.py [OUT]
 
-The texts and the voices were chosen before any model had transcribed them. `synthesize.py` speaks no sentence
-with one of these texts, and none of the voices, with these settings, occurs in its speech.
+The texts and the voices were chosen before any model had transcribed them. `synthesize.py` does not speak
+these sentences.
 """
 
 from __future__ import annotations
@@ -22,31 +22,22 @@ from asr.errors import AsrError
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 LEVEL = -22  # dB below full scale
 
-# name, text, voice
-SENTENCES = (
-    (
-        "bread",
-        "please put the bread and the milk on the kitchen table",
-        Voice("flite", "slt", 0.95, 1.0, 1.0),
-    ),
-    (
-        "garden",
-        "the old man walked slowly through the garden to the gate",
-        Voice("hts", "slt", 0.9, 0.6, 0.92),
-    ),
-    ("letter", "she opened the letter and read it to her mother", Voice("hts", "slt", 1.0, 1.0, 1.0)),
-    ("library", "we will meet in front of the library after lunch", Voice("flite", "rms", 1.0, 1.0, 1.0)),
-    (
-        "train",
-        "the next train to the city leaves at ten minutes past nine",
-        Voice("flite", "awb", 0.95, 1.1, 1.04),
-    ),
-    (
-        "weather",
-        "it will be warm and sunny for the rest of the week",
-        Voice("espeak", "en-us+f3", 0.9, 1.0, 1.0),
-    ),
-)
+TEXTS = {
+    "bread": "please put the bread and the milk on the kitchen table",
+    "garden": "the old man walked slowly through the garden to the gate",
+    "letter": "she opened the letter and read it to her mother",
+    "library": "we will meet in front of the library after lunch",
+    "train": "the next train to the city leaves at ten minutes past nine",
+    "weather": "it will be warm and sunny for the rest of the week",
+}
+VOICES = {
+    "bread": Voice("flite", "slt", 0.95, 1.0, 1.0),
+    "garden": Voice("hts", "slt", 0.9, 0.6, 0.92),
+    "letter": Voice("hts", "slt", 1.0, 1.0, 1.0),
+    "library": Voice("flite", "rms", 1.0, 1.0, 1.0),
+    "train": Voice("flite", "awb", 0.95, 1.1, 1.04),
+    "weather": Voice("espeak", "en-us+f3", 0.9, 1.0, 1.0),
+}
 
 
 def main() -> None:
@@ -56,9 +47,10 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     check_installed()
     with tempfile.TemporaryDirectory() as folder:
-        speech = speak_all([(text, voice) for _, text, voice in SENTENCES], Path(folder))
+        speech = speak_all([(text, VOICES[name]) for name, text in TEXTS.items()], Path(folder))
     utterances = []
-    for (name, text, voice), samples in zip(SENTENCES, speech, strict=True):
+    for (name, text), samples in zip(TEXTS.items(), speech, strict=True):
+        voice = VOICES[name]
         if samples is None:
             raise AsrError(f"{name}: {voice.synthesizer} gave no speech; run its command by hand")
         samples = at_level(trim(samples, 0.2, 0.3), LEVEL)
@@ -73,4 +65,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AsrError as error:
+        sys.exit(f"make_samples.py: error: {error}")

@@ -104,6 +104,14 @@ def test_what_a_missing_part_cannot_do_is_refused(parts, options, complaint):
     assert complaint in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_options_with_impossible_values():
+    with pytest.raises(AsrError, match="hot_words 'anna': one text; give a tuple"):
+        DecodingOptions("beam", hot_words="anna")
+    with pytest.raises(AsrError, match="min_log_prob: has no effect without fallback or no_speech_threshold"):
+        DecodingOptions(min_log_prob=-1.0)
+    assert DecodingOptions(min_log_prob=-1.0, no_speech_threshold=0.0).no_speech_limit == 0.0
+
+
 def test_without_cached_scoring_a_draft_is_refused_and_the_rest_works(audio):
     model = bundle(wrap=StepOnlyWithCTC)
     with pytest.raises(AsrError, match="draft: the decoder of this model can only decode step by step"):

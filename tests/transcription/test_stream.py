@@ -8,6 +8,7 @@ import pytest
 from asr import audio
 from asr.errors import AsrError
 from asr.transcription.recognizer import Recognizer
+from asr.transcription.transcript import Segment
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 RATE = 16000
@@ -55,6 +56,22 @@ def test_the_level_changes_one_word_of_eleven_at_most(digits, speech, level):
     expected, found = (digits.transcribe(each, RATE).text.split() for each in (speech, changed))
     assert len(found) == len(expected) == 11
     assert sum(a != b for a, b in zip(found, expected, strict=True)) <= 1
+
+
+def test_several_segments_of_one_piece_are_all_given(digits, speech, monkeypatch):
+    """Tokens for times can divide what is decoded at once."""
+
+    def decode(pieces, decoder):
+        for piece in pieces:
+            times = (piece.start, piece.start + 0.1, piece.start + 0.2)
+            piece.job.segments += [
+                Segment(a, b, t, 0.9) for a, b, t in zip(times, times[1:], "ab", strict=False)
+            ]
+
+    monkeypatch.setattr(digits, "_recognize", decode)
+    results = list(digits.transcribe_stream([speech], RATE))
+    finals = [result.text for result in results if result.final]
+    assert finals == ["a", "b"] * 3
 
 
 def test_noise_gives_nothing(digits):

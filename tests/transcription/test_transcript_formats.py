@@ -130,6 +130,8 @@ def test_channels_that_overlap_have_their_own_cues_and_tiers():
         (0.0, "hello"), (3.0, "yes"), (8.0, "here"), (15.0, "goodbye"),
     ]  # fmt: skip
     assert [line.split()[3] for line in to_rttm(call).splitlines()] == ["0.000", "3.000", "8.000", "15.000"]
+    many = Transcript("a", "a", "", 9.0, tuple(replace(one, channel=c) for c in (10, 2, 1)))
+    assert list(many.by_channel()) == [1, 2, 10]
     grid = to_textgrid(call)
     tiers = re.findall('name = "(.*)"', grid)
     assert tiers == [f"{n} {c}" for c in (1, 2) for n in ("segments", "words", "characters")]
