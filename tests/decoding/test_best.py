@@ -26,6 +26,7 @@ def test_stored_options_and_given_ones(folder):
     assert best_options(folder) == DecodingOptions(decoder="beam", beam=4, language_model=words)
     found = best_options(str(folder), beam=6, n_best=5, max_tokens=None)
     assert found == DecodingOptions(decoder="beam", beam=6, n_best=5, language_model=words)
+    assert best_options(folder, beam=None).beam == 4
     with pytest.raises(AsrError, match="n_best 5: more than the beam of 4"):
         best_options(folder, n_best=5)
 
