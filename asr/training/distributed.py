@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from asr.errors import AsrError
@@ -81,6 +81,16 @@ class Ranks:
         if result[1] is not None:
             raise AsrError(result[1]) if self.main else SystemExit(1)
         return result[0]
+
+    def complete(self, tensors: Sequence[Tensor]) -> None:
+        """Fill in tensors that other processes have computed. Tensor i is that of the process i % count."""
+        for rank in range(self.count if self.count > 1 else 0):
+            own = tensors[rank :: self.count]
+            if own:
+                flat = torch.cat([tensor.flatten() for tensor in own])
+                dist.broadcast(flat, rank)
+                for tensor, part in zip(own, flat.split([t.numel() for t in own]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
 
     def copy_from_main(self, module: nn.Module) -> None:
         """Copy weights and buffers of the main process to all others."""

@@ -67,7 +67,7 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     yield check_memory(task, objective, epoch=0)
     order = first.padded_seconds.argsort()  # batches at equal distances from the lightest to the heaviest
     places = order[((np.arange(TIMED) + 0.5) / TIMED * len(order)).astype(int)].tolist()
-    optimizer = build_optimizer(bundle.network, config.optim)
+    optimizer = build_optimizer(bundle.network, config.optim, ranks)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     batches = [batch for batch in task.loader.batches(first, places) if batch.ids]

@@ -91,7 +91,7 @@ def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = 
         log.say(f"{task.bundle.parameters():,} parameters, {len(task.bundle.tokenizer)} tokens, on {ranks}")
 
         # 3. The optimizer, and the state of the checkpoint.
-        optimizer = build_optimizer(task.bundle.network, config.optim)
+        optimizer = build_optimizer(task.bundle.network, config.optim, ranks)
         ema = config.optim.ema
         average = MovingAverage(task.bundle.network, ema) if ema is not None else None
         state = TrainState(data=task.data)

@@ -44,11 +44,17 @@ def bf16_is_faster(device: torch.device, width: int) -> bool:
     A GPU is faster if it has bfloat16 instructions; torch can emulate them. On a CPU with such instructions
     the products of a model of this width (d_model) are timed. Other devices use float32.
     """
+    if device.type != "cpu":
+        return has_bf16(device)
+    return has_bf16(device) and width >= MIN_WIDTH and bf16_gain(width) >= MIN_GAIN
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, which torch can also emulate slowly."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return device.type == "cpu" and bool(native) and width >= MIN_WIDTH and bf16_gain(width) >= MIN_GAIN
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def bf16_gain(width: int) -> float:

@@ -44,7 +44,7 @@ def settings(train=(), data=(), optim=(), augment=(), model=()) -> Config:
 def take(config: Config, count: int) -> tuple[list[steps.Step], RecognitionTask]:
     """So many steps of a new run."""
     task = RecognitionTask(config, lambda line: None)
-    optimizer = build_optimizer(task.bundle.network, config.optim)
+    optimizer = build_optimizer(task.bundle.network, config.optim, ALONE)
     stepping = steps.steps(task, task.objective(), optimizer, config.train, config.optim, TrainState(), ALONE)
     found = [next(stepping)[0] for _ in range(count)]
     stepping.close()
@@ -88,7 +88,9 @@ def test_gradients_are_clipped(monkeypatch):
 
 def test_matrices_decay_and_biases_and_norms_do_not():
     task = RecognitionTask(settings(), lambda line: None)
-    optimizer = build_optimizer(task.bundle.network, settings(optim={"weight_decay": 0.5, "lr": 0.1}).optim)
+    optimizer = build_optimizer(
+        task.bundle.network, settings(optim={"weight_decay": 0.5, "lr": 0.1}).optim, ALONE
+    )
     before = {name: p.detach().clone().fill_(1.0) for name, p in task.bundle.network.named_parameters()}
     for parameter in task.bundle.network.parameters():
         parameter.data.fill_(1.0)

@@ -103,7 +103,7 @@ def first_step(precision, **state):
     config = settings({"precision": precision}, optim={"clip_norm": 0.5})
     task = RecognitionTask(config, lambda line: None)
     task.precision = precision
-    optimizer = build_optimizer(task.bundle.network, config.optim)
+    optimizer = build_optimizer(task.bundle.network, config.optim, ALONE)
     progress = TrainState(**state)
     stepping = steps.steps(task, task.objective(), optimizer, config.train, config.optim, progress, ALONE)
     found = next(stepping)[0]
