@@ -20,9 +20,11 @@ def build_optimizer(network: nn.Module, config: OptimConfig, ranks: Ranks) -> to
     all other weights. Raises AsrError when no matrix for Muon is trained.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
-    matrices = block_matrices(network) if config.kind == "muon" else []
-    if config.kind == "muon" and not matrices:
-        raise AsrError("optim.kind muon trains the linear layers of blocks, and none is trained; use adamw")
+    matrices = block_matrices(network) if config.optimizer == "muon" else []
+    if config.optimizer == "muon" and not matrices:
+        raise AsrError(
+            "optim.optimizer muon trains the linear layers of blocks, and none is trained; use adamw"
+        )
     others = set(trained) - set(matrices)
     rest = [p for p in trained if p in others]
     groups = [

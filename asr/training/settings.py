@@ -13,7 +13,7 @@ from asr.section import Fraction, Positive, Section
 class OptimConfig(Section):
     """The optimizer and its schedule."""
 
-    kind: Literal["adamw", "muon"] = Field(
+    optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: Muon for the linear layers of blocks, AdamW for all other weights"
     )
     lr: float = Field(1e-3, gt=0, description="learning rate at the peak of the schedule")

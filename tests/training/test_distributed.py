@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "data" / "samples" / "digits" / "manifest.jsonl"
 
 
-def experiment(folder: Path, accumulate: int, kind: str = "adamw", **train_settings) -> Path:
+def experiment(folder: Path, accumulate: int, optimizer: str = "adamw", **train_settings) -> Path:
     """All randomness is on. An epoch has seven batches, so its last step has a process without a batch.
 
     The eps of Adam is large, so that a gradient that is zero but for rounding does not count.
@@ -42,7 +42,13 @@ def experiment(folder: Path, accumulate: int, kind: str = "adamw", **train_setti
             ),
             "data": {"train": [SAMPLES], "dev": [SAMPLES], "first": 7, "batch_seconds": 6, "max_batch": 1},
             "augment": {"speeds": [0.9, 1.0, 1.1], "gain_db": 6, "noise_db": [-60, -40], "edge_silence": 0.2},
-            "optim": {"kind": kind, "accumulate": accumulate, "warmup_steps": 5, "ema": 0.9, "eps": 1e-4},
+            "optim": {
+                "optimizer": optimizer,
+                "accumulate": accumulate,
+                "warmup_steps": 5,
+                "ema": 0.9,
+                "eps": 1e-4,
+            },
             "train": {
                 "steps": 6,
                 "validate_every": 3,
@@ -78,11 +84,11 @@ def curve(run: Path, name: str) -> list[float]:
     return [point.value for point in events.Scalars(name)]
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path, kind):
-    whole = experiment(tmp_path / "1", accumulate=4, kind=kind)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_do_what_one_does_with_the_doubled_batch(tmp_path, optimizer):
+    whole = experiment(tmp_path / "1", accumulate=4, optimizer=optimizer)
     assert train(load_config(whole), tmp_path / "one", device="cpu") == 0
-    two = call(2, experiment(tmp_path / "2", accumulate=2, kind=kind), tmp_path / "two")
+    two = call(2, experiment(tmp_path / "2", accumulate=2, optimizer=optimizer), tmp_path / "two")
     assert two.returncode == 0, two.stderr
     for name in ("train/loss", "train/gradient_norm"):
         assert curve(tmp_path / "two", name) == pytest.approx(curve(tmp_path / "one", name), rel=1e-4)

@@ -29,7 +29,7 @@ def test_orthogonalized_sets_singular_values_to_about_one(shape):
 
 def test_steps_equal_those_of_torch_for_blocks_and_of_adamw_for_the_rest():
     ours, theirs = network(), network()
-    config = settings(optim={"kind": "muon", "lr": 0.1, "weight_decay": 0.3}).optim
+    config = settings(optim={"optimizer": "muon", "lr": 0.1, "weight_decay": 0.3}).optim
     optimizer = build_optimizer(ours, config, ALONE)
     optimizer.dtype = torch.bfloat16  # as torch.optim.Muon, on any CPU
     matrices = [theirs["blocks"][0].weight, theirs["blocks"][1][0].weight]
@@ -69,7 +69,7 @@ def test_only_linear_layers_of_blocks_are_trained_with_muon():
 
 
 def test_a_model_learns_and_a_resumed_run_equals_one_that_was_not_stopped(tmp_path):
-    muon = {"kind": "muon", "lr": 3e-3}
+    muon = {"optimizer": "muon", "lr": 3e-3}
     losses = [step.losses["loss"] for step in take(settings(optim=muon), 12)[0]]
     assert losses[-1] < 0.9 * losses[0]
 
@@ -87,12 +87,12 @@ def test_a_model_learns_and_a_resumed_run_equals_one_that_was_not_stopped(tmp_pa
 
 def test_a_resumed_run_cannot_change_the_optimizer(tmp_path):
     train(settings({"steps": 1}), tmp_path, device="cpu")
-    with pytest.raises(AsrError, match=r"optim\.kind adamw"):
-        train(settings({"steps": 2}, optim={"kind": "muon"}), tmp_path, "always", device="cpu")
+    with pytest.raises(AsrError, match=r"optim\.optimizer adamw"):
+        train(settings({"steps": 2}, optim={"optimizer": "muon"}), tmp_path, "always", device="cpu")
 
 
 def test_muon_without_a_matrix_to_train_is_refused():
-    config = settings(optim={"kind": "muon"}).optim
+    config = settings(optim={"optimizer": "muon"}).optim
     plain = nn.Linear(4, 4)
     with pytest.raises(AsrError, match="use adamw"):
         build_optimizer(plain, config, ALONE)
