@@ -24,6 +24,7 @@ from asr.tokenizers.interface import HasPromptTokens
 from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
+from asr.transcription.onsets import begin_with_sound
 from asr.transcription.pieces import Job, Piece, PieceReader
 from asr.transcription.precision import use_bf16, with_precision
 from asr.transcription.transcript import Alternative, Segment, StreamResult, Transcript, Word
@@ -303,7 +304,7 @@ class Recognizer:
                 finish_reason=best.finish_reason.value,
                 score=best.score,
                 alternatives=tuple(Alternative(self._text(h.tokens), h.score, h.confidence) for h in others),
-                words=self._words(tokens, its_spans, state, piece.start, end),
+                words=self._words(tokens, its_spans, state, piece),
                 channel=piece.channel,
                 no_speech=best.no_speech,
             )
@@ -311,10 +312,12 @@ class Recognizer:
         return segments
 
     def _words(
-        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, start: float, end: float
+        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, piece: Piece
     ) -> tuple[Word, ...]:
         """Words with calibrated confidence, if the model folder has a calibration."""
-        words = words_of(tokens, spans, self.bundle.tokenizer, state, start, end)
+        end = piece.start + len(piece.samples) / self.sample_rate
+        words = words_of(tokens, spans, self.bundle.tokenizer, state, piece.start, end)
+        words = begin_with_sound(words, piece.samples, self.sample_rate, piece.start)
         if self.calibration is None:
             return words
         return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
