@@ -2,6 +2,7 @@
 
     python benchmarks/overnight.py workers data/samples --copies 40 --workers 2
     python benchmarks/overnight.py long data/samples --hours 3 [--plot memory.png]
+    python benchmarks/overnight.py short data/samples/digits --copies 1000 [--plot memory.png]
     python benchmarks/overnight.py kill data/samples --copies 20 --times 20
 
 `workers` prints the speed (RTFx) of one process with one thread and of several, in turns, and checks that
@@ -24,7 +25,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -39,6 +43,8 @@ from asr.transcription.pieces import PieceReader
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
 from asr.transcription.workers import WorkerPool
+
+T = TypeVar("T")
 
 RATE = 16000
 
@@ -72,8 +78,51 @@ def workers(options: argparse.Namespace) -> None:
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 
+@dataclass
+class Watch:
+    """What a piece of work took."""
+
+    samples: list[tuple[float, float]]  # seconds since its beginning, and memory of the process in MB
+    waited: float  # seconds for audio
+    wall: float
+    processor: float
+
+    @property
+    def peak(self) -> float:
+        """MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def report(self, seconds: float) -> None:
+        """Print figures for so many seconds of audio."""
+        before = self.samples[0][1]
+        print(f"memory before {before:.0f} MB, peak {self.peak:.0f} MB, above {self.peak - before:.0f} MB")
+        print(f"RTFx {seconds / self.wall:.0f}, {seconds / self.processor:.0f} by processor time")
+        load = os.getloadavg()[0]
+        print(
+            f"the model waited for audio {self.waited / self.wall:.1%} of {self.wall:.0f} s; load {load:.1f}"
+        )
+
+
+def watch(work: Callable[[], T]) -> tuple[T, Watch]:
+    """The result of some work, and what it took."""
+    samples = [(0.0, resident())]
+    stop = threading.Event()
+    began, processor = time.perf_counter(), time.process_time()
+
+    def look() -> None:
+        while not stop.wait(1):
+            samples.append((time.perf_counter() - began, resident()))
+
+    threading.Thread(target=look, daemon=True).start()
+    waited = count_waiting()
+    result = work()
+    wall, processor = time.perf_counter() - began, time.process_time() - processor
+    stop.set()
+    return result, Watch(samples, sum(waited), wall, processor)
+
+
 def long(options: argparse.Namespace) -> None:
-    """A recording of hours: memory above the model, words, and waiting for audio."""
+    """A recording of hours: memory, words, and waiting for audio."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.wav"
@@ -81,36 +130,39 @@ def long(options: argparse.Namespace) -> None:
         rounds = make_long(path, parts, options.hours)
         recognizer = Recognizer(options.model, "cpu")
         expected = " ".join(recognizer.transcribe(part, RATE).text for part in parts)
-        before = resident()
-        samples = [(0.0, before)]
-        stop = threading.Event()
-        began = time.perf_counter()
-
-        def watch() -> None:
-            while not stop.wait(1):
-                samples.append((time.perf_counter() - began, resident()))
-
-        threading.Thread(target=watch, daemon=True).start()
-        waited = count_waiting()
-        processor = time.process_time()
-        transcript = recognizer.transcribe(path)
-        wall, processor = time.perf_counter() - began, time.process_time() - processor
-        stop.set()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        transcript, took = watch(lambda: recognizer.transcribe(path))
     words, reference = transcript.text.split(), expected.split() * rounds
     wrong = Levenshtein.distance(words, reference)
     hours = transcript.duration / 3600
     print(f"{hours:.2f} h, {len(transcript.segments)} segments of {rounds * len(parts)} parts")
     print(f"{len(words)} words, {len(reference)} in the parts one by one, {wrong} edits between them")
-    print(
-        f"memory after one short recording {before:.0f} MB, peak {peak:.0f} MB, above {peak - before:.0f} MB"
-    )
-    print(f"RTFx {transcript.duration / wall:.0f}, {transcript.duration / processor:.0f} by processor time")
-    print(
-        f"the model waited for audio {sum(waited) / wall:.1%} of {wall:.0f} s; load {os.getloadavg()[0]:.1f}"
-    )
+    took.report(transcript.duration)
     if options.plot:
-        plot(samples, options.plot)
+        plot(took.samples, options.plot)
+
+
+def short(options: argparse.Namespace) -> None:
+    """Many short files in one process: memory, start-up, and waiting for audio."""
+    torch.set_num_threads(1)
+    originals = all_inputs(options.audio)
+    with tempfile.TemporaryDirectory() as folder:
+        for copy in range(options.copies):
+            for original in originals:
+                link = Path(folder) / f"{copy:05}_{Path(str(original.audio)).name}"
+                link.symlink_to(Path(str(original.audio)).resolve())
+        recognizer = Recognizer(options.model, "cpu")
+        expected = [recognizer.transcribe(input).text for input in originals]
+        start_up = age()
+        inputs = all_inputs([folder])
+        found, took = watch(lambda: list(recognizer.transcribe_all(inputs)))
+    texts = [text_of(result)[1] for result in found]
+    different = sum(text != expected[i % len(originals)] for i, text in enumerate(texts))
+    seconds = sum(result.duration for result in found if isinstance(result, Transcript))
+    print(f"{len(texts)} files, {seconds / 3600:.2f} h, {different} texts differ from those of one by one")
+    took.report(seconds)
+    print(f"start-up {start_up:.1f} s, {start_up / (start_up + took.wall):.1%} of the whole time")
+    if options.plot:
+        plot(took.samples, options.plot)
 
 
 def make_long(path: Path, parts: list[np.ndarray], hours: float) -> int:
@@ -217,6 +269,12 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def age() -> float:
+    """Seconds since this process was started."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return float(Path("/proc/uptime").read_text().split()[0]) - started / os.sysconf("SC_CLK_TCK")
+
+
 def plot(samples: list[tuple[float, float]], path: Path) -> None:
     """Memory over time, as a PNG."""
     from matplotlib.figure import Figure
@@ -234,7 +292,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(required=True)
-    for function in (workers, long, kill):
+    for function in (workers, long, short, kill):
         verb = verbs.add_parser(function.__name__)
         verb.add_argument("audio", nargs="+")
         verb.add_argument("--model")
@@ -242,9 +300,10 @@ def main() -> None:
         verb.set_defaults(run=function)
         if function is long:
             verb.add_argument("--hours", type=float, default=3.0)
-            verb.add_argument("--plot", type=Path)
         else:
             verb.add_argument("--copies", type=int, default=20)
+        if function in (long, short):
+            verb.add_argument("--plot", type=Path)
         if function is workers:
             verb.add_argument("--rounds", type=int, default=3)
         if function is kill:
