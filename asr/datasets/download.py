@@ -19,6 +19,7 @@ import zlib
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+from asr.audio.archive import check_end
 from asr.datasets.corpora.table import Archive, CorpusInfo
 from asr.errors import AsrError
 
@@ -178,15 +179,10 @@ def _unpack_tar(path: Path, staging: Path) -> None:
     with tarfile.open(path) as tar:
         tar.extractall(staging, filter="data")
         try:
-            # tarfile takes a header that it cannot parse for the end, where zeros should be. The checksum of
-            # a compressed file comes after that.
-            rest = tar.fileobj
-            assert rest is not None, "it was opened by name"
-            rest.seek(tar.offset)
-            if rest.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise tarfile.ReadError(f"the header at byte {tar.offset} is not one")
-            while rest.read(_BLOCK):
-                pass
+            check_end(tar)
+            assert tar.fileobj is not None, "it was opened by name"
+            while tar.fileobj.read(_BLOCK):
+                pass  # the checksum of a compressed file comes after the zeros at which tarfile stops
         except OSError as error:  # gzip and bz2 raise OSError for wrong data, without a number
             if error.errno is not None:
                 raise

@@ -12,7 +12,7 @@ from typing import Any
 import soundfile
 
 from asr import audio
-from asr.audio.archive import SUFFIX
+from asr.audio.archive import tar_of
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
@@ -136,7 +136,7 @@ def _is_whole(utterance: Utterance) -> bool:
 
 
 def _path(utterance: Utterance) -> str:
-    if utterance.audio.parent.suffix == SUFFIX:
+    if tar_of(utterance.audio):
         raise AsrError(f"{utterance.audio}: in a shard, which others cannot read; export the unpacked corpus")
     path = os.path.abspath(utterance.audio)  # noqa: PTH100  resolve() would follow links
     if "\n" in path:
