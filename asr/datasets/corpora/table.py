@@ -69,6 +69,7 @@ _ENTRIES = (
     CorpusInfo("tsv", "TSV or CSV with columns path and text or sentence", "tsv:read_tsv"),
     CorpusInfo("kaldi", "Kaldi data directories: wav.scp, text, perhaps segments", "kaldi:read_kaldi"),
     CorpusInfo("lhotse", "a Lhotse cut set, or a folder of manifests", "lhotse:read_lhotse"),
+    CorpusInfo("webdataset", "tar files of recordings with .txt or .json", "webdataset:read_webdataset"),
     CorpusInfo("manifest", "JSON lines, NeMo's too; a key `split` separates them", "splits:read_splits"),
     CorpusInfo(
         "librispeech",
