@@ -26,6 +26,8 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
     Raises AsrError for an utterance without a text or a duration, for ids and paths that the layout cannot
     hold, and for audio whose headers Lhotse needs and cannot be read.
     """
+    if layout != "nemo" and out.is_file():
+        raise AsrError(f"{out}: a file; {layout} needs a folder: give another name")
     utterances = read_manifest(manifest)
     for utterance in utterances:
         if utterance.text is None or utterance.duration is None:
@@ -56,10 +58,10 @@ def _kaldi(utterances: list[Utterance], out: Path) -> None:
         tables["segments"][utterance.id] = f"{recording} {utterance.start:.6f} {end:.6f}"
     if whole:
         del tables["segments"]
+    (out / "segments").unlink(missing_ok=True)  # of an earlier call
     speakers: dict[str, str] = {}
     for key, speaker in sorted(tables["utt2spk"].items(), key=lambda item: item[0].encode()):
         speakers[speaker] = f"{speakers[speaker]} {key}" if speaker in speakers else key
-    (out / "segments").unlink(missing_ok=True)  # of an earlier call
     for name, table in (tables | {"spk2utt": speakers}).items():
         with atomic_write(out / name) as file:
             file.writelines(f"{key} {table[key]}\n" for key in sorted(table, key=str.encode))

@@ -119,8 +119,10 @@ def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
         except UnicodeDecodeError as decoding:
             problem = f"not UTF-8 text ({decoding.reason}); save the manifest as UTF-8"
     else:
-        if isinstance(record, dict) and "audio" not in record and "audio_filepath" in record:
-            record = {_NEMO.get(key, key): value for key, value in record.items()}
+        if isinstance(record, dict):
+            for theirs, ours in _NEMO.items():
+                if theirs in record and ours not in record:
+                    record[ours] = record.pop(theirs)
         problem = _problem(record)
         if not problem:
             if record.get("id") is None:

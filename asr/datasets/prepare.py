@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asr.datasets.corpora.base import Subsets
+from asr.datasets.corpora.base import LEFT_OUT, Subsets
 from asr.datasets.corpora.fsdd import write_strings
 from asr.datasets.corpora.table import CORPORA
 from asr.datasets.durations import measure
@@ -15,7 +15,7 @@ from asr.datasets.manifest import Utterance, write_manifest
 from asr.datasets.normalization import normalize_splits, text_normalizer
 from asr.datasets.splitting import hold_out
 from asr.errors import AsrError
-from asr.files import atomic_write
+from asr.files import atomic_write, printable
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ def _record(
     }
     with atomic_write(out / "corpus.json") as file:
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    path = out / "left_out.txt"
+    path = out / LEFT_OUT
     if bad:
         with atomic_write(path) as file:
-            file.writelines(f"{line}\n" for line in bad)
+            file.writelines(f"{printable(line)}\n" for line in bad)
     else:
         path.unlink(missing_ok=True)  # of an earlier call
 

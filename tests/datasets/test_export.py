@@ -79,6 +79,13 @@ def test_what_a_layout_cannot_hold(manifest, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+def test_a_file_is_no_folder(manifest, tmp_path):
+    (tmp_path / "file").touch()
+    for layout in ("kaldi", "lhotse"):
+        with pytest.raises(AsrError, match=f"file: a file; {layout} needs a folder"):
+            export_manifest(manifest, tmp_path / "file", layout)
+
+
 def test_the_beginning_of_a_recording_is_a_segment_for_kaldi(manifest, tmp_path):
     (utterance,) = read_manifest(manifest)[2:]
     write_manifest(tmp_path / "part.jsonl", [replace(utterance, duration=0.5)])

@@ -98,6 +98,8 @@ def test_names_of_nemo_and_a_byte_order_mark(tmp_path):
     path.write_text(line + "\n" + json.dumps(GOOD) + "\n", encoding="utf-8-sig")
     expected = Utterance("a.wav-1.5", tmp_path / "a.wav", "one", 2.0, lang="en", start=1.5)
     assert read_manifest(path)[0] == expected
+    path.write_text(json.dumps({"audio": "a.wav", "offset": 1.5, "duration": 2, "text": "one", "lang": "en"}))
+    assert read_manifest(path) == [expected]
 
 
 def test_bad_files(tmp_path):

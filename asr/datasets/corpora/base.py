@@ -31,6 +31,7 @@ class Subsets:
 
 
 ALL = Subsets()
+LEFT_OUT = "left_out.txt"  # the list in OUT of what was left out, which is no text of a recording
 
 
 def source_folder(source: Path, *names: str) -> Path:
@@ -44,7 +45,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """Number (from 1) and text of the lines of a UTF-8 file that are not blank, without a byte order mark.
+    """Number (from 1) and text of the lines of `read_text` that are not blank. Raises AsrError as it does."""
+    return [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark, with "\\n" at the end of each line.
 
     Raises AsrError for a file that cannot be read, and names the first line that is not UTF-8.
     """
@@ -53,23 +59,27 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise AsrError(f"{path}: cannot be read ({error.strerror}); the corpus needs it") from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise AsrError(
             f"{path}, line {line}: not UTF-8 text (perhaps Latin-1); save it as UTF-8 (iconv -t utf-8)"
         ) from None
-    return [(number, line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def audio_below(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """The recordings in and below `folder` by name without suffix, hidden ones (`._a.wav`) excepted."""
+def audio_below(folder: Path, bad: list[str], *suffixes: str) -> dict[str, Path]:
+    """The recordings in and below `folder` by name without suffix, hidden ones (`._a.wav`) excepted.
+
+    Adds a line to `bad` for a second recording of a name.
+    """
     selected = suffixes or EXTENSIONS
-    return {
-        path.stem: path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in selected and not path.name.startswith(".")
-    }
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in selected or path.name.startswith("."):
+            continue
+        if (first := found.setdefault(path.stem, path)) != path:
+            bad.append(f"{path}: a second recording of {path.stem}; {first} is kept")
+    return found
 
 
 def match(

@@ -48,7 +48,7 @@ def _language(folder: Path, prefix: str, bad: list[str], subsets: Subsets) -> di
         fields = [line.partition("\t") for line in read_lines(path)]
         texts = [(identity, text.strip()) for identity, _, text in fields]
         utterances = []
-        for identity, text, audio in match(texts, audio_below(folder / name / "audio"), path, bad):
+        for identity, text, audio in match(texts, audio_below(folder / name / "audio", bad), path, bad):
             speaker = identity.partition("_")[0]
             extra = {"gender": genders[speaker]} if speaker in genders else {}
             utterances.append(
