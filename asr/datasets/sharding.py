@@ -25,6 +25,7 @@ import soundfile
 from asr import audio
 from asr.audio.archive import SUFFIX, read_member, tar_of
 from asr.datasets.manifest import Utterance, read_manifest, to_record, write_manifest
+from asr.datasets.normalization import split_records, write_records
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.threads import cores
@@ -65,6 +66,8 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
     if not written:
         raise AsrError(f"{manifest}: no recording can be read; the first: {bad[0]}")
     write_manifest(out / "manifest.jsonl", written)
+    if record := split_records(manifest.parent).get(manifest.stem):
+        write_records(out, {"manifest": record})
     return len(written), bad
 
 

@@ -380,13 +380,14 @@ def test_normalization_is_recorded(root, tmp_path):
     assert utterance.text == "it's twenty one and one thousand point five the second"
     assert len(prepared.bad) == 1 and "nothing is left of its text '...'" in prepared.bad[0]
     record = json.loads((tmp_path / "out/corpus.json").read_text())
-    assert record["normalize"] == "numbers,basic" and record["license"] == "CC BY 4.0"
-    assert record["splits"] == {"dev-clean": {"utterances": 1, "hours": 0.0, "speakers": 1}}
+    (split,) = record["splits"].values()
+    assert split["normalize"] == "numbers,basic" and split["license"] == "CC BY 4.0"
+    assert (split["utterances"], split["hours"], split["speakers"]) == (1, 0.0, 1)
     manifest = tmp_path / "out/dev-clean.jsonl"
     assert recorded(manifest) == "numbers,basic" and recorded(tmp_path / "out/other.jsonl") == ""
     report = run(manifest, manifest, ScoreOptions())
     assert "normalized at preparation (numbers,basic)" in report.warnings[0]
-    assert (tmp_path / "out/left_out.txt").read_text().count("\n") == record["left_out"] == 1
+    assert (tmp_path / "out/left_out.txt").read_text().count("\n") == 1
 
 
 def test_gzip_is_not_needed_to_be_a_folder(root, tmp_path):
