@@ -180,7 +180,8 @@ def to_record(utterance: Utterance, folder: Path) -> dict[str, Any]:
         record["start"] = utterance.start
     if utterance.phonemes is not None:
         record["phonemes"] = utterance.phonemes
-    return record | utterance.extra
+    # A value that a corpus keeps under a name of ours must not take its place.
+    return record | {k: v for k, v in utterance.extra.items() if k not in _TYPES and k not in _NEMO}
 
 
 def _absolute(path: Path) -> Path:

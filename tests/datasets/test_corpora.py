@@ -206,6 +206,7 @@ def test_lhotse(tmp_path):
     lhotse = pytest.importorskip("lhotse")
     sound(tmp_path / "r.wav", 3.0)
     one = {"start": 0.0, "duration": 2.0, "text": "one", "speaker": "s", "language": "English"}
+    one |= {"gender": "f", "custom": {"age": 7, "vector": [1.0]}}
     two = {"start": 1.5, "duration": 0.5, "text": "two"}
     stereo = {"sources": [{"type": "file", "channels": [0, 1], "source": "r.wav"}], "channel_ids": [0, 1]}
     command = {"sources": [{"type": "command", "channels": [0], "source": "cat r.wav"}]}
@@ -228,12 +229,35 @@ def test_lhotse(tmp_path):
         ("parts-1", "two", 2.5, 0.5),
     ]
     first = splits["cuts_dev"][0]
-    assert (first.audio, first.speaker, first.lang) == (tmp_path / "r.wav", "s", "English")
+    assert (first.audio, first.speaker, first.lang) == (tmp_path / "r.wav", "s", "en")
+    assert first.extra == {"age": 7, "gender": "f"}
     assert len(bad) == 4 and "takes channel 0 of 2" in bad[0] and "no text" in bad[2]
     for text in ("{\n", '{"id": "a", "audio": "a.wav", "text": "", "duration": 1}\n', "text", ""):
         (tmp_path / "broken.jsonl").write_text(text)
         refused(read_lhotse, tmp_path / "broken.jsonl", "lhotse cannot read it")
     assert list(read_lhotse(tmp_path, [])) == ["dev"]
+
+
+def test_lhotse_channels_that_are_files(tmp_path):
+    """AMI's ihm and mdm: each microphone is a file, and a cut has all of them."""
+    lhotse = pytest.importorskip("lhotse")
+    sources = [lhotse.AudioSource("file", [n], str(sound(tmp_path / f"{n}.wav", 2.0))) for n in range(3)]
+    recording = lhotse.Recording("r", sources, 8000, 16000, 2.0, [0, 1, 2])
+    segments = [
+        lhotse.SupervisionSegment(f"s{n}", "r", 0.25 * n, 1.0, channel=channel, text=f"t{n}")
+        for n, channel in enumerate((2, 0, [1, 2]))
+    ]
+    lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings_dev.jsonl.gz")
+    lhotse.SupervisionSet.from_segments(segments).to_file(tmp_path / "supervisions_dev.jsonl.gz")
+    bad = []
+    (group,) = read_lhotse(tmp_path, bad).values()
+    assert not bad and sorted((u.id, u.audio.name, u.text, u.start) for u in group) == [
+        ("s0", "2.wav", "t0", 0.0),
+        ("s1", "0.wav", "t1", 0.25),
+        ("s2", "1.wav", "t2", 0.5),
+    ]
+    (tmp_path / "recording.000000.tar").touch()
+    refused(read_lhotse, tmp_path, "a Lhotse Shar")
 
 
 def test_without_lhotse_the_message_names_the_extra(tmp_path, monkeypatch):

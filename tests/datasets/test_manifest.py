@@ -50,6 +50,13 @@ def test_audio_outside_the_manifest_s_folder_has_an_absolute_path(tmp_path):
     assert read_manifest(path)[0].audio == tmp_path / "a.wav"
 
 
+def test_other_values_do_not_take_the_place_of_ours(tmp_path):
+    extra = {"audio": "x", "offset": 3.0, "text": "x", "age": 7}
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", tmp_path / "a.wav", extra=extra)])
+    expected = [Utterance("a", tmp_path / "a.wav", extra={"age": 7})]
+    assert read_manifest(tmp_path / "m.jsonl") == expected
+
+
 def test_empty_lines_and_a_moved_folder(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n" + json.dumps(GOOD) + "\n\n")

@@ -8,6 +8,22 @@ from pathlib import Path
 from asr.audio import EXTENSIONS
 from asr.errors import AsrError
 
+_LANGUAGES = {
+    "arabic": "ar", "bengali": "bn", "bulgarian": "bg", "cantonese": "yue", "catalan": "ca", "chinese": "zh",
+    "croatian": "hr", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en", "estonian": "et",
+    "finnish": "fi", "french": "fr", "german": "de", "greek": "el", "hebrew": "he", "hindi": "hi",
+    "hungarian": "hu", "indonesian": "id", "irish": "ga", "italian": "it", "japanese": "ja", "korean": "ko",
+    "latvian": "lv", "lithuanian": "lt", "mandarin": "zh", "norwegian": "no", "persian": "fa", "polish": "pl",
+    "portuguese": "pt", "romanian": "ro", "russian": "ru", "slovak": "sk", "slovenian": "sl", "spanish": "es",
+    "swahili": "sw", "swedish": "sv", "tamil": "ta", "telugu": "te", "thai": "th", "turkish": "tr",
+    "ukrainian": "uk", "urdu": "ur", "vietnamese": "vi", "welsh": "cy",
+}  # fmt: skip
+
+
+def language_code(name: str | None) -> str | None:
+    """The code of a language that is given by its English name; other names stay as they are."""
+    return None if name is None else _LANGUAGES.get(name.strip().lower(), name)
+
 
 class Subsets:
     """The subsets (splits or languages) that a user asks for; none means all."""

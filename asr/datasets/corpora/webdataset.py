@@ -16,7 +16,7 @@ from typing import Any
 
 from asr.audio import EXTENSIONS
 from asr.audio.archive import SUFFIX, members
-from asr.datasets.corpora.base import ALL, Subsets
+from asr.datasets.corpora.base import ALL, Subsets, language_code
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
@@ -109,7 +109,7 @@ def _describe(found: dict[str, Any], kind: str, data: bytes, where: str, bad: li
     for field, names in _NAMES.items():
         value = next((record.pop(name) for name in names if isinstance(record.get(name), str)), None)
         if value is not None:
-            found.setdefault(field, value)
+            found.setdefault(field, language_code(value) if field == "lang" else value)
     for field in ("id", "phonemes"):
         if isinstance(record.get(field), str):
             found[field] = record[field]
