@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,16 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
 
 
 def _kaldi(utterances: list[Utterance], out: Path) -> None:
-    """A data directory. Its files are sorted by key in the order of bytes, as Kaldi's tools ask for."""
+    """A data directory. Its files are sorted by key in the order of bytes, as Kaldi's tools ask for.
+
+    They also need utt2spk to be sorted by speaker. So where the order of the ids does not follow that of the
+    speakers, every id gets the name of its speaker as a prefix.
+    """
     recordings: dict[Path, str] = {}
     whole = len({_path(u) for u in utterances}) == len(utterances) and all(map(_is_whole, utterances))
+    by_id = [(u.speaker or u.id).encode() for u in sorted(utterances, key=lambda u: u.id.encode())]
+    if by_id != sorted(by_id):
+        utterances = [replace(u, id=f"{u.speaker}-{u.id}") if u.speaker else u for u in utterances]
     tables: dict[str, dict[str, str]] = {name: {} for name in ("wav.scp", "text", "utt2spk", "segments")}
     for utterance in utterances:
         if any(map(str.isspace, utterance.id)) or any(map(str.isspace, utterance.speaker or "")):
