@@ -102,8 +102,9 @@ def export(
 ) -> None:
     """Write a manifest in the layout of another toolkit. Audio stays where it is; its paths become absolute.
 
-    kaldi: wav.scp, text, utt2spk, spk2utt and segments. lhotse: recordings and supervisions. nemo: JSON
-    lines. Each utterance needs a text and a duration.
+    kaldi: wav.scp, text, utt2spk, spk2utt and segments; speakers become prefixes of the ids where the order
+    of the ids is not that of the speakers. lhotse: recordings and supervisions. nemo: JSON lines. Each
+    utterance needs a text and a duration.
     """
     from asr.datasets.export import export_manifest
 

@@ -58,6 +58,8 @@ def prepare(
             f"{out / split}.jsonl: {found['utterances']} utterances, {found['hours']:.2f} h, "
             f"{found['speakers']} speakers"
         )
+    for line in prepared.notes:
+        typer.echo(line, err=True)
     for line in prepared.bad[:_SHOWN]:
         typer.echo(f"left out: {line}", err=True)
     if prepared.bad:

@@ -221,6 +221,7 @@ def model_limits(path: Path) -> Limits:
     """What the model of a folder, or one that ships, can write and align. Raises AsrError as `load_model`."""
     import torch
 
+    from asr.features.interface import LimitsLength
     from asr.model.interfaces import HasCTC
     from asr.model_folder import load_model
 
@@ -228,16 +229,18 @@ def model_limits(path: Path) -> Limits:
     network = bundle.network
     if not isinstance(network, HasCTC):
         return Limits(bundle.tokenizer, None)
-    encode = bundle.network.encode
-    rate = bundle.config.features.sample_rate
-    counts = []
-    for seconds in (1, 11):
-        lengths = torch.tensor([seconds * rate])
+    encode, rate = bundle.network.encode, bundle.config.features.sample_rate
+    window = bundle.features.max_samples if isinstance(bundle.features, LimitsLength) else None
+    longest = min(11 * rate, window or math.inf)
+    points = []
+    for samples in (int(longest) // 11, int(longest)):
         with torch.inference_mode():
-            features, frames = bundle.features(torch.zeros(1, seconds * rate), lengths)
-            counts.append(int(encode(features, frames).lengths[0]))
-    per_second = (counts[1] - counts[0]) / 10
-    return Limits(bundle.tokenizer, lambda seconds: math.ceil(round(seconds * per_second, 3)))
+            features, frames = bundle.features(torch.zeros(1, samples), torch.tensor([samples]))
+            points.append((samples / rate, int(encode(features, frames).lengths[0])))
+    # A line through two points; with a window, every recording has as many states.
+    (begin, few), (end, many) = points
+    slope = (many - few) / (end - begin)
+    return Limits(bundle.tokenizer, lambda seconds: math.ceil(round(many + slope * (seconds - end), 3)))
 
 
 def printable_character(character: str) -> str:

@@ -22,7 +22,7 @@ from typing import overload
 
 import numpy as np
 
-from asr.audio.archive import SUFFIX
+from asr.audio.archive import tar_of
 from asr.datasets.manifest import Utterance, iter_lines, parse_line, to_utterance
 from asr.datasets.settings import DataConfig
 from asr.errors import AsrError
@@ -216,8 +216,8 @@ class Corpus(Sequence[Utterance]):
 
 def _shard_of(audio: str, manifest: Path, number: int) -> Path:
     """The tar file of a recording. Raises AsrError for a recording that is in none."""
-    shard = manifest.parent / Path(audio).parent
-    if shard.suffix != SUFFIX:
+    shard = tar_of(manifest.parent / audio)
+    if shard is None:
         raise AsrError(
             f"{manifest}, line {number}: {audio} is not in a shard; write shards with `asr data shard`, or "
             "leave data.shard_pool out"

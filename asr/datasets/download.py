@@ -8,6 +8,7 @@ are right. It is unpacked into a folder of its own, whose contents then go to th
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -18,35 +19,39 @@ import zlib
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+from asr.audio.archive import check_end
 from asr.datasets.corpora.table import Archive, CorpusInfo
 from asr.errors import AsrError
 
 _BLOCK = 1 << 20  # bytes
 _GROWTH = 1.3  # unpacked audio is at most about this many times as large as its archive (WAV in gzip)
 _TIMEOUT = 60.0  # seconds without a byte
+_DAMAGE = EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
 
 
 def download_corpus(corpus: CorpusInfo, folder: Path, subsets: tuple[str, ...]) -> None:
-    """Download and unpack the archives of the given subsets (all of them without any) into `folder`.
+    """Download and unpack the archives of the given subsets into `folder`.
 
-    Raises AsrError when the corpus cannot be downloaded, or a subset is unknown or needed.
+    Without any subset these are all archives, except those that are parts of others. Raises AsrError when the
+    corpus cannot be downloaded, or a subset is unknown or needed.
     """
     archives = corpus.archives
+    one, each = archives.get(""), archives.get("*")
+    known = corpus.splits if one else archives
     if not archives:
         raise AsrError(f"--download: {corpus.title}: {corpus.unavailable or 'a layout has no address'}")
-    if "*" in archives:
+    if each:
         if not subsets:
             raise AsrError(
                 f"--download: {corpus.title} has one archive a language; give --subset ({corpus.subsets})"
             )
-        template = archives["*"]
-        chosen = [Archive(template.url.format(subset=name), template.sha256) for name in subsets]
-    elif "" in archives:
-        chosen = [archives[""]]
-    elif unknown := [name for name in subsets if name not in archives]:
-        raise AsrError(f"--download: no archive of {unknown[0]!r}; choose from {' '.join(archives)}")
+        chosen = [Archive(each.url.format(subset=name), each.sha256) for name in subsets]
+    elif unknown := [name for name in subsets if name not in known]:
+        raise AsrError(f"--download: no subset {unknown[0]!r}; choose from {' '.join(known)}")
+    elif one:
+        chosen = [one]
     else:
-        chosen = [archives[name] for name in subsets or archives]
+        chosen = [archives[name] for name in subsets] or [a for a in archives.values() if not a.part]
     for archive in chosen:
         fetch(archive, folder)
 
@@ -67,6 +72,7 @@ def fetch(archive: Archive, folder: Path) -> None:
         path = folder / name
         if not path.exists():
             _download(archive, path)
+        _check_sum(archive, path)
         unpack(path, folder)
         for inner in sorted(folder.glob(archive.inner)) if archive.inner else ():
             unpack(inner, inner.parent)
@@ -78,7 +84,7 @@ def fetch(archive: Archive, folder: Path) -> None:
 
 
 def _download(archive: Archive, path: Path) -> None:
-    """The archive at `path`, after its checks. Continues a .part from an earlier call."""
+    """The archive at `path`, after a check of its length. Continues a .part from an earlier call."""
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -96,11 +102,19 @@ def _download(archive: Archive, path: Path) -> None:
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise AsrError(f"{archive.url}: {reason}; run the command again to continue") from None
-    if archive.sha256 and (found := _sha256(part)) != archive.sha256:
-        part.unlink()
-        wrong = f"sha256 {found} instead of {archive.sha256}"
-        raise AsrError(f"{archive.url}: {wrong}; the file was deleted: run the command again")
     part.replace(path)
+
+
+def _check_sum(archive: Archive, path: Path) -> None:
+    """Compare an archive with its checksum, where one is known, and delete it when it differs."""
+    if not archive.sha256:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != archive.sha256:
+        path.unlink()
+        wrong = f"sha256 {found} instead of {archive.sha256}"
+        raise AsrError(f"{path}: {wrong}; the file was deleted: run the command again")
 
 
 def _check_room(path: Path, have: int, left: int) -> None:
@@ -136,11 +150,6 @@ def _copy(response: HTTPResponse, part: Path, have: int, left: int) -> None:
         raise ConnectionError(f"the connection ended after {have + received} of {have + left} bytes")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def unpack(path: Path, folder: Path) -> None:
     """Unpack a tar or zip archive into `folder`. Files that are there already are replaced.
 
@@ -155,15 +164,29 @@ def unpack(path: Path, folder: Path) -> None:
             with zipfile.ZipFile(path) as zipped:
                 zipped.extractall(staging)  # zipfile itself removes "..", drives and leading slashes
         else:
-            with tarfile.open(path) as tar:
-                tar.extractall(staging, filter="data")
+            _unpack_tar(path, staging)
         _move(staging, folder)
     except (tarfile.FilterError, ValueError) as error:
         raise AsrError(f"{path}: an entry is not safe to unpack ({error}); do not use this archive") from None
-    except (EOFError, tarfile.ReadError, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
+    except _DAMAGE as error:
         raise AsrError(f"{path}: cut short or damaged ({error}); delete it and download it again") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack_tar(path: Path, staging: Path) -> None:
+    """Unpack a tar file. Raises one of _DAMAGE when it is damaged, also where tarfile does not see it."""
+    with tarfile.open(path) as tar:
+        tar.extractall(staging, filter="data")
+        try:
+            check_end(tar)
+            assert tar.fileobj is not None, "it was opened by name"
+            while tar.fileobj.read(_BLOCK):
+                pass  # the checksum of a compressed file comes after the zeros at which tarfile stops
+        except OSError as error:  # gzip and bz2 raise OSError for wrong data, without a number
+            if error.errno is not None:
+                raise
+            raise tarfile.ReadError(str(error)) from None
 
 
 def _move(source: Path, target: Path) -> None:

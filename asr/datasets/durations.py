@@ -10,6 +10,7 @@ from pathlib import Path
 from asr import audio
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
+from asr.files import printable
 
 # Seconds by which a segment may end after its audio: annotators round times, and MP3 lengths are estimates.
 _TOLERANCE = 0.5
@@ -60,7 +61,10 @@ def _lengths(paths: list[Path]) -> list[float | AsrError]:
 
     def length(path: Path) -> float | AsrError:
         try:
+            str(path).encode()
             return audio.duration(path)
+        except UnicodeEncodeError:
+            return AsrError(f"{printable(path)}: its name is not UTF-8, as in a manifest; rename the file")
         except AsrError as error:
             return error
 

@@ -6,13 +6,14 @@ import gzip
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
 from asr import audio
-from asr.audio.archive import SUFFIX
+from asr.audio.archive import tar_of
 from asr.datasets.manifest import Utterance, read_manifest
 from asr.errors import AsrError
 from asr.files import atomic_write
@@ -26,6 +27,8 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
     Raises AsrError for an utterance without a text or a duration, for ids and paths that the layout cannot
     hold, and for audio whose headers Lhotse needs and cannot be read.
     """
+    if layout != "nemo" and out.is_file():
+        raise AsrError(f"{out}: a file; {layout} needs a folder: give another name")
     utterances = read_manifest(manifest)
     for utterance in utterances:
         if utterance.text is None or utterance.duration is None:
@@ -38,9 +41,16 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
 
 
 def _kaldi(utterances: list[Utterance], out: Path) -> None:
-    """A data directory. Its files are sorted by key in the order of bytes, as Kaldi's tools ask for."""
+    """A data directory. Its files are sorted by key in the order of bytes, as Kaldi's tools ask for.
+
+    They also need utt2spk to be sorted by speaker. So where the order of the ids does not follow that of the
+    speakers, every id gets the name of its speaker as a prefix.
+    """
     recordings: dict[Path, str] = {}
     whole = len({_path(u) for u in utterances}) == len(utterances) and all(map(_is_whole, utterances))
+    by_id = [(u.speaker or u.id).encode() for u in sorted(utterances, key=lambda u: u.id.encode())]
+    if by_id != sorted(by_id):
+        utterances = [replace(u, id=f"{u.speaker}-{u.id}") if u.speaker else u for u in utterances]
     tables: dict[str, dict[str, str]] = {name: {} for name in ("wav.scp", "text", "utt2spk", "segments")}
     for utterance in utterances:
         if any(map(str.isspace, utterance.id)) or any(map(str.isspace, utterance.speaker or "")):
@@ -56,10 +66,10 @@ def _kaldi(utterances: list[Utterance], out: Path) -> None:
         tables["segments"][utterance.id] = f"{recording} {utterance.start:.6f} {end:.6f}"
     if whole:
         del tables["segments"]
+    (out / "segments").unlink(missing_ok=True)  # of an earlier call
     speakers: dict[str, str] = {}
     for key, speaker in sorted(tables["utt2spk"].items(), key=lambda item: item[0].encode()):
         speakers[speaker] = f"{speakers[speaker]} {key}" if speaker in speakers else key
-    (out / "segments").unlink(missing_ok=True)  # of an earlier call
     for name, table in (tables | {"spk2utt": speakers}).items():
         with atomic_write(out / name) as file:
             file.writelines(f"{key} {table[key]}\n" for key in sorted(table, key=str.encode))
@@ -136,7 +146,7 @@ def _is_whole(utterance: Utterance) -> bool:
 
 
 def _path(utterance: Utterance) -> str:
-    if utterance.audio.parent.suffix == SUFFIX:
+    if tar_of(utterance.audio):
         raise AsrError(f"{utterance.audio}: in a shard, which others cannot read; export the unpacked corpus")
     path = os.path.abspath(utterance.audio)  # noqa: PTH100  resolve() would follow links
     if "\n" in path:

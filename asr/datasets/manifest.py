@@ -119,8 +119,10 @@ def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
         except UnicodeDecodeError as decoding:
             problem = f"not UTF-8 text ({decoding.reason}); save the manifest as UTF-8"
     else:
-        if isinstance(record, dict) and "audio" not in record and "audio_filepath" in record:
-            record = {_NEMO.get(key, key): value for key, value in record.items()}
+        if isinstance(record, dict):
+            for theirs, ours in _NEMO.items():
+                if theirs in record and ours not in record:
+                    record[ours] = record.pop(theirs)
         problem = _problem(record)
         if not problem:
             if record.get("id") is None:
@@ -178,7 +180,8 @@ def to_record(utterance: Utterance, folder: Path) -> dict[str, Any]:
         record["start"] = utterance.start
     if utterance.phonemes is not None:
         record["phonemes"] = utterance.phonemes
-    return record | utterance.extra
+    # A value that a corpus keeps under a name of ours must not take its place.
+    return record | {k: v for k, v in utterance.extra.items() if k not in _TYPES and k not in _NEMO}
 
 
 def _absolute(path: Path) -> Path:

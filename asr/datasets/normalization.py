@@ -6,20 +6,18 @@ What was done is recorded beside the manifests, in corpus.json, so that a score 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from asr.datasets.manifest import Utterance
+from asr.datasets.number_words import number_speller
 from asr.errors import AsrError
+from asr.files import atomic_write
 from asr.scoring.normalize import NORMALIZATIONS, normalizer
 
 STEPS = ("numbers", *NORMALIZATIONS[1:], "upper")
-
-# Languages that write 1,000.5; the others here write 1.000,5.
-_POINT = {"en", "zh", "ja", "ko", "th", "he", "hi", "bn", "cy", "ga", "ta", "te", "ur", "sw", "am"}
-_NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*(st|nd|rd|th)?(?![\w]|[.,]\d)")
 
 
 def text_normalizer(names: str) -> Callable[[Utterance], str]:
@@ -53,83 +51,53 @@ def text_normalizer(names: str) -> Callable[[Utterance], str]:
     return normalize
 
 
-def number_speller() -> Callable[[str, str], str]:
-    """A function (text, language) -> text with numbers in words.
-
-    Long strings of figures, and those that begin with 0, are spelled figure by figure. Ordinals are known in
-    English. Years are read as numbers. Raises AsrError where num2words is not installed.
-    """
-    try:
-        from num2words import CONVERTER_CLASSES, num2words
-    except ImportError:
-        raise AsrError(
-            "normalization 'numbers' needs the package num2words; pip install 'asr[normalize]'"
-        ) from None
-
-    def spell(text: str, lang: str) -> str:
-        codes = lang.replace("-", "_"), re.split("[-_]", lang)[0]
-        code = next((code for code in codes if code in CONVERTER_CLASSES), "")
-        if not code:
-            raise AsrError(f"numbers cannot be spelled in the language {lang!r}; leave `numbers` out")
-        return _NUMBER.sub(lambda found: _words(found, code, num2words), text)
-
-    return spell
-
-
-def _words(found: re.Match[str], lang: str, num2words: Callable[..., str]) -> str:
-    figures, ordinal = found[0].removesuffix(found[1] or ""), found[1]
-    if ordinal and lang != "en":
-        return found[0]
-    point = lang.split("_")[0] in _POINT
-    group, decimal = (",", ".") if point else (".", ",")
-    if re.fullmatch(rf"\d{{1,3}}(\{group}\d{{3}})+(\{decimal}\d+)?", figures):
-        figures = figures.replace(group, "")
-    whole, separator, rest = figures.partition(decimal)
-    if not (whole + rest).isdecimal() or (separator and not rest):
-        parts = re.split("[.,]", figures)
-        return " ".join(_words_of(part, lang, num2words) for part in parts)
-    if ordinal:
-        spoken = num2words(int(whole), lang=lang, to="ordinal")
-    elif rest:
-        spoken = num2words(float(f"{whole}.{rest}"), lang=lang)
-    else:
-        return _words_of(whole, lang, num2words)
-    return _plain(spoken)
-
-
-def _words_of(figures: str, lang: str, num2words: Callable[..., str]) -> str:
-    if len(figures) > 1 and (figures[0] == "0" or len(figures) > 12):
-        return " ".join(num2words(int(figure), lang=lang) for figure in figures)
-    return _plain(num2words(int(figures), lang=lang))
-
-
-def _plain(spoken: str) -> str:
-    """Words without the hyphens and commas that some languages write in numbers."""
-    return " ".join(spoken.replace("-", " ").replace(",", " ").split())
-
-
 def normalize_splits(
-    splits: dict[str, list[Utterance]], names: str, bad: list[str]
+    splits: dict[str, list[Utterance]], names: str, bad: list[str], notes: list[str]
 ) -> dict[str, list[Utterance]]:
-    """All utterances with normalized texts. One of whose text nothing is left goes to `bad`."""
+    """All utterances with normalized texts; a text that is not known stays so.
+
+    An utterance of whose text nothing is left goes to `bad`. Texts in which `numbers` left figures are
+    counted in `notes`.
+    """
     function = text_normalizer(names)
     done: dict[str, list[Utterance]] = {}
+    figures: list[str] = []
     for split, group in splits.items():
         done[split] = []
         for utterance in group:
+            if utterance.text is None:
+                done[split].append(utterance)
+                continue
             text = function(utterance)
-            if utterance.text and utterance.text.strip() and not text:
+            if utterance.text.strip() and not text:
                 bad.append(f"utterance {utterance.id!r}: nothing is left of its text {utterance.text[:60]!r}")
-            else:
-                done[split].append(replace(utterance, text=text))
+                continue
+            done[split].append(replace(utterance, text=text))
+            if any(map(str.isdigit, text)):
+                figures.append(f"{utterance.id} ({text[:60]!r})")
+    if figures and "numbers" in map(str.strip, names.split(",")):
+        notes.append(f"figures are left in {len(figures)} texts, such as {figures[0]}")
     return done
+
+
+def split_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the corpus.json of a folder records of each split; nothing without a readable one."""
+    try:
+        record = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        # Until version 0.2 all splits had one record.
+        shared = {key: record[key] for key in ("corpus", "license", "site", "normalize") if key in record}
+        return {name: shared | split for name, split in record["splits"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def write_records(folder: Path, records: dict[str, dict[str, Any]]) -> None:
+    """Write the records of the splits of a folder to its corpus.json."""
+    with atomic_write(folder / "corpus.json") as file:
+        file.write(json.dumps({"splits": records}, indent=2, ensure_ascii=False) + "\n")
 
 
 def recorded(manifest: Path) -> str:
     """The normalization that corpus.json beside a manifest records; empty for none."""
-    try:
-        record = json.loads((manifest.parent / "corpus.json").read_text(encoding="utf-8"))
-        name = str(record["normalize"]) if manifest.stem in record["splits"] else "none"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    name = str(split_records(manifest.parent).get(manifest.stem, {}).get("normalize", "none"))
     return "" if name == "none" else name

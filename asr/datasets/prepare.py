@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from asr.datasets.corpora.base import Subsets
+from asr.datasets.corpora.base import LEFT_OUT, Subsets
 from asr.datasets.corpora.fsdd import write_strings
 from asr.datasets.corpora.table import CORPORA
 from asr.datasets.durations import measure
 from asr.datasets.manifest import Utterance, write_manifest
-from asr.datasets.normalization import normalize_splits, text_normalizer
+from asr.datasets.normalization import normalize_splits, split_records, text_normalizer, write_records
 from asr.datasets.splitting import hold_out
 from asr.errors import AsrError
-from asr.files import atomic_write
+from asr.files import atomic_write, printable
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The utterances that were written, by split, and one line for each that was left out."""
+    """The utterances that were written, by split, a line for each that was left out, and other notes."""
 
     splits: dict[str, list[Utterance]]
     bad: list[str]
+    notes: list[str]
 
 
 def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None = None) -> Prepared:
@@ -57,7 +58,7 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
         raise AsrError(f"{source}: no such file or folder; check the path of the corpus{also}")
     if corpus.license and not source.is_dir():
         raise AsrError(f"{source}: not a folder; unpack the corpus and give its folder")
-    bad: list[str] = []
+    bad, notes = list[str](), list[str]()
     subsets = Subsets(options.subsets)
     splits = corpus.read()(source, bad, subsets)
     subsets.refuse_unknown(source)
@@ -67,12 +68,16 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
             for name, group in splits.items()
         }
     if options.normalize is not None:
-        splits = normalize_splits(splits, options.normalize, bad)
+        splits = normalize_splits(splits, options.normalize, bad, notes)
     splits = {name: group for name, group in measure(splits, bad).items() if group}
     if not splits:
         reason = f"; the first problem: {bad[0]}" if bad else f"; check that it is a corpus of kind {kind!r}"
         raise AsrError(f"{source}: no usable utterance ({len(bad)} left out){reason}")
-    splits = hold_out(splits, options.hold_out)
+    untold = [u.id for group in splits.values() for u in group if u.text is None and u.phonemes is None]
+    if untold:
+        names = ", ".join(untold[:3]) + (", ..." if len(untold) > 3 else "")
+        notes.append(f"{len(untold)} utterances have no text or phonemes, which training needs: {names}")
+    splits = hold_out(splits, options.hold_out, notes)
     if kind == "fsdd":
         splits |= write_strings(splits, out)
     for name, group in splits.items():
@@ -80,28 +85,29 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
     for name, group in splits.items():
         write_manifest(out / f"{name}.jsonl", group)
     _record(out, kind, options, splits, bad)
-    return Prepared(splits, bad)
+    return Prepared(splits, bad, notes)
 
 
 def _record(
     out: Path, kind: str, options: Options, splits: dict[str, list[Utterance]], bad: list[str]
 ) -> None:
-    """Write OUT/corpus.json, and OUT/left_out.txt if there is something in it."""
+    """Write OUT/corpus.json, and OUT/left_out.txt if there is something in it.
+
+    The records of splits of an earlier call stay, as their manifests do.
+    """
     corpus = CORPORA[kind]
-    record = {
+    record: dict[str, Any] = {
         "corpus": corpus.name,
         "license": corpus.license or None,
         "site": corpus.site or None,
         "normalize": options.normalize or "none",
-        "splits": {name: counts(group) for name, group in splits.items()},
-        "left_out": len(bad),
     }
-    with atomic_write(out / "corpus.json") as file:
-        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    path = out / "left_out.txt"
+    earlier = {n: r for n, r in split_records(out).items() if (out / f"{n}.jsonl").exists()}
+    write_records(out, earlier | {name: record | counts(group) for name, group in splits.items()})
+    path = out / LEFT_OUT
     if bad:
         with atomic_write(path) as file:
-            file.writelines(f"{line}\n" for line in bad)
+            file.writelines(f"{printable(line)}\n" for line in bad)
     else:
         path.unlink(missing_ok=True)  # of an earlier call
 

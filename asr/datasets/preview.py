@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from asr.config import Config
-from asr.datasets.batching import EpochPlan
+from asr.datasets.batching import EpochPlan, count_pools
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.manifest import Utterance, write_manifest
 from asr.errors import AsrError
+from asr.features.interface import HasFrequencies
 from asr.features.spec_augment import spec_augment
+from asr.features.vocal_tract import perturb_vocal_tract
 from asr.files import atomic_write
 from asr.kinds import FEATURES
 from asr.section import load_kind
@@ -40,10 +42,12 @@ img { max-width: 100%; height: 10rem; image-rendering: pixelated; display: block
 def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[int, list[str]]:
     """Write up to `count` examples of an epoch, taken evenly from its batches, and a page that shows them.
 
+    With `data.shard_pool` these are the batches of all pools.
+
     OUT/NNN.wav has the samples of the loader, as 32-bit floats. manifest.jsonl has their texts and a
     description of their augmentation. index.html has a player and the masked features for each. The features
-    are normalized by the mean and deviation of these examples. Their masks are drawn as in training, but are
-    not the same ones.
+    are normalized by the mean and deviation of these examples. Their masks and vocal tracts are drawn as in
+    training, but are not the same ones.
 
     Returns how many were written and a line for each recording that could not be read. Raises AsrError as
     `Corpus.read` and `Augmenter` do.
@@ -51,12 +55,16 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
     corpus = Corpus.read(config.data, "train", config.train.phonemes is not None)
     tokenizer = CharacterTokenizer.from_characters(corpus.counts)
     loader = Loader(corpus, tokenizer, config.features.sample_rate, config.data, config.augment)
-    plan = EpochPlan(corpus, config.data, config.augment, config.train.seed, epoch)
-    if not len(plan):
+    settings = config.data, config.augment, config.train.seed, epoch
+    plans = [EpochPlan(corpus, *settings, pool) for pool in range(count_pools(corpus, config.data))]
+    ends = np.cumsum([len(plan) for plan in plans])
+    if not ends[-1]:
         raise AsrError("data.weights: they leave no utterance in this epoch; choose larger weights")
-    places = np.linspace(0, len(plan) - 1, min(count, len(plan))).round().astype(int).tolist()
+    places = np.linspace(0, ends[-1] - 1, min(count, ends[-1])).round().astype(int)
+    pools = np.searchsorted(ends, places, side="right")
     rounds = -(-count // len(places))
-    chosen = [example for place in places for example in plan[place][:rounds]][:count]
+    planned = [plans[pool][place - ends[pool]] for place, pool in zip(places, pools, strict=True)]
+    chosen = [example for examples in planned for example in examples[:rounds]][:count]
     batches = [loader.load([example]) for example in chosen]
     bad = [line for batch in batches for line in batch.bad]
     batches = [batch for batch in batches if batch.ids]
@@ -75,24 +83,31 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
         path = out / f"{number:03}.wav"
         rows.append(Utterance(f"{number:03}", path, batch.texts[0], batch.amount, extra=extra))
     write_manifest(out / "manifest.jsonl", rows)
-    of = f"Epoch {epoch}, seed {config.train.seed}. {len(rows)} of {len(plan.seconds):,} examples in "
+    examples = sum(len(plan.seconds) for plan in plans)
+    of = f"Epoch {epoch}, seed {config.train.seed}. {len(rows)} of {examples:,} examples in "
     with atomic_write(out / "index.html") as page:
-        page.write(_page(rows, f"{of}{len(plan):,} batches. {corpus.summary()}"))
+        page.write(_page(rows, f"{of}{ends[-1]:,} batches. {corpus.summary()}"))
     return len(rows), bad
 
 
 def _masked_features(batches: list[Batch], config: Config) -> list[np.ndarray]:
-    """Normalized features (T, F) of the only row of each batch, masked by SpecAugment."""
+    """Normalized features (T, F) of the only row of each batch, warped and masked as in training."""
     features = load_kind(FEATURES, config.features.kind)(config.features)
+    warps, masks = config.augment.vocal_tract, config.augment.specaugment
+    if warps is not None and not isinstance(features, HasFrequencies):
+        kind = config.features.kind
+        raise AsrError(f"augment.vocal_tract: features of kind {kind} cannot be warped; set it to null")
     for batch in batches:
         features.fit(batch.waveforms, batch.lengths)
     features.finish_fit()
     masked = []
     for number, batch in enumerate(batches):
         found, lengths = features(batch.waveforms, batch.lengths)  # (1, T, F), (1,)
-        if config.augment.specaugment is not None:
-            torch.manual_seed((config.train.seed << 32) + number)
-            found = spec_augment(found, lengths, config.augment.specaugment)
+        torch.manual_seed((config.train.seed << 32) + number)
+        if warps is not None:
+            found = perturb_vocal_tract(found, features.frequencies, warps)
+        if masks is not None:
+            found = spec_augment(found, lengths, masks)
         masked.append(found[0].numpy())
     return masked
 

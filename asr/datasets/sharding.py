@@ -2,17 +2,19 @@
 
 OUT/000000.tar has, for each utterance, its recording and a JSON file of the same name (the layout of
 WebDataset). OUT/manifest.jsonl names the recordings as `000000.tar/00000042.flac`, so every command reads
-them as it reads other files.
+them as it reads other files. OUT/shards.json names the manifest that they were written from.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ import numpy as np
 import soundfile
 
 from asr import audio
-from asr.audio.archive import SUFFIX, read_member
+from asr.audio.archive import SUFFIX, read_member, tar_of
 from asr.datasets.manifest import Utterance, read_manifest, to_record, write_manifest
+from asr.datasets.normalization import split_records, write_records
 from asr.errors import AsrError
 from asr.files import atomic_write
 from asr.threads import cores
@@ -35,17 +38,18 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
 
     A recording of one utterance is copied as it is; a part of a longer one is written as FLAC. With `shuffle`
     the utterances come in a random order, the same each time, so that a shard is a sample of the corpus.
-    Shards that an earlier call completed are kept. Returns the number of utterances, and a line for each
-    recording that cannot be read. Raises AsrError when none can, and when the recordings are in OUT's shards.
+    Shards that an earlier call completed are kept, if their recordings are still the same. Returns the number
+    of utterances, and a line for each recording that cannot be read. Raises AsrError when none can, when the
+    recordings are in OUT's shards, and when OUT has other tar files or the shards of another manifest.
     """
     from rich.console import Console
     from rich.progress import track
 
     utterances = read_manifest(manifest)
-    shards = {u.audio.parent.resolve() for u in utterances if u.audio.parent.suffix == SUFFIX}
-    if any(shard.parent == out.resolve() for shard in shards):
+    if any(tar.parent.resolve() == out.resolve() for tar in {tar_of(u.audio) for u in utterances} if tar):
         # They would be replaced before all of their recordings are read.
         raise AsrError(f"{manifest}: its recordings are in shards in {out}; choose another folder")
+    _claim(out, manifest)
     if shuffle:
         utterances = [utterances[i] for i in np.random.default_rng(SEED).permutation(len(utterances))]
     parts = Counter(utterance.audio for utterance in utterances)
@@ -62,7 +66,30 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
     if not written:
         raise AsrError(f"{manifest}: no recording can be read; the first: {bad[0]}")
     write_manifest(out / "manifest.jsonl", written)
+    if record := split_records(manifest.parent).get(manifest.stem):
+        write_records(out, {"manifest": record})
     return len(written), bad
+
+
+def _claim(out: Path, manifest: Path) -> None:
+    """Record in OUT/shards.json which manifest its shards are written from, since they are replaced.
+
+    Raises AsrError when OUT has the shards of another manifest, or tar files that no call has written.
+    """
+    path, source = out / "shards.json", str(manifest.resolve())
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))["manifest"]
+    except FileNotFoundError:
+        there = next((found for name in (f"*{SUFFIX}", "manifest.jsonl") for found in out.glob(name)), None)
+        if there is not None:
+            raise AsrError(f"{there}: not of shards that were written there; choose another folder") from None
+        with atomic_write(path) as file:
+            file.write(json.dumps({"manifest": source}, ensure_ascii=False) + "\n")
+    except (OSError, ValueError, KeyError, TypeError):
+        raise AsrError(f"{path}: not a record of `asr data shard`; choose another folder") from None
+    else:
+        if owner != source:
+            raise AsrError(f"{out}: has the shards of {owner}; choose another folder, or delete this one")
 
 
 def _write_shard(
@@ -102,7 +129,7 @@ def _content(utterance: Utterance, whole: bool) -> tuple[str, bytes]:
     """The suffix and the bytes of a recording. Raises AsrError when it cannot be read."""
     seconds = audio.duration(utterance.audio)
     if whole and utterance.start == 0:
-        if utterance.audio.parent.suffix == SUFFIX:
+        if tar_of(utterance.audio):
             return utterance.audio.suffix, read_member(utterance.audio)
         return utterance.audio.suffix.lower(), utterance.audio.read_bytes()
     rate = _rate(utterance.audio)
@@ -132,19 +159,28 @@ def _complete(path: Path, first: int, group: Sequence[Utterance]) -> list[Uttera
     found = []
     for number, utterance in enumerate(group, first):
         key = f"{number:08}"
-        if stored.get(key) != _description(utterance):
+        if not _is_same(stored.get(key), _description(utterance)):
             return []  # a recording that could not be read then gets another chance
         found.append(replace(utterance, audio=path / names[key], start=0.0))
     return found
 
 
 def _description(utterance: Utterance) -> dict[str, Any]:
-    """What a shard says about an utterance: its line in a manifest, without the recording.
-
-    `source_start` is the place in the recording that the samples were taken from.
-    """
+    """What a shard says about an utterance: its line in a manifest, and what its samples were copied from."""
     record = {k: v for k, v in to_record(utterance, Path()).items() if k not in ("audio", "start")}
-    return record | ({"source_start": utterance.start} if utterance.start else {})
+    source: dict[str, Any] = {"path": os.path.abspath(utterance.audio), "start": utterance.start}  # noqa: PTH100
+    with suppress(OSError):
+        status = (tar_of(utterance.audio) or utterance.audio).stat()
+        source |= {"size": status.st_size, "modified": status.st_mtime_ns}
+    return record | {"copied_from": source}
+
+
+def _is_same(stored: dict[str, Any] | None, description: dict[str, Any]) -> bool:
+    """Whether a shard has what would be written. A recording that is gone is compared by its path alone."""
+    if stored is None:
+        return False
+    known, source = stored.get("copied_from", {}), description["copied_from"]
+    return stored | {"copied_from": {k: v for k, v in known.items() if k in source}} == description
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -11,12 +11,13 @@ from asr.errors import AsrError
 Splits = dict[str, list[Utterance]]
 
 
-def hold_out(splits: Splits, shares: dict[str, float]) -> Splits:
+def hold_out(splits: Splits, shares: dict[str, float], notes: list[str]) -> Splits:
     """Take a share of the hours of "train" (or "all") out for each new split, whole speakers at a time.
 
     The choice is a function of the names of the speakers alone, the same on every machine and for every order
-    of the utterances. Without at least two speakers, utterances with equal texts stay together instead.
-    Raises AsrError for a split that exists already, and when a split would be empty.
+    of the utterances. Utterances without a speaker stay in "train", because they could be anyone's. Where
+    there are fewer speakers than splits, utterances with equal texts stay together instead. `notes` says
+    which. Raises AsrError for a split that exists already, and when a split would be empty.
     """
     if not shares:
         return splits
@@ -28,21 +29,38 @@ def hold_out(splits: Splits, shares: dict[str, float]) -> Splits:
     if sum(shares.values()) >= 1:
         raise AsrError(f"{sum(shares.values()):g} of the corpus would be held out; give smaller shares")
     group = splits[source]
-    speakers = {utterance.speaker for utterance in group}
-    by_speaker = None not in speakers and len(speakers) > len(shares)
-    parts = _divide(group, shares, (lambda u: u.speaker or "") if by_speaker else (lambda u: u.text or ""))
+    speakers = {utterance.speaker for utterance in group} - {None}
+    by_speaker = len(speakers) > len(shares)
+    if by_speaker:
+        parts = _divide(group, shares, lambda u: u.speaker)
+        unknown = sum(utterance.speaker is None for utterance in group)
+        also = f"; {unknown} utterances without a speaker are in train" if unknown else ""
+        notes.append(f"whole speakers are held out{also}")
+    else:
+        parts = _divide(group, shares, lambda u: u.text or "")
+        notes.append(
+            f"texts are held out, and speakers can be in several splits: {len(speakers)} speakers are too "
+            f"few for {len(shares) + 1} splits"
+        )
     if empty := [name for name in (*shares, "train") if not parts[name]]:
         unit = "speakers" if by_speaker else "different texts"
         raise AsrError(f"too few {unit} for a split {empty[0]}; hold out less, or nothing")
     return {"train": parts.pop("train"), **parts, **{k: v for k, v in splits.items() if k != source}}
 
 
-def _divide(group: list[Utterance], shares: dict[str, float], key: Callable[[Utterance], str]) -> Splits:
-    """Keys in the order of their hash go to the first split until its share is reached, then to the next."""
-    seconds: dict[str, float] = {}
+def _divide(
+    group: list[Utterance], shares: dict[str, float], key: Callable[[Utterance], str | None]
+) -> Splits:
+    """Keys in the order of their hash go to the first split until its share is reached, then to the next.
+
+    Utterances without a key stay in "train".
+    """
+    total, seconds = 0.0, dict[str, float]()
     for utterance in group:
-        seconds[key(utterance)] = seconds.get(key(utterance), 0.0) + (utterance.duration or 0.0)
-    total, chosen = sum(seconds.values()), {}
+        total += utterance.duration or 0.0
+        if (name := key(utterance)) is not None:
+            seconds[name] = seconds.get(name, 0.0) + (utterance.duration or 0.0)
+    chosen: dict[str | None, str] = {}
     keys = iter(sorted(seconds, key=lambda k: hashlib.blake2b(k.encode()).digest()))
     for name, share in shares.items():
         held = 0.0

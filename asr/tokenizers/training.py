@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from asr.errors import AsrError
 from asr.tokenizers.imported import missing_library
 from asr.tokenizers.interface import TrainingText
 from asr.tokenizers.special import PromptTokens, SpecialTokens
@@ -27,13 +28,17 @@ def train_units(
 
     There are at most `size` - 3 units, which leaves ids for the special tokens. BPE is from Sennrich et al.
     2016, unigram from Kudo 2018. Equal texts give equal BPE units; sums in the unigram trainer have no fixed
-    order, so it can give other units each time. Raises AsrError without the library.
+    order, so it can give other units each time. Raises AsrError without the library, and for texts that are
+    all empty.
     """
     try:
         from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     except ImportError:
         raise missing_library("tokenizers") from None
-    spaced = " " in set(text.characters())
+    characters = set(text.characters())
+    if not characters:
+        raise AsrError("the training texts are all empty, so no units can be learned; check the manifests")
+    spaced = " " in characters
     settings: dict[str, Any] = {
         "vocab_size": size - len(SPECIAL),
         "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),

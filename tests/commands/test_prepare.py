@@ -1,5 +1,8 @@
 """`asr prepare`: what it writes, prints and refuses."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -46,6 +49,24 @@ def test_folder(corpus, tmp_path):
 def test_the_manifest_can_move_with_its_audio(corpus):
     assert run("folder", corpus, corpus).exit_code == 0
     assert '"audio": "a.wav"' in (corpus / "all.jsonl").read_text()
+
+
+def test_the_list_of_what_is_left_out_is_no_text(corpus):
+    (corpus / "c.txt").write_text("alone")
+    assert run("folder", corpus, corpus).exit_code == 1
+    (corpus / "c.txt").unlink()
+    assert run("folder", corpus, corpus).exit_code == 0
+
+
+def test_a_name_that_is_not_utf_8(corpus, tmp_path):
+    for suffix in (b".wav", b".txt"):
+        copy = os.fsencode(corpus) + b"/gr\xfcn" + suffix
+        shutil.copy(corpus / f"a{suffix.decode()}", copy)
+    shutil.copy(corpus / "a.txt", os.fsencode(corpus) + b"/\xe4.txt")
+    result = run("folder", corpus, tmp_path / "out")
+    assert result.exit_code == 1 and not isinstance(result.exception, UnicodeError)
+    assert "gr\\udcfcn.wav: its name is not UTF-8" in (tmp_path / "out" / "left_out.txt").read_text()
+    assert len(read_manifest(tmp_path / "out" / "all.jsonl")) == 2
 
 
 def test_bad_files_are_listed_and_the_rest_is_written(corpus, tmp_path):

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from helpers import sections
 from typer.testing import CliRunner
 
 from asr.commands import app
+from asr.config import Config
 from asr.datasets.check import Limits, check_data, clipped_samples, loudest, model_limits
 from asr.datasets.check_report import histogram
 from asr.datasets.manifest import Utterance, write_manifest
 from asr.errors import AsrError
+from asr.model_folder import Bundle
 from asr.tokenizers import CharacterTokenizer
 
 
@@ -98,6 +101,16 @@ def test_limits_of_a_model_are_those_of_its_encoder(tiny_model):
         features, frames = bundle.features(torch.zeros(1, samples), torch.tensor([samples]))
         states = int(bundle.network.encode(features, frames).lengths[0])
         assert abs(limits.states(seconds) - states) <= 1
+
+
+def test_every_recording_has_the_states_of_a_window(tmp_path):
+    """Whisper's features pad each recording to a window, and refuse longer ones."""
+    sizes = sections(d_model=16, n_heads=2, d_ffn=16, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    features = {"kind": "whisper_log_mel", "window_seconds": 2}
+    config = Config.model_validate({"model": sizes, "features": features})
+    Bundle.build(config, CharacterTokenizer.from_characters(["ab"])).save(tmp_path, longest_seconds=2.0)
+    limits = model_limits(tmp_path)
+    assert limits.states(0.3) == limits.states(2.0) == 50
 
 
 def test_levels():

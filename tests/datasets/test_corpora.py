@@ -53,6 +53,26 @@ def test_folder(tmp_path):
     refused(read_folder, tmp_path / "a/none", "no audio")
 
 
+def test_a_large_folder_takes_time_in_proportion(tmp_path, monkeypatch):
+    for folder, suffix in (("a", "wav"), ("b", "txt")):
+        (tmp_path / folder).mkdir()
+        for number in range(1000):
+            (tmp_path / folder / f"{number}.{suffix}").touch()
+    compared = 0
+    parent = Path.parent
+
+    def counting(self):
+        nonlocal compared
+        compared += 1
+        return parent.fget(self)
+
+    monkeypatch.setattr(Path, "parent", property(counting))
+    bad = []
+    read_folder(tmp_path, bad)
+    assert compared < 100_000
+    assert len(bad) == 2000 and "b/0.txt: a text without a recording" in bad[0]
+
+
 # ------------------------------------------------------------------------------------------------------- tsv
 
 
@@ -62,7 +82,8 @@ def test_common_voice(tmp_path):
     for name in ("train", "test", "validated"):
         (tmp_path / f"{name}.tsv").write_text(f"{columns}\n{rows}")
     (tmp_path / "reported.tsv").write_text("sentence\treason\nx\ty\n")
-    sound(tmp_path / "clips/x.mp3")
+    for name in "xy":
+        sound(tmp_path / f"clips/{name}.mp3")
     bad = []
     splits = read_tsv(tmp_path, bad)
     assert list(splits) == ["train", "test"]
@@ -87,6 +108,32 @@ def test_plain_tsv(tmp_path):
     refused(read_tsv, tmp_path, "no TSV or CSV file")
     path.write_bytes(b"path\ttext\na\t\xff\n")
     refused(read_tsv, path, "UTF-8")
+
+
+def test_a_clip_is_not_looked_for_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "corpus/a.wav", "corpus/de/clips/b.wav", "corpus/de/c.wav"):
+        sound(tmp_path / name)
+    table = tmp_path / "corpus/de/train.tsv"
+    table.write_text("path\ttext\na.wav\tone\nb.wav\ttwo\nc.wav\tthree\n.\tfour\n")
+    bad = []
+    (group,) = read_tsv(table, bad).values()
+    assert [u.audio for u in group] == [table.parent / "clips/b.wav", table.parent / "c.wav"]
+    where = "beside the table or in its clips/"
+    assert bad == [
+        f"{table}, line 2: no recording 'a.wav' {where}",
+        f"{table}, line 5: no recording '.' {where}",
+    ]
+
+
+def test_lines_of_a_csv_are_counted_as_an_editor_does(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_bytes(b'path,text\r\na.wav,"one\r\ntwo"\r\nb.wav,three\r\n')
+    bad = []
+    read_tsv(table, bad)
+    assert ["line 2: no recording 'a.wav'" in bad[0], "line 4: no recording 'b.wav'" in bad[1]] == [True] * 2
+    table.write_bytes(b"path,text\na.wav,\xf6\n")
+    refused(read_tsv, table, "line 2: not UTF-8 text")
 
 
 # ----------------------------------------------------------------------------------------------------- kaldi
@@ -159,6 +206,7 @@ def test_lhotse(tmp_path):
     lhotse = pytest.importorskip("lhotse")
     sound(tmp_path / "r.wav", 3.0)
     one = {"start": 0.0, "duration": 2.0, "text": "one", "speaker": "s", "language": "English"}
+    one |= {"gender": "f", "custom": {"age": 7, "vector": [1.0]}}
     two = {"start": 1.5, "duration": 0.5, "text": "two"}
     stereo = {"sources": [{"type": "file", "channels": [0, 1], "source": "r.wav"}], "channel_ids": [0, 1]}
     command = {"sources": [{"type": "command", "channels": [0], "source": "cat r.wav"}]}
@@ -181,12 +229,35 @@ def test_lhotse(tmp_path):
         ("parts-1", "two", 2.5, 0.5),
     ]
     first = splits["cuts_dev"][0]
-    assert (first.audio, first.speaker, first.lang) == (tmp_path / "r.wav", "s", "English")
+    assert (first.audio, first.speaker, first.lang) == (tmp_path / "r.wav", "s", "en")
+    assert first.extra == {"age": 7, "gender": "f"}
     assert len(bad) == 4 and "takes channel 0 of 2" in bad[0] and "no text" in bad[2]
     for text in ("{\n", '{"id": "a", "audio": "a.wav", "text": "", "duration": 1}\n', "text", ""):
         (tmp_path / "broken.jsonl").write_text(text)
         refused(read_lhotse, tmp_path / "broken.jsonl", "lhotse cannot read it")
     assert list(read_lhotse(tmp_path, [])) == ["dev"]
+
+
+def test_lhotse_channels_that_are_files(tmp_path):
+    """AMI's ihm and mdm: each microphone is a file, and a cut has all of them."""
+    lhotse = pytest.importorskip("lhotse")
+    sources = [lhotse.AudioSource("file", [n], str(sound(tmp_path / f"{n}.wav", 2.0))) for n in range(3)]
+    recording = lhotse.Recording("r", sources, 8000, 16000, 2.0, [0, 1, 2])
+    segments = [
+        lhotse.SupervisionSegment(f"s{n}", "r", 0.25 * n, 1.0, channel=channel, text=f"t{n}")
+        for n, channel in enumerate((2, 0, [1, 2]))
+    ]
+    lhotse.RecordingSet.from_recordings([recording]).to_file(tmp_path / "recordings_dev.jsonl.gz")
+    lhotse.SupervisionSet.from_segments(segments).to_file(tmp_path / "supervisions_dev.jsonl.gz")
+    bad = []
+    (group,) = read_lhotse(tmp_path, bad).values()
+    assert not bad and sorted((u.id, u.audio.name, u.text, u.start) for u in group) == [
+        ("s0", "2.wav", "t0", 0.0),
+        ("s1", "0.wav", "t1", 0.25),
+        ("s2", "1.wav", "t2", 0.5),
+    ]
+    (tmp_path / "recording.000000.tar").touch()
+    refused(read_lhotse, tmp_path, "a Lhotse Shar")
 
 
 def test_without_lhotse_the_message_names_the_extra(tmp_path, monkeypatch):
@@ -207,6 +278,9 @@ def test_manifest_by_split(tmp_path):
             "all": ["0", "2"],
             "test": ["1"],
         }
+    lines[2]["split"] = None
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert list(read_splits(tmp_path, [])) == ["all", "test"]
 
 
 # ------------------------------------------------------------------------------------------------------ fsdd

@@ -1,13 +1,17 @@
 """Downloads from a server of the test: continued, checked, unpacked safely."""
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import tarfile
 import threading
 import zipfile
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from asr.datasets import download
@@ -107,6 +111,39 @@ def test_an_archive_cut_short(tmp_path, cut):
     assert [path.name for path in tmp_path.iterdir()] == ["c.tgz"]
 
 
+@pytest.mark.parametrize("kind", ["", "gz", "bz2", "xz"])
+def test_a_damaged_header_is_not_the_end(tmp_path, kind):
+    """tarfile would unpack a third of the entries, and take the damaged header for the end."""
+    data = bytearray(tar({f"c/{n}": b"x" * 2000 for n in range(30)}, "w"))
+    data[10 * 2560 + 100] ^= 255
+    path = tmp_path / "c.tar"
+    opener = {"": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[kind]
+    with opener(path, "wb") as out:
+        out.write(data)
+    with pytest.raises(AsrError, match=r"c.tar: cut short or damaged \(.*; delete it and download it again"):
+        download.fetch(Archive("http://localhost:1/c.tar"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.tar"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_wrong_sum_after_the_last_entry(tmp_path, pack):
+    """The checksum of the compressed data comes after the zeros at which tarfile stops."""
+    random = np.random.default_rng(0)
+    packed = bytearray(pack(tar({"c/a": random.bytes(5000)}, "w") + random.bytes(300_000)))
+    place = {gzip.compress: len(packed) - 8, bz2.compress: len(packed) - 4, lzma.compress: len(packed) - 40}
+    packed[place[pack]] ^= 255
+    (tmp_path / "c.tar").write_bytes(packed)
+    with pytest.raises(AsrError, match="cut short or damaged"):
+        download.unpack(tmp_path / "c.tar", tmp_path)
+
+
+def test_an_archive_that_is_there_is_checked_too(tmp_path):
+    (tmp_path / "c.tar").write_bytes(tar({"a": b"1"}, "w"))
+    with pytest.raises(AsrError, match=r"c.tar: sha256 .* instead of 00; the file was deleted"):
+        download.fetch(Archive("http://localhost:1/c.tar", "00"), tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_entries_outside_of_the_folder(tmp_path):
     for name in ("../outside", "a/../../outside"):
         (tmp_path / "c.tar").write_bytes(tar({name: b"1"}, "w"))
@@ -128,8 +165,14 @@ def test_which_archives(monkeypatch, tmp_path):
         "dev-clean.tar.gz",
         "de_de.tar.gz",
     ]
+    fetched.clear()
+    download.download_corpus(CORPORA["librispeech"], tmp_path, ())
+    assert len(fetched) == 7 and not any("openslr.org/resources/31" in url for url in fetched)
+    download.download_corpus(CORPORA["aishell"], tmp_path, ("test",))
+    assert fetched[7].endswith("data_aishell.tgz")
     for name, subsets, message in (
-        ("librispeech", ("dev",), "no archive of 'dev'; choose from dev-clean"),
+        ("librispeech", ("dev",), "no subset 'dev'; choose from dev-clean"),
+        ("aishell", ("tset",), "no subset 'tset'; choose from train dev test"),
         ("fleurs", (), "give --subset"),
         ("common_voice", (), "download at https"),
         ("kaldi", (), "no address"),

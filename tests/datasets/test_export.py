@@ -37,9 +37,12 @@ def test_kaldi(manifest, tmp_path):
     assert export_manifest(manifest, tmp_path / "kaldi", "kaldi") == 3
     bad = []
     (group,) = measure(read_kaldi(tmp_path / "kaldi", bad), bad).values()
+    # The order of the ids is not that of the speakers, which Kaldi's validate_data_dir.sh asks for.
+    assert (tmp_path / "kaldi/spk2utt").read_text() == "c c\ns1 s1-a s1-b\n"
+    assert (tmp_path / "kaldi/utt2spk").read_text() == "c c\ns1-a s1\ns1-b s1\n"
+    group = [replace(u, id=u.id.removeprefix("s1-")) for u in group]
     assert not bad and values(group) == values(read_manifest(manifest))
     assert {u.id: u.speaker for u in group} == {"a": "s1", "b": "s1", "c": "c"}
-    assert (tmp_path / "kaldi/spk2utt").read_text() == "c c\ns1 a b\n"
     whole = tmp_path / "whole.jsonl"
     write_manifest(whole, read_manifest(manifest)[2:])
     export_manifest(whole, tmp_path / "kaldi", "kaldi")
@@ -77,6 +80,13 @@ def test_what_a_layout_cannot_hold(manifest, tmp_path):
         with pytest.raises(AsrError, match=message):
             export_manifest(tmp_path / "x.jsonl", tmp_path / "out", layout)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_file_is_no_folder(manifest, tmp_path):
+    (tmp_path / "file").touch()
+    for layout in ("kaldi", "lhotse"):
+        with pytest.raises(AsrError, match=f"file: a file; {layout} needs a folder"):
+            export_manifest(manifest, tmp_path / "file", layout)
 
 
 def test_the_beginning_of_a_recording_is_a_segment_for_kaldi(manifest, tmp_path):

@@ -50,6 +50,13 @@ def test_audio_outside_the_manifest_s_folder_has_an_absolute_path(tmp_path):
     assert read_manifest(path)[0].audio == tmp_path / "a.wav"
 
 
+def test_other_values_do_not_take_the_place_of_ours(tmp_path):
+    extra = {"audio": "x", "offset": 3.0, "text": "x", "age": 7}
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", tmp_path / "a.wav", extra=extra)])
+    expected = [Utterance("a", tmp_path / "a.wav", extra={"age": 7})]
+    assert read_manifest(tmp_path / "m.jsonl") == expected
+
+
 def test_empty_lines_and_a_moved_folder(tmp_path):
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n" + json.dumps(GOOD) + "\n\n")
@@ -98,6 +105,8 @@ def test_names_of_nemo_and_a_byte_order_mark(tmp_path):
     path.write_text(line + "\n" + json.dumps(GOOD) + "\n", encoding="utf-8-sig")
     expected = Utterance("a.wav-1.5", tmp_path / "a.wav", "one", 2.0, lang="en", start=1.5)
     assert read_manifest(path)[0] == expected
+    path.write_text(json.dumps({"audio": "a.wav", "offset": 1.5, "duration": 2, "text": "one", "lang": "en"}))
+    assert read_manifest(path) == [expected]
 
 
 def test_bad_files(tmp_path):

@@ -17,6 +17,7 @@ from asr.datasets.batching import EpochPlan
 from asr.datasets.corpus import Corpus
 from asr.datasets.loading import Loader
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
+from asr.datasets.sharding import write_shards
 from asr.errors import AsrError
 from asr.tokenizers import CharacterTokenizer
 
@@ -98,6 +99,35 @@ def test_masks_follow_the_configuration(experiment, tmp_path):
     wide = "augment.specaugment={frequency_masks: 1, frequency_width: 80, time_masks: 0}"
     assert even(tmp_path / "masked", wide) > 80
     assert even(tmp_path / "plain", "augment.specaugment=null") < 10
+
+
+def test_vocal_tracts_follow_the_configuration(experiment, tmp_path):
+    images = []
+    for name, settings in (("plain", "null"), ("warped", "{factors: [1.15, 1.2], probability: 1}")):
+        arguments = ("augment.specaugment=null", f"augment.vocal_tract={settings}")
+        assert preview(experiment, *arguments, "--out", tmp_path / name, "--examples", 3).exit_code == 0
+        images.append([np.asarray(Image.open(path)) for path in sorted((tmp_path / name).glob("*.png"))])
+    assert all(not np.array_equal(plain, warped) for plain, warped in zip(*images, strict=True))
+
+
+def test_all_pools_of_shards_are_shown(experiment, tmp_path):
+    rows = read_manifest(tmp_path / "train.jsonl")
+    shards = tmp_path / "shards"
+    write_shards(tmp_path / "train.jsonl", shards, size=2)
+    settings = (f"data.train=[{shards / 'manifest.jsonl'}]", "data.shard_pool=1", "augment.join.per_epoch=0")
+    settings += ("augment.silence=0",)
+    result = preview(experiment, *settings, "--out", tmp_path / "out", "--examples", 50)
+    assert result.exit_code == 0, result.output
+    shown = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert sorted(u.extra["parts"] for u in shown) == sorted(u.id for u in rows)
+    # Weights can leave nothing of the first pool.
+    for name in ("a", "b"):
+        write_manifest(tmp_path / f"{name}.jsonl", rows[:1] if name == "a" else rows[1:])
+        write_shards(tmp_path / f"{name}.jsonl", tmp_path / name, size=5)
+    manifests = f"data.train=[{tmp_path / 'a' / 'manifest.jsonl'},{tmp_path / 'b' / 'manifest.jsonl'}]"
+    for weights in ("[0.04,1]", "[1,0.04]"):
+        arguments = (manifests, *settings[1:], f"data.weights={weights}", "--out", tmp_path / "w")
+        assert preview(experiment, *arguments).exit_code == 0
 
 
 def test_recordings_that_cannot_be_read_are_listed(experiment, tmp_path):

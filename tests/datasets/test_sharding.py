@@ -1,6 +1,7 @@
 """Shards: what they contain, how they are read, and training from pools of them."""
 
 import json
+import shutil
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -105,14 +106,59 @@ def test_shards_are_not_written_over_the_ones_that_are_read(corpus, shards):
 
 def test_a_shard_is_written_again_when_the_place_of_a_part_changed(corpus, tmp_path):
     utterances = read_manifest(corpus / "good.jsonl")
-    write_shards(corpus / "good.jsonl", tmp_path, size=20)
+    write_manifest(tmp_path / "all.jsonl", utterances)
+    write_shards(tmp_path / "all.jsonl", tmp_path / "out", size=20)
     part = next(u for u in utterances if u.start)
     moved = [replace(u, start=u.start / 2) if u == part else u for u in utterances]
-    write_manifest(tmp_path / "moved.jsonl", moved)
-    write_shards(tmp_path / "moved.jsonl", tmp_path, size=20)
-    (found,) = [u for u in read_manifest(tmp_path / "manifest.jsonl") if u.id == part.id]
+    write_manifest(tmp_path / "all.jsonl", moved)
+    write_shards(tmp_path / "all.jsonl", tmp_path / "out", size=20)
+    (found,) = [u for u in read_manifest(tmp_path / "out" / "manifest.jsonl") if u.id == part.id]
     expected = audio.read(part.audio, 8000, part.start / 2, part.duration)
     assert np.abs(audio.read(found.audio, 8000) - expected).max() <= 2**-15
+
+
+def test_a_shard_is_written_again_when_a_recording_was_repaired(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "corpus", ignore=shutil.ignore_patterns("shards"))
+    manifest, out = tmp_path / "corpus" / "good.jsonl", tmp_path / "out"
+    manifest.write_text(manifest.read_text().replace(str(corpus), str(manifest.parent)))
+    write_shards(manifest, out, size=3)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    samples, rate = soundfile.read(manifest.parent / "4.wav")
+    soundfile.write(manifest.parent / "4.wav", -samples, rate)
+    write_shards(manifest, out, size=3)
+    assert len([name for name, at in before.items() if (out / name).stat().st_mtime_ns != at]) == 1
+    (found,) = [u for u in read_manifest(out / "manifest.jsonl") if u.id == "ü/4"]
+    assert read_member(found.audio) == (manifest.parent / "4.wav").read_bytes()
+    (manifest.parent / "4.wav").unlink()
+    assert write_shards(manifest, out, size=3) == (10, [])  # the copy in the shard is kept
+
+
+def test_shards_replace_only_their_own(corpus, tmp_path):
+    write_manifest(tmp_path / "dev.jsonl", read_manifest(corpus / "good.jsonl")[:2])
+    write_shards(corpus / "good.jsonl", tmp_path / "out", size=3)
+    (tmp_path / "tar").mkdir()
+    (tmp_path / "tar" / "000004.tar").write_bytes(b"of someone else")
+    (tmp_path / "json").mkdir()
+    shutil.copy(tmp_path / "dev.jsonl", tmp_path / "json" / "manifest.jsonl")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder, message in (
+        ("out", r"out: has the shards of .*good.jsonl; choose another folder"),
+        ("tar", r"000004.tar: not of shards that were written there; choose another folder"),
+        ("json", r"manifest.jsonl: not of shards"),
+    ):
+        with pytest.raises(AsrError, match=message):
+            write_shards(tmp_path / "dev.jsonl", tmp_path / folder)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_many_tar_files_are_read_without_reading_their_indexes_again(shards, tmp_path, monkeypatch):
+    names = [tmp_path / f"{n}.tar" for n in range(100)]
+    for name in names:
+        name.symlink_to(shards.parent / "000000.tar")
+    member = next(u.audio.name for u in read_manifest(shards) if u.audio.parent.name == "000000.tar")
+    first = [read_member(name / member) for name in names]
+    monkeypatch.setattr(tarfile, "open", None)
+    assert [read_member(name / member) for name in names] == first
 
 
 def test_a_recording_that_cannot_be_read_is_listed_and_left_out(corpus, tmp_path):

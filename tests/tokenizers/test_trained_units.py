@@ -40,6 +40,12 @@ BPE = UNITS["bpe"]
 SPACED = [UNITS["bpe"], UNITS["unigram"]]
 
 
+def test_nothing_is_learned_from_empty_texts():
+    for kind in (ByteLevelBPE, Unigram):
+        with pytest.raises(AsrError, match="the training texts are all empty"):
+            kind.train(Lines(["", ""]), 300)
+
+
 @given(text=TEXTS)
 @settings(deadline=None, max_examples=100)
 def test_every_text_is_written_and_read_back(text):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import sections
 
+from asr import audio
 from asr.config import Config
 from asr.datasets.batching import EpochPlan
+from asr.datasets.manifest import Utterance, write_manifest
 from asr.errors import AsrError
 from asr.flops import count_flops
 from asr.model.kernels import Linear, attention
@@ -35,6 +38,30 @@ def test_attention_counts_its_two_products_and_twice_that_backwards(dtype: torch
     forward = 2 * 2 * 3 * 2 * 5 * 7 * 8
     assert count_flops(lambda: attention(query, key, value, None, False, 0.0)) == forward
     assert count_flops(lambda: attention(query, key, value, None, False, 0.0).sum().backward()) == 3 * forward
+
+
+def test_an_estimate_names_what_cannot_be_read(tmp_path: Path) -> None:
+    found = []
+    for number in range(4):
+        path = tmp_path / f"{number}.wav"
+        audio.write(path, 0.1 * np.random.default_rng(number).standard_normal(8000 * (number + 1)))
+        found.append(Utterance(str(number), path, "ab", 0.5 * (number + 1)))
+    write_manifest(tmp_path / "m.jsonl", found)
+    (tmp_path / "3.wav").unlink()
+    sizes = sections(d_model=16, n_heads=2, d_ffn=32, encoder_layers=1, decoder_layers=1, conv_channels=4)
+    manifests = [tmp_path / "m.jsonl"]
+    data = {"train": manifests, "dev": manifests, "max_batch": 1, "cache_mb": 0}
+    config = Config.model_validate({"model": sizes, "data": data})
+    task = RecognitionTask(config, lambda line: None)
+    lines = list(estimate(task, config, Ranks(0, 1, torch.device("cpu"))))
+    assert [line for line in lines if "3.wav" in line] == [
+        f"cannot be read: {tmp_path / '3.wav'}: no such file; check the path"
+    ]
+    assert any(line.startswith("heaviest batch: 1 utterances, 2 s padded: fits") for line in lines)
+    for path in tmp_path.glob("*.wav"):
+        path.unlink()
+    lines = list(estimate(task, config, Ranks(0, 1, torch.device("cpu"))))
+    assert lines[-1] == "no batch could be read: memory and time are not known"
 
 
 def test_an_estimate_describes_the_plan_and_does_not_change_the_weights() -> None:

@@ -24,22 +24,22 @@ def read_aishell(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[s
     root = source_folder(source, "data_aishell")
     if any((root / "wav").glob("*.tar.gz")) and not (root / "wav" / "train").is_dir():
         raise AsrError(f"{root / 'wav'}: the archive of each speaker is still packed; unpack them there")
-    pairs = [line.partition(" ") for line in read_lines(root / _TRANSCRIPT)]
-    texts = {identity: text for identity, _, text in pairs}
+    fields = [line.partition(" ") for line in read_lines(root / _TRANSCRIPT)]
+    texts = [(identity, text) for identity, _, text in fields]
     found = {name: root / "wav" / name for name in ("train", "dev", "test")}
     splits: dict[str, list[Utterance]] = {}
     spoken: set[str] = set()
     for name, folder in found.items():
-        recordings = audio_below(folder, ".wav") if folder.is_dir() else {}
+        recordings = audio_below(folder, bad, ".wav") if folder.is_dir() else {}
         if not recordings or not subsets.wants(name):
             continue
         spoken |= recordings.keys()
-        own = [(identity, texts[identity]) for identity in recordings if identity in texts]
+        own = [(identity, text) for identity, text in texts if identity in recordings]
         splits[name] = [
             Utterance(identity, path, "".join(text.split()), speaker=path.parent.name, lang="zh")
             for identity, text, path in match(own, recordings, root / _TRANSCRIPT, bad)
         ]
     if not subsets.names:
-        missing = [identity for identity in texts if identity not in spoken]
+        missing = [identity for identity, _ in texts if identity not in spoken]
         bad += [f"{root / _TRANSCRIPT}: {identity}: a text without a recording" for identity in missing]
     return splits

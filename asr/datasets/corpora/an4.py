@@ -34,7 +34,7 @@ def read_an4(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, 
                 texts.append((found[2], found[1]))
             else:
                 bad.append(f"{path}, line {number}: not <s> TEXT </s> (id): {line[:60]!r}")
-        recordings = audio_below(root / "wav" / folder)
+        recordings = audio_below(root / "wav" / folder, bad)
         splits[name] = [
             Utterance(identity, audio, text, speaker=audio.parent.name, lang="en")
             for identity, text, audio in match(texts, recordings, path, bad)

@@ -8,6 +8,22 @@ from pathlib import Path
 from asr.audio import EXTENSIONS
 from asr.errors import AsrError
 
+_LANGUAGES = {
+    "arabic": "ar", "bengali": "bn", "bulgarian": "bg", "cantonese": "yue", "catalan": "ca", "chinese": "zh",
+    "croatian": "hr", "czech": "cs", "danish": "da", "dutch": "nl", "english": "en", "estonian": "et",
+    "finnish": "fi", "french": "fr", "german": "de", "greek": "el", "hebrew": "he", "hindi": "hi",
+    "hungarian": "hu", "indonesian": "id", "irish": "ga", "italian": "it", "japanese": "ja", "korean": "ko",
+    "latvian": "lv", "lithuanian": "lt", "mandarin": "zh", "norwegian": "no", "persian": "fa", "polish": "pl",
+    "portuguese": "pt", "romanian": "ro", "russian": "ru", "slovak": "sk", "slovenian": "sl", "spanish": "es",
+    "swahili": "sw", "swedish": "sv", "tamil": "ta", "telugu": "te", "thai": "th", "turkish": "tr",
+    "ukrainian": "uk", "urdu": "ur", "vietnamese": "vi", "welsh": "cy",
+}  # fmt: skip
+
+
+def language_code(name: str | None) -> str | None:
+    """The code of a language that is given by its English name; other names stay as they are."""
+    return None if name is None else _LANGUAGES.get(name.strip().lower(), name)
+
 
 class Subsets:
     """The subsets (splits or languages) that a user asks for; none means all."""
@@ -31,6 +47,7 @@ class Subsets:
 
 
 ALL = Subsets()
+LEFT_OUT = "left_out.txt"  # the list in OUT of what was left out, which is no text of a recording
 
 
 def source_folder(source: Path, *names: str) -> Path:
@@ -44,7 +61,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
-    """Number (from 1) and text of the lines of a UTF-8 file that are not blank, without a byte order mark.
+    """Number (from 1) and text of the lines of `read_text` that are not blank. Raises AsrError as it does."""
+    return [(number, line) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark, with "\\n" at the end of each line.
 
     Raises AsrError for a file that cannot be read, and names the first line that is not UTF-8.
     """
@@ -53,23 +75,27 @@ def numbered_lines(path: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise AsrError(f"{path}: cannot be read ({error.strerror}); the corpus needs it") from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise AsrError(
             f"{path}, line {line}: not UTF-8 text (perhaps Latin-1); save it as UTF-8 (iconv -t utf-8)"
         ) from None
-    return [(number, line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
-def audio_below(folder: Path, *suffixes: str) -> dict[str, Path]:
-    """The recordings in and below `folder` by name without suffix, hidden ones (`._a.wav`) excepted."""
+def audio_below(folder: Path, bad: list[str], *suffixes: str) -> dict[str, Path]:
+    """The recordings in and below `folder` by name without suffix, hidden ones (`._a.wav`) excepted.
+
+    Adds a line to `bad` for a second recording of a name.
+    """
     selected = suffixes or EXTENSIONS
-    return {
-        path.stem: path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in selected and not path.name.startswith(".")
-    }
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in selected or path.name.startswith("."):
+            continue
+        if (first := found.setdefault(path.stem, path)) != path:
+            bad.append(f"{path}: a second recording of {path.stem}; {first} is kept")
+    return found
 
 
 def match(

@@ -24,7 +24,11 @@ def read_common_voice(source: Path, bad: list[str], subsets: Subsets = ALL) -> d
     """
     if _is_language(source):
         return _language(source, "", bad, subsets)
-    above = next((path for path in sorted(source.glob("cv-corpus-*")) if path.is_dir()), source)
+    releases = [path for path in sorted(source.glob("cv-corpus-*")) if path.is_dir()]
+    if len(releases) > 1:
+        names = ", ".join(path.name for path in releases)
+        raise AsrError(f"{source}: {len(releases)} releases in it ({names}); give the folder of one")
+    above = releases[0] if releases else source
     languages = [path for path in sorted(above.iterdir()) if _is_language(path)]
     if not languages:
         raise AsrError(f"{source}: no train.tsv and clips/ in it or in its folders; give a language's folder")

@@ -53,7 +53,7 @@ def _read(path: Path, folder: Path, language: str, bad: list[str]) -> list[Utter
         rows.setdefault(identity, fields)
         texts.append((identity, fields[3]))
     utterances = []
-    for identity, text, audio in match(texts, audio_below(folder, ".wav"), path, bad):
+    for identity, text, audio in match(texts, audio_below(folder, bad, ".wav"), path, bad):
         fields = rows[identity]
         extra = {"sentence": fields[0], "raw_text": fields[2], "gender": fields[6].strip().lower()}
         lang = language.partition("_")[0]

@@ -5,31 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from asr.audio import EXTENSIONS
-from asr.datasets.corpora.base import ALL, Subsets
+from asr.datasets.corpora.base import ALL, LEFT_OUT, Subsets
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
-_NOT_TEXTS = ("README", "LICENSE", "LICENCE", "COPYING", "CHANGES")
+_NOT_TEXTS = ("README", "LICENSE", "LICENCE", "COPYING", "CHANGES", LEFT_OUT)
 
 
 def read_folder(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
     """All audio in and below `source` as one split "all"; ids are paths without their suffix.
 
-    Audio without a readable text adds a line to `bad`; durations are not known yet. Raises
-    AsrError where there is no audio at all.
+    Audio without a readable text, and a text without audio, add a line to `bad`; durations are not known yet.
+    Raises AsrError where there is no audio at all.
     """
-    files = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")  # "._a.wav" is macOS's own
-    )
+    paths = [path for path in sorted(source.rglob("*")) if path.name[0] != "."]  # "._a.wav" is macOS's own
+    files = [path for path in paths if path.suffix.lower() in EXTENSIONS]
     if not files:
         raise AsrError(f"{source}: no audio in this folder; give one that holds {' '.join(EXTENSIONS)}")
     named = {path.with_suffix("") for path in files}
-    for path in sorted(source.rglob("*.txt")):
-        lonely = path.with_suffix("") not in named and not path.name.startswith((".", *_NOT_TEXTS))
-        if lonely and any(name.parent == path.parent for name in named):
-            bad.append(f"{path}: a text without a recording")
+    texts = [path for path in paths if path.suffix == ".txt" and not path.name.startswith(_NOT_TEXTS)]
+    bad += [f"{path}: a text without a recording" for path in texts if path.with_suffix("") not in named]
     utterances = []
     for path in files:
         transcript = path.with_suffix(".txt")

@@ -6,12 +6,13 @@ supervisions, from which `asr prepare lhotse` reads all splits in one call.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from asr.datasets.corpora.base import ALL, Subsets
+from asr.datasets.corpora.base import ALL, Subsets, language_code
 from asr.datasets.durations import find_audio
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
@@ -25,13 +26,19 @@ def read_lhotse(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
     In a folder, `x_cuts_dev.jsonl.gz` is the split "dev", and so are `x_recordings_dev.jsonl.gz` and
     `x_supervisions_dev.jsonl.gz` together. Where there are several x, their splits are named x_dev.
     A manifest can point to plain cuts of audio files only: a mixed, padded or perturbed cut, one channel of
-    several, a command or a URL adds a line to `bad`, as does a cut without text. Raises AsrError where lhotse
-    is not installed or cannot read the file.
+    a file with several, a command or a URL adds a line to `bad`, as does a cut without text. A supervision of
+    several channels that are files of their own is read from the first. Gender and custom values are kept.
+    Raises AsrError where lhotse is not installed or cannot read the file, and for Lhotse Shar.
     """
     try:
         from lhotse import CutSet, load_manifest
     except ImportError:
         raise AsrError(f"{source}: reading cut sets needs lhotse; pip install 'asr[lhotse]'") from None
+    if source.is_dir() and any(source.glob("recording.*.tar")):
+        raise AsrError(
+            f"{source}: a Lhotse Shar, whose recordings no manifest can point to; write them to files first "
+            "(CutSet.from_shar and save_audios in Python)"
+        )
     found = _manifests(source) if source.is_dir() else {source.name.split(".")[0]: {"cuts": source}}
     splits = {}
     for split, files in found.items():
@@ -70,7 +77,7 @@ def _manifests(folder: Path) -> dict[str, dict[str, Path]]:
 def _read(cuts: Iterable[Any], path: Path, bad: list[str], of_cuts: bool) -> list[Utterance]:
     """The utterances of cuts. Cuts of a cut set have useful ids, those made here do not."""
     utterances: list[Utterance] = []
-    for cut in cuts:
+    for cut in itertools.chain.from_iterable(map(_parts, cuts)):
         if problem := _problem(cut):
             bad.append(f"{path}: cut {cut.id}: {problem}; left out")
         else:
@@ -78,16 +85,35 @@ def _read(cuts: Iterable[Any], path: Path, bad: list[str], of_cuts: bool) -> lis
     return utterances
 
 
+def _parts(cut: Any) -> list[Any]:
+    """A cut of several channels as cuts of one, each with the supervisions whose first channel it is."""
+    if type(cut).__name__ != "MultiCut":
+        return [cut]
+    channels = {s.id: s.channel if isinstance(s.channel, int) else min(s.channel) for s in cut.supervisions}
+    parts = []
+    for part in cut.to_mono():
+        part.supervisions = [s for s in part.supervisions if channels[s.id] == part.channel]
+        if part.supervisions:
+            parts.append(part)
+    return parts or [cut]
+
+
+def _source(cut: Any) -> Any:
+    """The only source with the channel of a cut; None if there is none, or several."""
+    found = [source for source in cut.recording.sources if cut.channel in source.channels]
+    return found[0] if len(found) == 1 else None
+
+
 def _problem(cut: Any) -> str | None:
     """Why a manifest cannot point to this cut, or None."""
     if type(cut).__name__ != "MonoCut" or not cut.has_recording:
         return "not one piece of one recording"
-    recording = cut.recording
-    if len(recording.sources) != 1 or recording.sources[0].type != "file":
+    source = _source(cut)
+    if source is None or source.type != "file":
         return "its audio is not one file"
-    if recording.num_channels != 1:
-        return f"takes channel {cut.channel} of {recording.num_channels}"
-    if recording.transforms:
+    if len(source.channels) != 1:
+        return f"takes channel {cut.channel} of {len(source.channels)}"
+    if cut.recording.transforms:
         return "perturbed"
     if not any(supervision.text is not None for supervision in cut.supervisions):
         return "no text"
@@ -96,7 +122,7 @@ def _problem(cut: Any) -> str | None:
 
 def _utterances(cut: Any, folder: Path, of_cuts: bool) -> list[Utterance]:
     """The supervisions of a cut that have a text, each with its own times."""
-    audio = find_audio(cut.recording.sources[0].source, folder)
+    audio = find_audio(_source(cut).source, folder)
     spoken = [supervision for supervision in cut.supervisions if supervision.text is not None]
     return [
         Utterance(
@@ -105,8 +131,15 @@ def _utterances(cut: Any, folder: Path, of_cuts: bool) -> list[Utterance]:
             supervision.text,
             supervision.duration,
             speaker=supervision.speaker,
-            lang=supervision.language,
+            lang=language_code(supervision.language),
             start=max(0.0, cut.start + supervision.start),
+            extra=_extra(supervision),
         )
         for supervision in spoken
     ]
+
+
+def _extra(supervision: Any) -> dict[str, Any]:
+    """The gender and those custom values that JSON can hold."""
+    custom = {k: v for k, v in (supervision.custom or {}).items() if isinstance(v, str | int | float)}
+    return custom | ({"gender": supervision.gender} if supervision.gender else {})

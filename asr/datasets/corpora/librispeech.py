@@ -36,7 +36,7 @@ def _read(folder: Path, genders: dict[str, str], bad: list[str]) -> list[Utteran
             identity, _, text = line.partition(" ")
             texts.append((identity, text))
     utterances = []
-    for identity, text, path in match(texts, audio_below(folder, ".flac"), folder, bad):
+    for identity, text, path in match(texts, audio_below(folder, bad, ".flac"), folder, bad):
         speaker = identity.partition("-")[0]
         extra = {"gender": genders[speaker]} if speaker in genders else {}
         utterances.append(Utterance(identity, path, text, speaker=speaker, lang="en", extra=extra))

@@ -36,7 +36,7 @@ def read_ljspeech(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[
     if not texts:
         raise AsrError(f"{path}: no line of id|text|text; give the unpacked corpus")
     splits: dict[str, list[Utterance]] = {}
-    for identity, text, audio in match(texts, audio_below(root / "wavs"), path, bad):
+    for identity, text, audio in match(texts, audio_below(root / "wavs", bad), path, bad):
         split = _HELD_OUT.get(identity.partition("-")[0], "train")
         if subsets.wants(split):
             utterance = Utterance(

@@ -9,14 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asr.datasets.corpora.base import ALL, Subsets, audio_below, match, read_lines
+from asr.datasets.corpora.base import ALL, Subsets, audio_below, language_code, match, read_lines
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
-
-_CODES = {
-    "dutch": "nl", "english": "en", "french": "fr", "german": "de",
-    "italian": "it", "polish": "pl", "portuguese": "pt", "spanish": "es",
-}  # fmt: skip
 
 
 def read_mls(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
@@ -48,11 +43,11 @@ def _language(folder: Path, prefix: str, bad: list[str], subsets: Subsets) -> di
         fields = [line.partition("\t") for line in read_lines(path)]
         texts = [(identity, text.strip()) for identity, _, text in fields]
         utterances = []
-        for identity, text, audio in match(texts, audio_below(folder / name / "audio"), path, bad):
+        for identity, text, audio in match(texts, audio_below(folder / name / "audio", bad), path, bad):
             speaker = identity.partition("_")[0]
             extra = {"gender": genders[speaker]} if speaker in genders else {}
             utterances.append(
-                Utterance(identity, audio, text, speaker=speaker, lang=_CODES.get(language), extra=extra)
+                Utterance(identity, audio, text, speaker=speaker, lang=language_code(language), extra=extra)
             )
         splits[f"{prefix}{name}"] = utterances
     return splits

@@ -12,5 +12,5 @@ def read_splits(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
     """A manifest, or the manifest.jsonl of a folder, by the `split` of its lines; "all" without one."""
     splits: dict[str, list[Utterance]] = {}
     for utterance in read_manifest(source / "manifest.jsonl" if source.is_dir() else source):
-        splits.setdefault(str(utterance.extra.get("split", "all")), []).append(utterance)
+        splits.setdefault(str(utterance.extra.get("split") or "all"), []).append(utterance)
     return {name: group for name, group in splits.items() if subsets.wants(name)}

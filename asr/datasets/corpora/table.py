@@ -21,14 +21,15 @@ class Archive:
     url: str
     sha256: str = ""  # empty: its makers publish no checksum, or none is known
     inner: str = ""  # pattern of archives inside it that are unpacked too
+    part: bool = False  # a part of the other archives, downloaded only when its name is given
 
 
 @dataclass(frozen=True)
 class CorpusInfo:
     """What is known about a corpus, or about a layout (which has no `license`).
 
-    `archives` has an archive for each subset, or one for the key "" that has all of them, or one for the key
-    "*" whose address has `{subset}` in it. Without any, `unavailable` says how to get the corpus.
+    `archives` has an archive for each subset, or one for the key "" that has all of `splits`, or one for the
+    key "*" whose address has `{subset}` in it. Without any, `unavailable` says how to get the corpus.
     """
 
     name: str
@@ -39,6 +40,7 @@ class CorpusInfo:
     license: str = ""
     site: str = ""
     subsets: str = "splits"  # what --subset selects
+    splits: tuple[str, ...] = ()  # of a corpus with one archive, so that a wrong name shows before a download
     archives: dict[str, Archive] = field(default_factory=dict)
     unavailable: str = ""
 
@@ -58,6 +60,7 @@ _LIBRISPEECH = {
     "train-clean-360": "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
     "train-other-500": "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
 }
+_TWO, _THREE = ("train", "test"), ("train", "dev", "test")
 _MINI = ("train-clean-5", "dev-clean-2")
 _MLS = ("dutch", "english", "french", "german", "italian", "polish", "portuguese", "spanish")
 
@@ -66,6 +69,7 @@ _ENTRIES = (
     CorpusInfo("tsv", "TSV or CSV with columns path and text or sentence", "tsv:read_tsv"),
     CorpusInfo("kaldi", "Kaldi data directories: wav.scp, text, perhaps segments", "kaldi:read_kaldi"),
     CorpusInfo("lhotse", "a Lhotse cut set, or a folder of manifests", "lhotse:read_lhotse"),
+    CorpusInfo("webdataset", "tar files of recordings with .txt or .json", "webdataset:read_webdataset"),
     CorpusInfo("manifest", "JSON lines, NeMo's too; a key `split` separates them", "splits:read_splits"),
     CorpusInfo(
         "librispeech",
@@ -77,7 +81,7 @@ _ENTRIES = (
         "https://www.openslr.org/12",
         subsets=" ".join((*_LIBRISPEECH, *_MINI)),
         archives={name: Archive(f"{_OPENSLR}/12/{name}.tar.gz", sum) for name, sum in _LIBRISPEECH.items()}
-        | {name: Archive(f"{_OPENSLR}/31/{name}.tar.gz") for name in _MINI},
+        | {name: Archive(f"{_OPENSLR}/31/{name}.tar.gz", part=True) for name in _MINI},
     ),
     CorpusInfo(
         "aishell",
@@ -87,6 +91,7 @@ _ENTRIES = (
         "Mandarin",
         "Apache-2.0",
         "https://www.openslr.org/33",
+        splits=_THREE,
         archives={"": Archive(f"{_OPENSLR}/33/data_aishell.tgz", inner="data_aishell/wav/*.tar.gz")},
     ),
     CorpusInfo(
@@ -108,6 +113,7 @@ _ENTRIES = (
         "English",
         "CC BY-NC-ND 3.0",
         "https://www.openslr.org/51",
+        splits=_THREE,
         archives={
             "": Archive(
                 f"{_OPENSLR}/51/TEDLIUM_release-3.tgz",
@@ -161,6 +167,7 @@ _ENTRIES = (
         "English",
         "public domain",
         "https://keithito.com/LJ-Speech-Dataset/",
+        splits=_THREE,
         archives={
             "": Archive(
                 "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2",
@@ -176,6 +183,7 @@ _ENTRIES = (
         "English",
         "free, without a license's name",
         "http://www.speech.cs.cmu.edu/databases/an4/",
+        splits=_TWO,
         archives={"": Archive("http://www.speech.cs.cmu.edu/databases/an4/an4_sphere.tar.gz")},
     ),
     CorpusInfo(
@@ -186,6 +194,7 @@ _ENTRIES = (
         "English",
         "CC BY 4.0",
         "https://www.openslr.org/101",
+        splits=_TWO,
         archives={"": Archive(f"{_OPENSLR}/101/speechocean762.tar.gz")},
     ),
     CorpusInfo(
@@ -196,6 +205,7 @@ _ENTRIES = (
         "English",
         "CC BY-SA 4.0",
         "https://github.com/Jakobovski/free-spoken-digit-dataset",
+        splits=_THREE,
         archives={
             "": Archive(
                 "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz"
@@ -210,6 +220,7 @@ _ENTRIES = (
         "Hebrew",
         "CC BY-SA 3.0 US",
         "https://www.openslr.org/1",
+        splits=_TWO,
         archives={
             "": Archive(
                 f"{_OPENSLR}/1/waves_yesno.tar.gz",

@@ -33,7 +33,7 @@ def read_tedlium(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[s
 
 
 def _read(folder: Path, bad: list[str]) -> list[Utterance]:
-    recordings = audio_below(folder / "sph", ".sph")
+    recordings = audio_below(folder / "sph", bad, ".sph")
     tables = {path.stem: path for path in sorted((folder / "stm").glob("*.stm")) if path.name[0] != "."}
     lonely = [path for name, path in recordings.items() if name not in tables]
     bad += [f"{path}: a recording without an stm file" for path in lonely]
@@ -66,5 +66,7 @@ def _parse(line: str, recordings: dict[str, Path]) -> Utterance | str | None:
     if name not in recordings:
         return f"no recording {name}.sph"
     text = re.sub(r" '(?=\w)", "'", " ".join(_MARKS.sub(" ", text).split()))
+    if not text:
+        return f"no words in {line[:60]!r}"  # an empty text would be taught as silence
     identity = f"{name}-{round(begin * 100):07}-{round((begin + seconds) * 100):07}"
     return Utterance(identity, recordings[name], text, seconds, speaker=speaker, lang="en", start=begin)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
-from asr.datasets.corpora.base import ALL, Subsets
-from asr.datasets.durations import find_audio
+from asr.datasets.corpora.base import ALL, Subsets, read_text
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
 
@@ -22,8 +22,9 @@ def read_tsv(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, 
 
     Needs the columns `path` (relative to the file, or to `clips/` beside it) and `sentence` or `text`. Of a
     folder, train.tsv, dev.tsv and test.tsv are read where there are any, otherwise every table with those
-    columns. Quotes enclose fields in a CSV, and mean nothing in a TSV. A line that is too short adds a line
-    to `bad`; durations are not known yet. Raises AsrError for missing columns or no table.
+    columns. Quotes enclose fields in a CSV, and mean nothing in a TSV. A line that is too short, or whose
+    recording is missing, adds a line to `bad`; durations are not known yet. Raises AsrError for missing
+    columns or no table.
     """
     if not source.is_dir():
         return {source.stem: read_table(source, bad)} if subsets.wants(source.stem) else {}
@@ -37,48 +38,54 @@ def read_tsv(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, 
 
 
 def _is_corpus(path: Path) -> bool:
-    columns = _lines(path)[:1]
-    return bool(columns) and "path" in columns[0] and any(name in columns[0] for name in _TEXT)
+    columns = _rows(path)[0][1]
+    return "path" in columns and any(name in columns for name in _TEXT)
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The fields of each row with the number of its first line; an empty row for a file without any."""
+    text = read_text(path)
+    if path.suffix.lower() != ".csv":
+        # Split by hand: quotes mean nothing in a TSV, and csv would glue lines between two of them.
+        return [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1)]
+    reader, rows, number = csv.reader(io.StringIO(text, newline="")), [], 1
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise AsrError(f"{path}: not UTF-8 text; save the table as UTF-8") from None
-    except OSError as error:
-        raise AsrError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if path.suffix.lower() == ".csv":
-        try:
-            return list(csv.reader(io.StringIO(text, newline="")))
-        except csv.Error as error:
-            raise AsrError(f"{path}: not a CSV table ({error}); check its quotes") from None
-    # Split by hand: quotes mean nothing in a TSV, and csv would glue lines between two of them.
-    return [line.split("\t") for line in text.split("\n")]
+        for fields in reader:
+            rows.append((number, fields))
+            number = reader.line_num + 1  # a field between quotes can have several lines
+    except csv.Error as error:
+        raise AsrError(f"{path}, line {number}: not a CSV table ({error}); check its quotes") from None
+    return rows or [(1, [])]
 
 
 def read_table(path: Path, bad: list[str], lang: str | None = None) -> list[Utterance]:
     """The utterances of one table, in the language `lang` where the table has no column for it."""
-    columns, *rows = _lines(path) or [[]]
+    (_, columns), *rows = _rows(path)
     text_column = next((name for name in _TEXT if name in columns), "")
     if "path" not in columns or not text_column:
         raise AsrError(
             f"{path}, line 1: needs columns path and sentence (or text), has {', '.join(columns) or 'none'}"
         )
-    clips = path.parent / "clips"
-    folder = clips if clips.is_dir() else path.parent
     utterances = []
-    for number, fields in enumerate(rows, 2):
+    for number, fields in rows:
         if fields in ([], [""]):
             continue
         row = dict(zip(columns, fields, strict=False))
         if not row.get("path") or text_column not in row:
             bad.append(f"{path}, line {number}: no path or no text ({len(fields)} of {len(columns)} fields)")
             continue
+        # Only these two: a file of the same name elsewhere would be another recording.
+        places = (path.parent / "clips" / row["path"], path.parent / row["path"])
+        audio = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113  see find_audio
+        if audio is None:
+            bad.append(
+                f"{path}, line {number}: no recording {row['path']!r} beside the table or in its clips/"
+            )
+            continue
         utterances.append(
             Utterance(
                 str(Path(row["path"]).with_suffix("")),
-                find_audio(row["path"], folder),
+                audio,
                 row[text_column].strip(),
                 speaker=_first(row, _SPEAKER),
                 lang=_first(row, _LANG) or lang,

@@ -29,24 +29,34 @@ def read_voxpopuli(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict
     splits: dict[str, list[Utterance]] = {}
     for folder in folders:
         prefix, language = ("" if one else f"{folder.name}_"), folder.resolve().name
-        recordings: dict[str, Path] = {}
-        for name in ("train", "dev", "test"):
+        there = [name for name in ("train", "dev", "test") if (folder / f"asr_{name}.tsv").exists()]
+        chosen = [name for name in there if subsets.wants(name, f"{prefix}{name}", language)]
+        recordings = audio_below(folder, bad) if chosen else {}
+        unused = dict(recordings)  # of no table
+        for name in chosen:
             path = folder / f"asr_{name}.tsv"
-            if path.exists() and subsets.wants(name, f"{prefix}{name}", language):
-                recordings = recordings or audio_below(folder)
-                splits[f"{prefix}{name}"] = _read(path, recordings, language, bad)
+            splits[f"{prefix}{name}"] = _read(path, recordings, unused, language, bad)
+        if chosen == there:
+            bad += [
+                f"{path}: a recording without a text in the tables of {folder}" for path in unused.values()
+            ]
     return splits
 
 
-def _read(path: Path, recordings: dict[str, Path], language: str, bad: list[str]) -> list[Utterance]:
+def _read(
+    path: Path, recordings: dict[str, Path], unused: dict[str, Path], language: str, bad: list[str]
+) -> list[Utterance]:
+    """The utterances of one table, whose recordings are taken out of `unused`."""
     header, *lines = [line.split("\t") for line in read_lines(path)] or [[]]
     if missing := {"id", "raw_text", "normalized_text", "speaker_id"} - set(header):
         raise AsrError(f"{path}, line 1: no column {sorted(missing)[0]!r}; it is not a table of get_asr_data")
     rows = [dict(zip(header, fields, strict=False)) for fields in lines]
-    by_id = {row["id"]: row for row in rows}
+    by_id = {row["id"]: row for row in reversed(rows)}  # the first of each id
     texts = [(row["id"], row.get("normalized_text") or row.get("raw_text", "")) for row in rows]
     own = {identity: recordings[identity] for identity in by_id if identity in recordings}
     utterances = []
+    for identity in own:
+        unused.pop(identity, None)
     for identity, text, audio in match(texts, own, path, bad):
         row = by_id[identity]
         extra = {key: row[key] for key in ("raw_text", "gender") if row.get(key)}

@@ -23,7 +23,7 @@ def read_yesno(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str
     there is no recording.
     """
     root = source_folder(source, "waves_yesno", "audio")
-    recordings = audio_below(root)
+    recordings = audio_below(root, bad)
     good = [name for name in sorted(recordings) if _NAME.fullmatch(name)]
     if not good:
         raise AsrError(f"{source}: no waves_yesno/0_1_0_1_0_1_0_1.wav in it; give the unpacked corpus")
