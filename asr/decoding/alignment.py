@@ -72,6 +72,11 @@ def states_needed(text: Sequence[int]) -> int:
     return len(text) + sum(one == other for one, other in pairwise(text))
 
 
+def states_with_audio(seconds: Tensor, state_seconds: float) -> Tensor:
+    """The states of recordings of so many seconds (B,), without those of padding to a window."""
+    return (seconds / state_seconds).ceil().long().clamp_min(1)
+
+
 @torch.inference_mode()
 def attention_align(
     network: HasAlignmentHeads,

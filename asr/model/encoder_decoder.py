@@ -154,6 +154,8 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.front_end = load_kind(FRONT_ENDS, config.front_end.kind)(config.front_end, n_features)
         self.encoder = load_kind(ENCODERS, config.encoder.kind)(config.encoder)
+        # Stated by the parts, because the states of a short recording, rounded up, do not tell it.
+        self.frames_per_state: float = self.front_end.frames_per_state * self.encoder.stride
         if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
             self._offer("self_attention")
         if config.decoder is not None:

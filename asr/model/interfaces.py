@@ -59,7 +59,12 @@ class State(Protocol):
 
 
 class Network(Protocol):
-    """The operation that every model offers."""
+    """What every model offers."""
+
+    @property
+    def frames_per_state(self) -> float:
+        """The frames from one state of the memory to the next, a fraction if frequencies are cut too."""
+        ...
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
         """features (B, T, F), lengths (B,) in frames -> memory."""

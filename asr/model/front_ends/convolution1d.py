@@ -70,6 +70,7 @@ class Convolution1dFrontEnd(nn.Module):
             for i in range(count)
         )
         self.strides = config.strides
+        self.frames_per_state = float(math.prod(config.strides))
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> (B, S, d_model), lengths (B,).
