@@ -174,8 +174,14 @@ def _score(
     mapping: Mapping[str, str],
     options: Options,
 ) -> Score:
-    if hyps.format == "ctm" and options.costs == "unit" and any("{ " in text for text in hyps.texts.values()):
-        raise AsrError(f"{path}: the ctm has alternatives (<ALT>), which need --costs nist")
+    if hyps.format == "ctm" and any("{ " in text for text in hyps.texts.values()):
+        if options.costs == "unit":
+            raise AsrError(f"{path}: the ctm has alternatives (<ALT>), which need --costs nist")
+        if options.normalize not in ("none", "case"):
+            raise AsrError(
+                f"{path}: the ctm has alternatives (<ALT>), which normalization {options.normalize!r} would "
+                "destroy; use none or case with NIST costs"
+            )
     ref_texts, hyp_texts = (
         {id: text for id, text in side.texts.items() if id not in ignored} if ignored else side.texts
         for side in (refs, hyps)

@@ -265,6 +265,8 @@ def test_alternatives_of_a_ctm_need_nist_costs(tmp_path):
     assert (record["tokens"]["hits"], record["wer"]) == (2, 0.0)
     with pytest.raises(AsrError, match="need --costs nist"):
         run(ref, hyp, Options())
+    with pytest.raises(AsrError, match="'basic' would destroy"):
+        run(ref, hyp, Options(costs="nist", normalize="basic"))
 
 
 def test_words_with_times_give_the_counts_of_sclite(tmp_path):
