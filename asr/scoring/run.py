@@ -68,6 +68,8 @@ def run(ref: Path, hyp: Path, options: Options) -> Report:
     ignored = {segment.id for segment in refs.segments if segment.text.upper() == IGNORED}
     if ignored:
         warnings.append(f"{ref}: {len(ignored)} segments marked {IGNORED}; they are not scored")
+        if len(ignored) == len(refs.texts):
+            raise AsrError(f"{ref}: all segments are marked {IGNORED}; there is nothing to score")
     mapping = _mapping(options)
     first = _score(refs, hyps, hyp, ignored, mapping, options)
     warnings += _unmatched(first, ref, hyp)
