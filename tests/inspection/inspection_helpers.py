@@ -19,7 +19,10 @@ def model(ctc_weight=0.3, phonemes=None, features=None, characters=CHARACTERS, *
     With a `ctc_weight` of 0 it has no CTC head, with 1 no decoder.
     """
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "n_heads": 2, "d_ffn": 24, "front_end": {"channels": 2}}
+    sizes = {"d_model": 16, "front_end": {"channels": 2}}
+    kinds = [settings.get("encoder", {}).get("kind"), settings.get("decoder", {}).get("kind")]
+    if kinds[0] != "pyramidal_lstm" or (kinds[1] != "lstm" and ctc_weight < 1):  # a stack has heads
+        sizes |= {"n_heads": 2, "d_ffn": 24}
     config = {"model": {**sizes, "encoder": {"n_layers": 2}, "decoder": {"n_layers": 2}} | settings}
     config |= {"train": {"ctc_weight": ctc_weight}, "features": features or {}}
     if phonemes:

@@ -43,8 +43,7 @@ PATCHES = {"front_end": {"kind": "patches", "frames": 2, "bins": 16}}  # 0.4 fra
 @pytest.mark.parametrize("parts", [PYRAMID, PATCHES], ids=["pyramidal LSTM", "patches"])
 def test_times_of_words_do_not_depend_on_the_batch(parts, tmp_path):
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "n_heads": 2, "d_ffn": 16} | parts
-    config = Config.model_validate({"model": sizes, "train": {"ctc_weight": 1.0}})
+    config = Config.model_validate({"model": {"d_model": 16} | parts, "train": {"ctc_weight": 1.0}})
     made = Bundle.build(config, CharacterTokenizer.from_characters(["efgh"])).eval()
     made.features.mean.fill_(-8.0)
     recognizer = Recognizer(made, voice_activity=False)
