@@ -157,7 +157,9 @@ def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
     if rows == 0:
         return []
     if rows > states:
-        raise AsrError(f"{rows} tokens cannot be aligned to {states} states; give the text of this recording")
+        raise AsrError(
+            f"a text of {rows} tokens cannot be aligned to {states} states; give the text of this recording"
+        )
     sums = np.full(rows, -np.inf)  # of the best path that ends in each token
     sums[0] = weights[0, 0]
     advanced = np.zeros((states, rows), dtype=bool)

@@ -19,8 +19,8 @@ class Memory:
     """The encoder's output for a batch: states (B, S, d_model) and lengths (B,), in states.
 
     `intermediate` has the outputs of auxiliary heads inside the encoder, by name: logits (B, S', V') and
-    lengths (B,). Only training uses them. `draft` is the memory of another model for the same audio, which
-    writes drafts.
+    lengths (B,). Training and inspection use them. `draft` is the memory of another model for the
+    same audio, which writes drafts.
     """
 
     states: Tensor

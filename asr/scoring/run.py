@@ -267,7 +267,7 @@ def _nist(score: Score, kind: str, title: str) -> str:
     if kind == "pra":
         return "\n".join(nist.pra(_in_words(score), title))
     table = nist.sys if kind == "sys" else nist.raw
-    # Without speakers, sclite's rule takes them from the ids.
+    # sclite's rule takes speakers from the ids where no reference names one; where some do, the rest are "-".
     named = any("speaker" in score.attributes.get(u.id, {}) for u in score.utterances)
     speakers = {u.id: str(score.attributes.get(u.id, {}).get("speaker", "-")) for u in score.utterances}
     heading = f"{title} ({report.described(score)})"

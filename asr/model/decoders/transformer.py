@@ -24,8 +24,8 @@ from asr.section import Positive, load_kind
 class MemoryCache:
     """Keys and values of the encoder's states, which the hypotheses of an utterance share.
 
-    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores. From
-    one of true and false torch would make such a mask in every call.
+    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores: from
+    a mask of true and false torch would make such a one in every call.
     """
 
     keys: Tensor
