@@ -159,8 +159,8 @@ def gather(
     frame_seconds = bundle.features.frame_seconds
     state_seconds = frame_seconds * network.frames_per_state
     # Some features pad every recording to a window. Frames begin in the recording, or at its end.
-    heard = min(int(frames[0]), int(len(samples) / rate / frame_seconds) + 1)
-    share = Fraction(heard, int(frames[0]))
+    used_frames = min(int(frames[0]), len(samples) // round(rate * frame_seconds) + 1)
+    share = Fraction(used_frames, int(frames[0]))
     size = math.ceil(int(memory.lengths[0]) * share)
     ctc = network.ctc(memory)[0, :size] if isinstance(network, HasCTC) else None  # (S, V)
     cross = None
@@ -184,7 +184,7 @@ def gather(
         total=audio.duration(source) if os.path.isfile(source) else None,  # noqa: PTH113
         samples=samples,
         sample_rate=rate,
-        features=features[0, :heard].float().cpu().numpy(),
+        features=features[0, :used_frames].float().cpu().numpy(),
         features_kind=bundle.config.features.kind,
         frequencies=None if frequencies is None else frequencies.cpu().numpy(),
         frame_seconds=frame_seconds,
