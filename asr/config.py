@@ -272,7 +272,7 @@ def validate(
 ) -> Experiment:
     """The configuration that values read from `path` describe. Raises AsrError as `load_config` does."""
     kind = values.get("kind", default)
-    if kind not in EXPERIMENTS:
+    if not isinstance(kind, str) or kind not in EXPERIMENTS:
         raise AsrError(f"{path}: kind {kind!r} is unknown; it is one of {', '.join(map(repr, EXPERIMENTS))}")
     try:
         return EXPERIMENTS[kind].model_validate(values)

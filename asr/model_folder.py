@@ -210,7 +210,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # the meta device has no data
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise AsrError(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu"
         ) from None
@@ -234,6 +234,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
     """The configuration in its present form. Until version 0.2 `model` had the settings of all parts."""
+    if not all(isinstance(values.get(name, {}), dict) for name in ("model", "data")):
+        return values  # refused where the configuration is read
     model, data = dict(values.get("model", {})), dict(values.get("data", {}))
     places = {
         "encoder_layers": ("encoder", "n_layers"),
@@ -244,6 +246,10 @@ def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
     for old, (part, name) in places.items():
         if old in model:
             model[part] = {**model.get(part, {}), name: model.pop(old)}
+    for section in (model, model.get("decoder")):
+        # Version 0.2.0 stored an empty list of alignment heads for every decoder and language model.
+        if isinstance(section, dict) and section.get("alignment_heads") == []:
+            del section["alignment_heads"]
     upgraded = {**values, "model": model}
     if "characters" in data and "tokenizer" not in values:
         upgraded["tokenizer"] = {"characters": data.pop("characters")}

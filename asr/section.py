@@ -28,14 +28,18 @@ class Section(BaseModel):
         if isinstance(values, Mapping):
             known = cls.known_keys()
             unknown = {str(key): value for key, value in values.items() if key not in known}
-            if unknown:
-                message = f"unknown key; this section has {', '.join(known)}"
-                error = PydanticCustomError("unknown_key", message)
-                raise ValidationError.from_exception_data(
-                    cls.__name__,
-                    [InitErrorDetails(type=error, loc=(key,), input=value) for key, value in unknown.items()],
-                )
+            cls.refuse(unknown, f"unknown key; this section has {', '.join(known)}")
         return values
+
+    @classmethod
+    def refuse(cls, keys: Mapping[str, Any], message: str) -> None:
+        """Raises ValidationError that names each of the keys, if there are any."""
+        if keys:
+            error = PydanticCustomError("refused_key", message)
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [InitErrorDetails(type=error, loc=(key,), input=value) for key, value in keys.items()],
+            )
 
     @classmethod
     def known_keys(cls) -> tuple[str, ...]:

@@ -46,12 +46,14 @@ ARCHITECTURES: dict[str, dict] = {
     **{f"{kind} positions": {"positions": kind} for kind in ("none", "sinusoidal", "learned", "rotary")},
     **{f"{kind} positions": {"encoder": ENCODER | {"positions": kind}} for kind in ("relative", "shaw")},
 }
+LSTMS = ("Listen, Attend and Spell", "RNN without attention")  # they have no heads
 CTC_WEIGHTS = {"without CTC": 0.0, "mask-predict, length head": 0.0, "CTC alone": 1.0}
 
 
 def config(name: str, **sections) -> Config:
     """The configuration of an architecture."""
-    model = SIZES | TRANSFORMER | ARCHITECTURES[name]
+    sizes = {"d_model": 16} if name in LSTMS else SIZES
+    model = sizes | TRANSFORMER | ARCHITECTURES[name]
     train = {"ctc_weight": CTC_WEIGHTS.get(name, 0.3)} | sections.pop("train", {})
     return Config.model_validate({"model": model, "features": FEATURES, "train": train} | sections)
 

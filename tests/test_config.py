@@ -83,6 +83,24 @@ def test_explicit_settings_override_a_preset(load):
     assert EncoderDecoder.Config(preset="small").encoder.d_ffn == 2048
 
 
+LSTMS = "encoder: {kind: pyramidal_lstm}, decoder: {kind: lstm}"
+
+
+def test_a_part_of_another_kind_takes_from_a_preset_what_it_has(load):
+    for kind in ("stacked", "patches"):
+        model = load(f"model: {{preset: small, front_end: {{kind: {kind}}}}}").model
+        assert (model.front_end.kind, model.front_end.d_model, model.encoder.n_layers) == (kind, 256, 12)
+    model = load(f"model: {{preset: small, {LSTMS}}}").model
+    assert (model.encoder.d_model, model.decoder.n_layers) == (256, 6)
+
+
+@pytest.mark.parametrize("setting", ["n_heads: 3", "activation: odd", "positions: odd", "key_bias: 2"])
+def test_a_setting_for_all_parts_that_no_part_has_is_refused(complaint, setting):
+    key = setting.partition(":")[0]
+    message = complaint(f"model:\n  {setting}\n  {LSTMS.replace(', d', chr(10) + '  d')}\n")
+    assert f"line 2: model.{key}: no part of this model has this setting" in message
+
+
 def test_an_empty_file_is_the_defaults(load):
     assert load("") == load("# nothing but a comment") == Config()
 
@@ -176,6 +194,12 @@ def test_a_configuration_cannot_be_changed():
         ("train:\n  steps: 0\n", 2, "train.steps", "greater than 0"),
         ("train:\n  ctc_weight: 1.5\n", 2, "train.ctc_weight", "less than or equal to 1"),
         ("model:\n  encoder:\n    norm: middle\n", 3, "model.encoder.norm", "'pre' or 'post'"),
+        (
+            "model:\n  decoder:\n    kind: mask_predict\n    alignment_heads: [[0, 0]]\n",
+            4,
+            "model.decoder.alignment_heads",
+            "unknown key",
+        ),
         ("model:\n  preset: huge\n", 2, "model.preset", "'tiny', 'small' or 'base'"),
         ("model:\n  preset: [tiny]\n", 2, "model.preset", "'tiny', 'small' or 'base'"),
         ("data:\n  train: [1]\n", 2, "data.train.0", "path"),

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, HasCTC, HasDecoder
-from asr.model_folder import SHIPPED, check_model_folder, load_model
+from asr.model_folder import SHIPPED, check_model_folder, load_model, pick_device, read_config
 
 
 def test_models_that_ship_are_found_by_name(tmp_path, monkeypatch):
@@ -56,3 +56,28 @@ def test_an_older_folder_with_an_untrained_part_loads_without_it(tiny_model, tmp
     (tmp_path / "config.json").write_text(json.dumps(values))
     network = load_model(tmp_path, "cpu").network
     assert not hasattr(network, part) and isinstance(network, HasCTC if part == "decoder" else HasDecoder)
+
+
+@pytest.mark.parametrize("values", [{"model": None}, {"model": 5}, {"data": None}, {"kind": []}])
+def test_a_configuration_without_sections_gives_one_clear_line(values, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(AsrError, match=f"config.json: {next(iter(values))}") as caught:
+        read_config(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_older_configuration_may_name_no_alignment_heads(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"kind": "language model", "model": {"alignment_heads": []}})
+    )
+    read_config(tmp_path)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model": {"decoder": {"kind": "mask_predict", "alignment_heads": []}}})
+    )
+    assert read_config(tmp_path).model.decoder.kind == "mask_predict"
+
+
+@pytest.mark.parametrize("name", ["hpu", "no such", "meta"])
+def test_a_device_that_cannot_be_used_is_refused(name):
+    with pytest.raises(AsrError, match=f"device '{name}' cannot be used here"):
+        pick_device(name)

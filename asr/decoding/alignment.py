@@ -72,6 +72,11 @@ def states_needed(text: Sequence[int]) -> int:
     return len(text) + sum(one == other for one, other in pairwise(text))
 
 
+def states_with_audio(seconds: Tensor, state_seconds: float) -> Tensor:
+    """The states of recordings of so many seconds (B,), without those of padding to a window."""
+    return (seconds / state_seconds).ceil().long().clamp_min(1)
+
+
 @torch.inference_mode()
 def attention_align(
     network: HasAlignmentHeads,
@@ -152,7 +157,9 @@ def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
     if rows == 0:
         return []
     if rows > states:
-        raise AsrError(f"{rows} tokens cannot be aligned to {states} states; give the text of this recording")
+        raise AsrError(
+            f"a text of {rows} tokens cannot be aligned to {states} states; give the text of this recording"
+        )
     sums = np.full(rows, -np.inf)  # of the best path that ends in each token
     sums[0] = weights[0, 0]
     advanced = np.zeros((states, rows), dtype=bool)

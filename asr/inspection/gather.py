@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +17,13 @@ from torch import Tensor
 from asr import audio
 from asr.audio.voice_activity import with_speech
 from asr.decoding import DecodingOptions, build_decoder
-from asr.decoding.alignment import align_attention, ctc_align, states_needed
+from asr.decoding.alignment import (
+    align_attention,
+    attention_align,
+    ctc_align,
+    states_needed,
+    states_with_audio,
+)
 from asr.errors import AsrError
 from asr.features.interface import HasFrequencies
 from asr.files import printable
@@ -23,6 +31,7 @@ from asr.inspection.measures import diagonality, entropy
 from asr.model.interfaces import (
     PHONEMES,
     FillsMasks,
+    HasAlignmentHeads,
     HasCTC,
     HasDecoder,
     Memory,
@@ -36,7 +45,6 @@ from asr.transcription.recognizer import longest_seconds
 MOST_SYMBOLS = 80  # rows of an image of posteriors
 SEEN = 0.01  # symbols that never reach this probability are left out
 Span = tuple[int, int]  # the first state of a token, and the state after its last one
-_PROBE = 960  # frames from which the subsampling is measured if a recording has fewer than a third of them
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Token:
 
     id: int
     label: str  # its text, with a mark for the space
-    start: float | None  # None if the model has neither CTC nor cross-attention, and for EOS
+    start: float | None  # None for EOS, and if nothing tells the times (`Inspection.lacks` says why)
     end: float | None
     probability: float | None  # the decoder's, after the tokens before it; None without a decoder
     posterior: float | None  # the highest of CTC in its states; None without a CTC head
@@ -53,7 +61,11 @@ class Token:
 
 @dataclass(frozen=True)
 class Heads:
-    """The attention of one layer: weights (n_heads, Q, K), float32. Each column has `seconds` of audio."""
+    """The attention of one layer: weights (n_heads, Q, K), float32. Each column has `seconds` of audio.
+
+    Of features that pad a recording to a window, only the columns with audio are kept, and each row is
+    divided by its sum.
+    """
 
     layer: str
     weights: np.ndarray
@@ -74,7 +86,7 @@ class Heads:
 class Posteriors:
     """The probabilities of one CTC head: values (N, S) of N symbols, `seconds` of audio in each state.
 
-    `left_out` symbols have no row: they never reach 1 %, or there are too many.
+    `left_out` symbols have no row: others are more likely.
     """
 
     name: str
@@ -102,7 +114,7 @@ class Inspection:
     text: str
     given: bool  # the text was given, not recognized
     tokens: tuple[Token, ...]
-    times_from: str | None  # "CTC" or "cross-attention"
+    times_from: str | None  # "CTC", "alignment heads" or "cross-attention"
     cross_attention: tuple[Heads, ...]  # the rows are the tokens and, last, EOS
     self_attention: tuple[Heads, ...]
     posteriors: tuple[Posteriors, ...]
@@ -144,13 +156,23 @@ def gather(
         raise AsrError("the model's output is not finite; use another checkpoint")
     ids = _encode(bundle.tokenizer, reference) if reference is not None else _recognize(bundle, memory)
 
-    size = int(memory.lengths[0])
-    state_seconds = bundle.features.frame_seconds * _subsampling(network, features, size)
+    frame_seconds = bundle.features.frame_seconds
+    state_seconds = frame_seconds * network.frames_per_state
+    # Some features pad every recording to a window. Frames begin in the recording, or at its end.
+    used_frames = min(int(frames[0]), len(samples) // round(rate * frame_seconds) + 1)
+    share = Fraction(used_frames, int(frames[0]))
+    size = math.ceil(int(memory.lengths[0]) * share)
     ctc = network.ctc(memory)[0, :size] if isinstance(network, HasCTC) else None  # (S, V)
     cross = None
     if isinstance(network, ShowsAttention):
-        cross = teacher_forced_attention(bundle, ids, memory)[:, :, :, :size].cpu().numpy()
-    spans, times_from = _spans(bundle, ids, ctc, cross)
+        cross = _columns(teacher_forced_attention(bundle, ids, memory), size)
+    used = states_with_audio(torch.tensor([len(samples) / rate]), state_seconds)
+    try:
+        spans, times_from = _spans(bundle, ids, memory, used.to(bundle.device), ctc, cross)
+    except AsrError:
+        if reference is not None:
+            raise
+        spans, times_from = None, None  # a decoder can write more tokens than there are states
     frequencies = bundle.features.frequencies if isinstance(bundle.features, HasFrequencies) else None
     layers: dict[str, Tensor] = {}
     if isinstance(network, ShowsSelfAttention):
@@ -162,10 +184,10 @@ def gather(
         total=audio.duration(source) if os.path.isfile(source) else None,  # noqa: PTH113
         samples=samples,
         sample_rate=rate,
-        features=features[0, : int(frames[0])].float().cpu().numpy(),
+        features=features[0, :used_frames].float().cpu().numpy(),
         features_kind=bundle.config.features.kind,
         frequencies=None if frequencies is None else frequencies.cpu().numpy(),
-        frame_seconds=bundle.features.frame_seconds,
+        frame_seconds=frame_seconds,
         state_seconds=state_seconds,
         text=bundle.tokenizer.decode(ids).strip(),
         given=reference is not None,
@@ -176,9 +198,10 @@ def gather(
             for number, weights in enumerate(() if cross is None else cross, start=1)
         ),
         self_attention=tuple(
-            _heads(name, weights[0], size, state_seconds) for name, weights in layers.items()
+            _heads(name, weights[0], int(memory.lengths[0]), share, state_seconds)
+            for name, weights in layers.items()
         ),
-        posteriors=tuple(_posteriors(bundle, memory, ctc, state_seconds)),
+        posteriors=tuple(_posteriors(bundle, memory, ctc, share, state_seconds)),
         lacks=tuple(_lacks(network, times_from)),
     )
 
@@ -238,22 +261,23 @@ def _encode(tokenizer: Tokenizer, reference: str) -> list[int]:
     return tokenizer.encode(reference)
 
 
-def _subsampling(network: Any, features: Tensor, states: int) -> float:
-    """Frames in a state. Few frames do not tell it, so a longer silence is encoded for them."""
-    frames = features.size(1)
-    if frames < _PROBE // 3:
-        frames = _PROBE
-        silence = features.new_zeros(1, frames, features.size(2))
-        states = int(network.encode(silence, torch.tensor([frames], device=features.device)).lengths[0])
-    return max(1, round(frames / states))
-
-
 def _spans(
-    bundle: Bundle[Any], ids: list[int], ctc: Tensor | None, cross: np.ndarray | None
+    bundle: Bundle[Any],
+    ids: list[int],
+    memory: Memory,
+    used: Tensor,
+    ctc: Tensor | None,
+    cross: np.ndarray | None,
 ) -> tuple[list[Span] | None, str | None]:
-    """The states of each token, and what they come from."""
+    """The states of each token, and what they come from: the same as in `asr transcribe`, where it has times.
+
+    `used` (1,) states have audio. Raises AsrError for a text that has more tokens than states.
+    """
     if ctc is not None:
         return _ctc_spans(ctc, ids, bundle.special), "CTC"
+    if isinstance(bundle.network, HasAlignmentHeads):
+        (spans,) = attention_align(bundle.network, memory, used, [ids], bundle.special)
+        return [(int(span.start), int(span.end)) for span in spans], "alignment heads"
     if cross is not None:
         return align_attention(cross.mean((0, 1))[:-1]), "cross-attention"
     return None, None
@@ -289,7 +313,7 @@ def _tokens(
     found = []
     for number, id in enumerate(ids):
         first, after = spans[number] if spans is not None else (0, 0)
-        posterior = None if ctc is None else float(ctc[first:after, id].max().exp())
+        posterior = None if ctc is None or spans is None else float(ctc[first:after, id].max().exp())
         found.append(
             Token(
                 id,
@@ -305,14 +329,22 @@ def _tokens(
     return tuple(found)
 
 
-def _heads(name: str, weights: Tensor, size: int, state_seconds: float) -> Heads:
+def _columns(weights: Tensor, size: int) -> np.ndarray:
+    """The first `size` columns of attention weights (..., S), so that their rows have the sum 1."""
+    kept = weights[..., :size].float()
+    return (kept / kept.sum(-1, keepdim=True).clamp_min(1e-10)).cpu().numpy()
+
+
+def _heads(name: str, weights: Tensor, size: int, share: Fraction, state_seconds: float) -> Heads:
     """weights (n_heads, S', S') of a layer that may work at a lower rate than the memory of `size` states."""
     states = weights.size(-1)
-    return Heads(f"encoder {name}", weights.cpu().numpy(), state_seconds * max(1, round(size / states)))
+    rate = 2 ** math.ceil(math.log2(size / states))  # pairs become one, and so does the last of an odd number
+    kept = math.ceil(states * share)
+    return Heads(f"encoder {name}", _columns(weights[:, :kept], kept), state_seconds * rate)
 
 
 def _posteriors(
-    bundle: Bundle[Any], memory: Memory, ctc: Tensor | None, state_seconds: float
+    bundle: Bundle[Any], memory: Memory, ctc: Tensor | None, share: Fraction, state_seconds: float
 ) -> list[Posteriors]:
     """The outputs of the CTC head and of the heads inside the encoder."""
     symbols = list(bundle.tokenizer.symbols)
@@ -321,11 +353,10 @@ def _posteriors(
     found = []
     if ctc is not None:
         found.append(_likely("CTC", labels, ctc.exp(), state_seconds))
-    size = int(memory.lengths[0])
     for name, (logits, lengths) in memory.intermediate.items():
         states = int(lengths[0])
-        rate = size / states if states > size else max(1, round(size / states))
-        values = logits[0, :states].float().softmax(-1)
+        rate = int(memory.lengths[0]) / states
+        values = logits[0, : math.ceil(states * share)].float().softmax(-1)
         names = labels if values.size(1) == len(labels) else [str(i) for i in range(values.size(1))]
         settings = getattr(bundle.config.train, "phonemes", None)
         if name == PHONEMES and settings is not None:
@@ -338,7 +369,8 @@ def _likely(name: str, symbols: Sequence[str], values: Tensor, seconds: float) -
     """The rows of the symbols that are likely somewhere, of values (S, V)."""
     highest = values.max(0).values
     order = highest.argsort(descending=True)[:MOST_SYMBOLS]
-    kept = sorted(i for i in order.tolist() if highest[i] >= SEEN)
+    # The most likely one is shown in any case: an image has a row.
+    kept = sorted(i for place, i in enumerate(order.tolist()) if place == 0 or highest[i] >= SEEN)
     return Posteriors(
         name,
         tuple(symbols[i] for i in kept),
@@ -359,10 +391,13 @@ def _lacks(network: object, times_from: str | None) -> list[str]:
         lacks.append("No cross-attention: the decoder of this model has none.")
     if not isinstance(network, ShowsSelfAttention):
         lacks.append("No self-attention: the encoder of this model has none.")
-    if not isinstance(network, HasCTC):
+    has_ctc = isinstance(network, HasCTC)
+    if not has_ctc:
         lacks.append("No CTC posteriors: this model has no CTC head.")
-        if times_from is None:
-            lacks.append("No times of tokens: they need a CTC head or cross-attention.")
-        else:
-            lacks.append("Times of tokens come from the cross-attention, so they are less exact.")
+    if times_from is None and (has_ctc or isinstance(network, ShowsAttention)):
+        lacks.append("No times of tokens: the text has more tokens than this audio has states.")
+    elif times_from is None:
+        lacks.append("No times of tokens: they need a CTC head or cross-attention.")
+    elif not has_ctc:
+        lacks.append("Times of tokens come from the cross-attention, so they are less exact.")
     return lacks

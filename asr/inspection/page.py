@@ -180,7 +180,7 @@ def _features(inspection: Inspection) -> str:
 def _posterior_panel(inspection: Inspection, number: int) -> str:
     found: Posteriors = inspection.posteriors[number]
     title = "CTC posteriors" if found.name == "CTC" else f"CTC posteriors: {escape(found.name)}"
-    left_out = f"{found.left_out} symbols below 1% have no row " if found.left_out else ""
+    left_out = f"{found.left_out} less likely symbols have no row " if found.left_out else ""
     image = _image(inspection, found.values, WEIGHTS, VIRIDIS, found.seconds, kind="posterior", number=number)
     return _panel(
         title, _row_labels(found.symbols), image, "rows", left_out + _legend(WEIGHTS, "viridis"),

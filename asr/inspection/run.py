@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ def inspect(
     `duration` is the length of the part of the recording, or the length for which operations are counted.
     Raises AsrError for options that do not apply, and as `gather` and `load_bundle` do.
     """
-    if duration is not None and not duration > 0:
-        raise AsrError(f"--duration {duration:g}: not above 0; give seconds of audio")
+    if duration is not None and not 0 < duration < math.inf:
+        raise AsrError(f"--duration {duration:g}: impossible; give seconds of audio, above 0")
+    if cost.tokens_per_second is not None and not math.isfinite(cost.tokens_per_second):
+        raise AsrError(f"--tokens-per-second {cost.tokens_per_second:g}: impossible; give a number")
     if audio is None:
         _refuse(recording, "it is about a recording; name an audio file, or omit it")
         return _model_lines(model, duration, cost)

@@ -88,23 +88,26 @@ class EncoderDecoder(nn.Module):
             """Fill in the preset, and give the shorthand to the parts."""
             if not isinstance(values, Mapping):
                 return values
-            preset = values.get("preset")
-            if isinstance(preset, str) and preset in PRESETS:
-                values = _merge(PRESETS[preset], values)
+            name = values.get("preset")
+            preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
             expanded = {key: value for key, value in values.items() if key not in SHARED}
-            shared = {key: value for key, value in values.items() if key in SHARED}
+            shared = {key: value for key, value in (preset | dict(values)).items() if key in SHARED}
+            unused = {key: value for key, value in values.items() if key in SHARED}
             for part, (kinds, default) in PARTS.items():
                 section = values.get(part, {})
                 if isinstance(section, Mapping):
                     kind = kind_of(section, default)
-                    # An unknown kind is reported where the part itself is read.
-                    fields = load_kind(kinds, kind).Config.model_fields if kind in kinds else {}
-                    inherited = {
-                        key: value
-                        for key, value in shared.items()
-                        if key in fields and (key == "d_model" or part != "front_end")
-                    }
-                    expanded[part] = inherited | dict(section)
+                    if kind not in kinds:  # reported where the part itself is read
+                        unused = {}
+                        continue
+                    fields = load_kind(kinds, kind).Config.model_fields
+                    taken = ("d_model",) if part == "front_end" else SHARED
+                    inherited = {key: value for key, value in shared.items() if key in taken}
+                    # A preset is for the usual kinds: another kind takes from it what it has.
+                    found = {k: v for k, v in (inherited | preset.get(part, {})).items() if k in fields}
+                    expanded[part] = found | dict(section)
+                    unused = {key: value for key, value in unused.items() if key not in found}
+            cls.refuse(unused, "no part of this model has this setting; leave it out")
             return expanded
 
         @model_validator(mode="after")
@@ -154,6 +157,8 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.front_end = load_kind(FRONT_ENDS, config.front_end.kind)(config.front_end, n_features)
         self.encoder = load_kind(ENCODERS, config.encoder.kind)(config.encoder)
+        # Stated by the parts, because the states of a short recording, rounded up, do not tell it.
+        self.frames_per_state: float = self.front_end.frames_per_state * self.encoder.stride
         if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
             self._offer("self_attention")
         if config.decoder is not None:
@@ -250,12 +255,3 @@ class EncoderDecoder(nn.Module):
     def _ctc(self, memory: Memory) -> Tensor:
         """Log-probabilities (B, S, V), float32."""
         return self.ctc_head(memory.states).float().log_softmax(-1)
-
-
-def _merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, and from `base` what they lack, section by section."""
-    merged = dict(base) | dict(values)
-    for key, value in base.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping):
-            merged[key] = _merge(value, values[key])
-    return merged

@@ -19,8 +19,8 @@ class Memory:
     """The encoder's output for a batch: states (B, S, d_model) and lengths (B,), in states.
 
     `intermediate` has the outputs of auxiliary heads inside the encoder, by name: logits (B, S', V') and
-    lengths (B,). Only training uses them. `draft` is the memory of another model for the same audio, which
-    writes drafts.
+    lengths (B,). Training and inspection use them. `draft` is the memory of another model for the
+    same audio, which writes drafts.
     """
 
     states: Tensor
@@ -59,7 +59,12 @@ class State(Protocol):
 
 
 class Network(Protocol):
-    """The operation that every model offers."""
+    """What every model offers."""
+
+    @property
+    def frames_per_state(self) -> float:
+        """The frames from one state of the memory to the next, a fraction if frequencies are cut too."""
+        ...
 
     def encode(self, features: Tensor, lengths: Tensor) -> Memory:
         """features (B, T, F), lengths (B,) in frames -> memory."""

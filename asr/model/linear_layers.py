@@ -12,7 +12,8 @@ from asr.model.decoders.transformer import TransformerDecoder
 def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
     """Replace each linear layer by one of another kind, which is made of its weight and bias.
 
-    A decoder's shared output matrix is replaced too: it becomes a layer of its own.
+    An output matrix that a Transformer decoder shares with its embedding is replaced too: it becomes a
+    layer of its own. That of a mask-predict decoder stays as it is.
     """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):

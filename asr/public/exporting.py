@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,12 @@ from asr.kinds import PUBLIC_FAMILIES
 from asr.model_folder import Bundle, save_tensors
 from asr.public.names import public_names
 
+# Settings that a layout cannot hold, though the rest of the model is of use without them.
+LEFT_OUT = {
+    "model.ctc": "the CTC head",
+    "features.window_seconds": "the window of the features (features.window_seconds)",
+}
+
 
 def export_model(bundle: Bundle[Any], target: Path) -> list[str]:
     """Write a model to a new folder in the hub's layout. Returns what of the model the layout cannot hold.
@@ -26,7 +33,7 @@ def export_model(bundle: Bundle[Any], target: Path) -> list[str]:
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AsrError(f"{target}: exists already; give the name of a new folder")
-    family, config = _family_of(bundle)
+    family, config, left_out = _family_of(bundle)
     tensors: dict[str, Tensor] = {}
     for name, tensor in bundle.network.state_dict().items():
         if not name.startswith("ctc_head."):
@@ -39,11 +46,14 @@ def export_model(bundle: Bundle[Any], target: Path) -> list[str]:
                     content = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
                 out.write(content.encode() if isinstance(content, str) else content)
         save_tensors(target / "model.safetensors", tensors, {"format": "pt"})  # last: it completes the folder
-    return ["the CTC head"] if bundle.config.model.ctc else []
+    return left_out
 
 
-def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any]]:
-    """The family that a model belongs to, and its `config.json`. Raises AsrError when there is none."""
+def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any], list[str]]:
+    """The family that a model belongs to, its `config.json`, and what that leaves out.
+
+    Raises AsrError when there is none.
+    """
     for path in PUBLIC_FAMILIES.values():
         family = import_module(path)
         if isinstance(bundle.config, Config) and isinstance(bundle.tokenizer, family.TOKENIZER):
@@ -58,27 +68,30 @@ def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any]]:
             except ValidationError as error:
                 reason = error.errors()[0]["msg"]
                 raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {reason}") from None
-            if difference := _difference(bundle.config.model.model_dump(), settings.model.model_dump()):
-                raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {difference}")
             if bundle.config.features.kind != settings.features.kind:
                 raise AsrError(
                     f"{family.ARCHITECTURE} has no features of the kind {bundle.config.features.kind}"
                 )
-            return family, config
+            left_out = []
+            for section in ("model", "features"):
+                own, other = (getattr(each, section).model_dump() for each in (bundle.config, settings))
+                for key, value, theirs in _differences(own, other, section):
+                    if key not in LEFT_OUT:
+                        reason = f"{key} is {value}, not {theirs}"
+                        raise AsrError(f"{family.ARCHITECTURE} cannot describe this model: {reason}")
+                    left_out.append(LEFT_OUT[key])
+            return family, config, left_out
     raise AsrError(
         f"a model with a tokenizer of the kind {bundle.tokenizer.kind} has no place in this layout; "
         f"it is for models of the families {' and '.join(PUBLIC_FAMILIES)}"
     )
 
 
-def _difference(own: dict[str, Any], other: dict[str, Any], prefix: str = "model") -> str | None:
-    """The first setting that differs, besides the CTC head and the preset."""
+def _differences(own: dict[str, Any], other: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting that differs, with both values. A preset only chose other settings."""
     for key, value in own.items():
-        if (prefix, key) in (("model", "ctc"), ("model", "preset")) or value == other.get(key):
-            continue
-        if isinstance(value, dict) and isinstance(other.get(key), dict):
-            if found := _difference(value, other[key], f"{prefix}.{key}"):
-                return found
-            continue
-        return f"{prefix}.{key} is {value}, not {other.get(key)}"
-    return None
+        theirs, name = other.get(key), f"{prefix}.{key}"
+        if isinstance(value, dict) and isinstance(theirs, dict):
+            yield from _differences(value, theirs, name)
+        elif value != theirs and name != "model.preset":
+            yield name, value, theirs

@@ -48,7 +48,9 @@ def read_model(source: Source, overrides: tuple[str, ...] = ()) -> Bundle[Config
     try:
         values = {"train": {"ctc_weight": 0.0}, **family.read_config(source)}
         tokenizer = family.read_tokenizer(source)
-    except (KeyError, TypeError, AttributeError) as error:
+        penalty = source.json("generation_config.json", optional=True).get("length_penalty")
+        penalty = 1.0 if penalty is None else float(penalty)  # as transformers
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise AsrError(
             f"{source.folder}: config.json or the tokenizer lacks settings ({error}); download them again"
         ) from None
@@ -59,8 +61,7 @@ def read_model(source: Source, overrides: tuple[str, ...] = ()) -> Bundle[Config
     choice = settings.tokenizer.model_dump()
     tokenizer = tokenizer.with_choice(choice["language"], choice["task"])
     bundle = Bundle.build(settings, tokenizer)
-    penalty = source.json("generation_config.json", optional=True).get("length_penalty")
-    bundle.metadata = {"length_normalization": str(1.0 if penalty is None else penalty)}  # as transformers
+    bundle.metadata = {"length_normalization": str(penalty)}
     _load(bundle.network, weights, family, source)
     return bundle
 

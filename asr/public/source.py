@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from asr.errors import AsrError
@@ -32,14 +31,22 @@ class Source:
         """Whether there is such a file."""
         return (self.folder / name).is_file()
 
+    def text(self, name: str) -> str:
+        """The content of a text file that must exist."""
+        path = self.path(name)
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise AsrError(f"{path}: cannot be read as text ({error}); download it again") from None
+
     def json(self, name: str, optional: bool = False) -> dict[str, Any]:
         """The values of a JSON file. An optional file that is missing has none."""
         if optional and not self.has(name):
             return {}
-        path = self.path(name)
+        text, path = self.text(name), self.path(name)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values = json.loads(text)
+        except ValueError as error:
             raise AsrError(f"{path}: cannot be read as JSON ({error}); download it again") from None
         if not isinstance(values, dict):
             raise AsrError(f"{path}: not a JSON object; download it again")
@@ -89,7 +96,7 @@ class Weights:
             if path.suffix == ".safetensors":
                 return safe_open(path, "pt")
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch's loader has no error of its own for damaged files
             reason = " ".join(str(error).split())[:100]
             raise AsrError(
                 f"{path}: cannot be read, it is cut short or damaged ({reason}); download it again"

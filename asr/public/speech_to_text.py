@@ -163,7 +163,10 @@ def write_config(bundle: Bundle[Any]) -> dict[str, Any]:
 
 def expected_model(config: dict[str, Any], bundle: Bundle[Any]) -> dict[str, Any]:
     """Our configuration for what `write_config` returned, to find what it cannot say."""
-    return config_values(config)
+    values, features = config_values(config), bundle.config.features
+    # These are in preprocessor_config.json.
+    values["features"] |= {name: getattr(features, name, True) for name in ("mean", "variance")}
+    return values
 
 
 def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[str, Any] | str | bytes]:

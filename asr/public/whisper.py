@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, cast
 
 from asr.errors import AsrError
@@ -124,7 +125,14 @@ def read_tokenizer(source: Source) -> ByteLevelBPE:
             vocabulary_size=size,
         ),
         prompts,
+        # Full names, such as "german", are not codes: the language is then detected.
+        _known(str(generation.get("language")).strip("<|>"), prompts.languages),
+        _known(generation.get("task"), prompts.tasks),
     )
+
+
+def _known(choice: Any, choices: Collection[str]) -> str | None:
+    return choice if choice in choices else None
 
 
 def _first(value: Any) -> int:
@@ -163,7 +171,7 @@ def _read_definition(source: Source) -> tuple[dict[str, Any], dict[int, str]]:
             raise AsrError(f"{source.folder / 'tokenizer.json'}: not a BPE tokenizer; download it again")
         added = {each["content"]: each["id"] for each in values.get("added_tokens") or ()}
     else:
-        merges = source.path("merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = source.text("merges.txt").splitlines()
         values = {"version": "1.0", "model": {"type": "BPE", "vocab": source.json("vocab.json")}}
         values["model"]["merges"] = [line for line in merges if line and not line.startswith("#version")]
         space = source.json("tokenizer_config.json", optional=True).get("add_prefix_space", False)
@@ -251,11 +259,19 @@ def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[s
         "return_timestamps": False,
         "alignment_heads": [list(pair) for pair in bundle.config.model.decoder.alignment_heads],
         "length_penalty": float(bundle.metadata.get("length_normalization", 0.0)),
+        "language": tokenizer.language,
+        "task": tokenizer.task,
     }
     if prompts.languages:
         generation["lang_to_id"] = {f"<|{code}|>": i for code, i in prompts.languages.items()}
         generation["task_to_id"] = prompts.tasks
-    window = bundle.config.features.window_seconds or config["max_source_positions"] * 0.02
+    positions = config["max_source_positions"]  # transformers pads every recording to all of them
+    if positions % 50:
+        raise AsrError(
+            f"{ARCHITECTURE} cannot describe this model: its encoder has {positions} positions of 0.02 s, "
+            "and the layout has windows of whole seconds"
+        )
+    window = positions // 50
     features = {
         "feature_extractor_type": "WhisperFeatureExtractor",
         "processor_class": "WhisperProcessor",
@@ -263,9 +279,9 @@ def write_files(bundle: Bundle[Any], config: dict[str, Any]) -> dict[str, dict[s
         "sampling_rate": 16000,
         "hop_length": 160,
         "n_fft": 400,
-        "chunk_length": round(window),
-        "nb_max_frames": round(100 * window),
-        "n_samples": round(16000 * window),
+        "chunk_length": window,
+        "nb_max_frames": 100 * window,
+        "n_samples": 16000 * window,
         "padding_side": "right",
         "padding_value": 0.0,
         "return_attention_mask": False,

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr.errors import AsrError
+from asr.files import printable
 from asr.scoring import tables, timed
+from asr.scoring.nist import speaker_of
 
 FORMATS = ("trn", "kaldi", "tsv", "csv", "jsonl", "lines", "folder", "ctm", "stm")
 LIMIT = 1_000_000
@@ -51,7 +53,7 @@ def read_texts(path: str | os.PathLike[str], format: str | None = None) -> dict[
 def read(path: str | os.PathLike[str], format: str | None = None, *, hyp: bool = False) -> Transcripts:
     """Texts and attributes of a file or folder. Without `format` (one of FORMATS), it is detected.
 
-    trn      `words (id)` per line, `;;` begins a comment; the speaker is the id up to its first - or _
+    trn      `words (id)` per line, `;;` begins a comment; the speaker is the id up to its first -, or else _
     kaldi    `id words` per line; detected in a file `text`, *.text or *.txt if every line begins with an id,
              that is a word with a digit and with a letter or one of - _ . /
     tsv      the first line names the columns, `id` and `text` among them; quotes are ordinary characters
@@ -59,7 +61,8 @@ def read(path: str | os.PathLike[str], format: str | None = None, *, hyp: bool =
     jsonl    an object per line with `id` and `text`, or NeMo's `audio_filepath` in place of `id`; with
              `hyp`, `pred_text` is the text if the first object has one
     lines    one text per line without ids, empty lines included; ids are line numbers; never detected
-    folder   .txt files, also in subfolders; the id is the relative path without the suffix
+    folder   .txt files, also in subfolders; the id is the relative path without the suffix;
+             bytes that are not UTF-8 are written as in Python source code
     ctm      one text per recording, of all its words (with stm references: see `read_pair`)
     stm      one text per segment
 
@@ -231,8 +234,8 @@ def _trn(content: str, path: Path) -> Iterator[Row]:
             shown = line if len(line) <= 60 else "..." + line[-60:]
             raise AsrError(f"{path}, line {number}: no (id) at the end of {shown!r}; trn is `words (id)`")
         id = match[1]
-        speaker = re.split(r"[-_]", id, maxsplit=1)[0]
-        yield Row(number, id, line[: match.start()].strip(), {"speaker": speaker} if speaker != id else {})
+        speaker = speaker_of(id)
+        yield Row(number, id, line[: match.start()].strip(), {"speaker": speaker} if speaker != "-" else {})
 
 
 def _kaldi(content: str, path: Path) -> Iterator[Row]:
@@ -247,4 +250,5 @@ def _folder(path: Path) -> Iterator[Row]:
     if not files:
         raise AsrError(f"{path}: cannot be read as a folder (no .txt files in it); check the path")
     for file in files:
-        yield Row(1, file.relative_to(path).with_suffix("").as_posix(), read_file(file).strip(), {})
+        id = printable(file.relative_to(path).with_suffix("").as_posix())
+        yield Row(1, id, read_file(file).strip(), {})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from asr.files import printable
 from asr.scoring import breakdown
 from asr.scoring.breakdown import Confusions, Group
 from asr.scoring.report import described, p_value
@@ -51,7 +52,7 @@ def page(
     Audio is the file of the attribute `audio` (NeMo: `audio_filepath`), relative to the folder of the
     references, from `start` (`offset`) for `duration` seconds. All text from files is escaped.
     """
-    systems = names.hyp.name + (f" and {second.hyp.name}" if second else "")
+    ref, systems = _name(names.ref), _name(names.hyp) + (f" and {_name(second.hyp)}" if second else "")
     assets = files("asr.scoring")
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")
@@ -59,8 +60,8 @@ def page(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(systems)} against {escape(names.ref.name)}</title><style>\n{style}</style></head>"
-        f"<body>\n<header><h1>{escape(systems)} <span>against {escape(names.ref.name)}</span></h1>"
+        f"<title>{systems} against {ref}</title><style>\n{style}</style></head>"
+        f"<body>\n<header><h1>{systems} <span>against {ref}</span></h1>"
         "</header>\n<main>\n"
     )
     yield from _figures(score, interval)
@@ -101,15 +102,15 @@ def _figures(score: Score, interval: Interval | None) -> Iterator[str]:
 def _comparison(second: Second, names: Names) -> str:
     found, apart = second.comparison, second.comparison.difference
     rows = [
-        ("A", names.hyp.name, _percent(found.first)),
-        ("B", second.hyp.name, _percent(found.second)),
+        ("A", _name(names.hyp), _percent(found.first)),
+        ("B", _name(second.hyp), _percent(found.second)),
         ("A &minus; B", f"95% interval {apart.low:+.2%} to {apart.high:+.2%}", f"{apart.rate:+.2%}"),
         ("A is better", "probability, bootstrap", f"{found.probability_first_better:.3f}"),
     ]
     tests = [(found.mapsswe, "matched pairs"), (found.sign, "by block"), (found.wilcoxon, "by block")]
     rows += [(test.name, f"{kind}, n = {test.n}", p_value(test.p)) for test, kind in tests]
     body = "".join(
-        f'<tr><th>{name}</th><td>{escape(note)}</td><td class="n">{escape(value)}</td></tr>'
+        f'<tr><th>{name}</th><td>{note}</td><td class="n">{escape(value)}</td></tr>'
         for name, note, value in rows
     )
     return (
@@ -125,7 +126,7 @@ def _utterances(score: Score, names: Names, second: Second | None) -> Iterator[s
     others = {}
     if second:
         columns += [("other", "Errors of B"), ("apart", "A &minus; B")]
-        legend += f" A is {escape(names.hyp.name)}, B is {escape(second.hyp.name)}."
+        legend += f" A is {_name(names.hyp)}, B is {_name(second.hyp)}."
         others = {utterance.id: utterance for utterance in second.score.utterances}
     heads = "".join(
         f'<th class="n"{" aria-sort=descending" if key == "errors" else ""}>'
@@ -244,11 +245,24 @@ def _audio(attributes: object, names: Names) -> str:
         return ""  # a self-contained page does not load from the network
     folder = os.path.abspath(names.page.parent)  # noqa: PTH100  resolve() would follow links
     link = quote(Path(os.path.relpath(names.ref.parent / audio, folder)).as_posix(), errors="surrogateescape")
-    start, duration = values.get("start", values.get("offset", 0)), values.get("duration")
-    if isinstance(start, int | float) and start:
-        end = f",{start + duration:.3f}" if isinstance(duration, int | float) else ""
+    start, duration = _seconds(values.get("start", values.get("offset"))), _seconds(values.get("duration"))
+    if start:
+        end = f",{start + duration:.3f}" if duration is not None else ""
         link += f"#t={start:.3f}{end}"
     return link
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds, which tables give as text; None if the value is no number."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _name(path: Path) -> str:
+    return escape(printable(path.name))
 
 
 def _percent(rate: float) -> str:

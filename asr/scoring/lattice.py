@@ -16,7 +16,8 @@ from asr.errors import AsrError
 if TYPE_CHECKING:
     import numpy as np
 
-NOTHING = "@"
+_AT = "@"  # as it is written; in a word it is a character
+NOTHING = ""  # on an arc
 _TOKEN = re.compile(r"[{}/]|[^\s{}/]+")
 _MAX_NESTING = 50  # no transcript is nested as deeply; Python's recursion limit is far higher
 
@@ -25,8 +26,8 @@ _MAX_NESTING = 50  # no transcript is nested as deeply; Python's recursion limit
 class Lattice:
     """Words on arcs. Every arc comes after all arcs that can precede it.
 
-    words[0] is the start and no word. before[i] are the arcs that can directly precede arc i, and ends are
-    the arcs that can be last. Both are in the order of the text.
+    words[0] is the start and no word, as is every other arc with NOTHING. before[i] are the arcs that can
+    directly precede arc i, and ends are the arcs that can be last. Both are in the order of the text.
     """
 
     words: tuple[str, ...]
@@ -36,7 +37,7 @@ class Lattice:
 
 def is_marked(text: str) -> bool:
     """Whether a text may have alternatives, optional words or a `@`."""
-    return "{" in text or "(" in text or NOTHING in text.split()
+    return "{" in text or "(" in text or _AT in text.split()
 
 
 def linear(words: Sequence[str]) -> Lattice:
@@ -51,6 +52,7 @@ class _Builder:
         self.words: list[str] = [""]
         self.before: list[tuple[int, ...]] = [()]
         self.split, self.spaces = split, spaces
+        self.omissible = {0}  # arcs up to which every word can be left out, and with it the space after it
 
     def arc(self, word: str, before: tuple[int, ...]) -> tuple[int, ...]:
         self.words.append(word)
@@ -60,15 +62,23 @@ class _Builder:
     def word(self, word: str, ends: tuple[int, ...]) -> tuple[int, ...]:
         """Append one word after the arcs `ends`; return the arcs that are then last."""
         if self.split is None:
-            return self.arc(word, ends)
-        if word == NOTHING:  # it is between words, so it must not be followed by a second space
+            return self.arc(NOTHING if word == _AT else word, ends)
+        if word == _AT:  # it is between words, so it must not be followed by a second space
             return ends
         form = "({})" if is_optional(word) else "{}"
-        if self.spaces and (preceded := tuple(arc for arc in ends if arc)):
-            # No space follows the start, which an alternative `@` can leave directly before this word.
-            ends = self.arc(form.format(" "), preceded) + tuple(arc for arc in ends if not arc)
+        omissible = is_optional(word) and self.omissible.issuperset(ends)
+        if self.spaces:
+            # A space is between two words. None follows the start, which an alternative `@` can leave
+            # directly before this word, and it can be left out with the words before it.
+            needed = tuple(arc for arc in ends if arc not in self.omissible)
+            others = tuple(arc for arc in ends if arc in self.omissible and arc)
+            ends = tuple(arc for arc in ends if not arc)
+            ends = self.arc("( )", others) + ends if others else ends
+            ends = self.arc(form.format(" "), needed) + ends if needed else ends
         for token in self.split(bare(word)):
             ends = self.arc(form.format(token), ends)
+        if omissible:
+            self.omissible.update(ends)
         return ends
 
 
@@ -85,7 +95,8 @@ def lattice(text: str, split: Callable[[str], Sequence[str]] | None = None, spac
 
     def sequence(position: int, ends: tuple[int, ...], depth: int) -> tuple[int, tuple[int, ...]]:
         """Read up to the end of one alternative; return its position and the arcs that can be last in it."""
-        while position < len(tokens) and tokens[position] not in ("/", "}"):
+        ends_here = ("/", "}") if depth else ("}",)
+        while position < len(tokens) and tokens[position] not in ends_here:
             if tokens[position] != "{":
                 ends = built.word(tokens[position], ends)
                 position += 1
@@ -150,7 +161,7 @@ def best_path(
     refs, hyps = (
         np.array([number.setdefault(bare(word), len(number)) for word in side.words]) for side in (ref, hyp)
     )
-    nothing = number.get(NOTHING, -1)
+    nothing = number[NOTHING]  # the start has it on both sides
     added = np.array([0, *(_single(word, insertion * _SCALE) for word in hyp.words[1:])], dtype=np.int64)
     sums = added.cumsum()
     # A stretch is a range of hypothesis arcs of which each but the first is preceded by its neighbor alone.
@@ -173,6 +184,7 @@ def best_path(
             if len(before) > 1:
                 picked[i] = np.array(before)[above.argmin(axis=0)]
             match = np.where(hyps == refs[i], _SCALE if refs[i] == nothing else 0, substitution * _SCALE)
+            match[(hyps == nothing) != (refs[i] == nothing)] = _NEVER  # no word takes the place of a word
             diagonal[1:] = lowest[:-1] + match[1:]
             for j in joints:
                 cost = min(int(lowest[q]) for q in hyp.before[j])

@@ -55,10 +55,13 @@ def basic(text: str) -> str:
     folded = folded.translate(_APOSTROPHES)
     if folded.isascii() and folded.replace(" ", "").isalnum():
         return " ".join(folded.split())
-    kept = []
-    for i, char in enumerate(folded):
-        inside = char in "'-" and folded[i - 1 : i].isalnum() and folded[i + 1 : i + 2].isalnum()
-        kept.append(char if inside or unicodedata.category(char)[0] in "LMN" else " ")
+    in_word = [unicodedata.category(char)[0] in "LMN" for char in folded]  # letters, marks and numbers
+    kept = [
+        char if own or (char in "'-" and before and after) else " "
+        for char, own, before, after in zip(
+            folded, in_word, [False, *in_word], [*in_word[1:], False], strict=False
+        )
+    ]
     return " ".join("".join(kept).split())
 
 

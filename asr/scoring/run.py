@@ -68,6 +68,8 @@ def run(ref: Path, hyp: Path, options: Options) -> Report:
     ignored = {segment.id for segment in refs.segments if segment.text.upper() == IGNORED}
     if ignored:
         warnings.append(f"{ref}: {len(ignored)} segments marked {IGNORED}; they are not scored")
+        if len(ignored) == len(refs.texts):
+            raise AsrError(f"{ref}: all segments are marked {IGNORED}; there is nothing to score")
     mapping = _mapping(options)
     first = _score(refs, hyps, hyp, ignored, mapping, options)
     warnings += _unmatched(first, ref, hyp)
@@ -174,8 +176,14 @@ def _score(
     mapping: Mapping[str, str],
     options: Options,
 ) -> Score:
-    if hyps.format == "ctm" and options.costs == "unit" and any("{ " in text for text in hyps.texts.values()):
-        raise AsrError(f"{path}: the ctm has alternatives (<ALT>), which need --costs nist")
+    if hyps.format == "ctm" and any("{ " in text for text in hyps.texts.values()):
+        if options.costs == "unit":
+            raise AsrError(f"{path}: the ctm has alternatives (<ALT>), which need --costs nist")
+        if options.normalize not in ("none", "case"):
+            raise AsrError(
+                f"{path}: the ctm has alternatives (<ALT>), which normalization {options.normalize!r} would "
+                "destroy; use none or case with NIST costs"
+            )
     ref_texts, hyp_texts = (
         {id: text for id, text in side.texts.items() if id not in ignored} if ignored else side.texts
         for side in (refs, hyps)
@@ -259,7 +267,7 @@ def _nist(score: Score, kind: str, title: str) -> str:
     if kind == "pra":
         return "\n".join(nist.pra(_in_words(score), title))
     table = nist.sys if kind == "sys" else nist.raw
-    # Without speakers, sclite's rule takes them from the ids.
+    # sclite's rule takes speakers from the ids where no reference names one; where some do, the rest are "-".
     named = any("speaker" in score.attributes.get(u.id, {}) for u in score.utterances)
     speakers = {u.id: str(score.attributes.get(u.id, {}).get("speaker", "-")) for u in score.utterances}
     heading = f"{title} ({report.described(score)})"

@@ -11,11 +11,12 @@ from typing import Any
 
 from asr.errors import AsrError
 from asr.scoring.align import UNIT, Counts, Edit, align, count, spelled
-from asr.scoring.lattice import is_marked
+from asr.scoring.lattice import Lattice, is_marked
 from asr.scoring.normalize import normalizer, word_mapper
 from asr.scoring.units import Measure, measure
 
 _WORDS = Measure()
+_Tokens = Sequence[str] | Lattice
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +201,14 @@ def score(
 def _compare(id: str, ref: str, hyp: str, how: Measure) -> UtteranceScore:
     mixed = None
     if how.costs == "nist" and (is_marked(ref) or is_marked(hyp)):
-        found = align(how.parse(ref), how.parse(hyp), how.weights(how.unit))
+        found = align(*_parse(ref, hyp, how, how.unit), how.weights(how.unit))
         if how.unit == "chars":
             # The alternatives with the fewest character errors need not be those with the fewest word errors.
-            words = align(how.parse(ref, "words"), how.parse(hyp, "words"), UNIT).counts
+            words = align(*_parse(ref, hyp, how, "words"), UNIT).counts
             return UtteranceScore(id, ref, hyp, words, found.counts, None, how)
         if how.unit == "mixed":
             mixed = found.counts
-            found = align(how.parse(ref, "words"), how.parse(hyp, "words"), UNIT)
+            found = align(*_parse(ref, hyp, how, "words"), UNIT)
         # Characters are those of the alternatives that were chosen.
         left, right = spelled(found.edits)
         chars = count(how.chars(left), how.chars(right), UNIT)
@@ -217,6 +218,18 @@ def _compare(id: str, ref: str, hyp: str, how: Measure) -> UtteranceScore:
     if how.unit == "mixed":
         mixed = count(how.split(ref), how.split(hyp), how.weights("mixed"))
     return UtteranceScore(id, ref, hyp, words, chars, mixed, how)
+
+
+def _parse(ref: str, hyp: str, how: Measure, unit: str) -> tuple[_Tokens, _Tokens]:
+    """Both texts in tokens of a unit. Raises AsrError that names the side with broken braces."""
+
+    def parse(side: str, text: str) -> _Tokens:
+        try:
+            return how.parse(text, unit)
+        except AsrError as error:
+            raise AsrError(f"{side}: {error}") from None
+
+    return parse("reference", ref), parse("hypothesis", hyp)
 
 
 def _matched(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ import torch
 
 from asr.audio.live import live_pieces
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
-from asr.decoding.alignment import TokenSpan, attention_align, ctc_align
+from asr.decoding.alignment import TokenSpan, attention_align, ctc_align, states_with_audio
 from asr.decoding.build import Decoder
 from asr.decoding.timestamps import TimedPart, timed_parts
 from asr.errors import AsrError
@@ -265,9 +265,8 @@ class Recognizer:
                 own = draft_model.features(waveforms.to(device), lengths.to(device))
                 memory = replace(memory, draft=draft_model.network.encode(*own))
             found = decoder(memory, previous)
-            frames_per_state = round(int(frames.max()) / max(1, int(memory.lengths.max())))
-            state = frames_per_state * self.bundle.features.frame_seconds
-            used = (lengths / self.sample_rate / state).ceil().long().clamp_min(1).to(device)
+            state = network.frames_per_state * self.bundle.features.frame_seconds
+            used = states_with_audio(lengths / self.sample_rate, state).to(device)
             spans = self._align(memory, used, [best.tokens for best, *_ in found])
         return [
             (self._segments(piece, span, state, *hypotheses), hypotheses[0])

@@ -13,20 +13,24 @@ from asr.tokenizers import CharacterTokenizer
 CHARACTERS = 'efghinor stuvwxz<>&"'
 
 
-def model(ctc_weight=0.3, phonemes=None, **settings) -> Bundle:
+def model(ctc_weight=0.3, phonemes=None, features=None, characters=CHARACTERS, **settings) -> Bundle:
     """A small model with random weights. `settings` are those of the section `model`.
 
     With a `ctc_weight` of 0 it has no CTC head, with 1 no decoder.
     """
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "n_heads": 2, "d_ffn": 24, "front_end": {"channels": 2}}
+    sizes = {"d_model": 16, "front_end": {"channels": 2}}
+    kinds = [settings.get("encoder", {}).get("kind"), settings.get("decoder", {}).get("kind")]
+    if kinds[0] != "pyramidal_lstm" or (kinds[1] != "lstm" and ctc_weight < 1):  # a stack has heads
+        sizes |= {"n_heads": 2, "d_ffn": 24}
     config = {"model": {**sizes, "encoder": {"n_layers": 2}, "decoder": {"n_layers": 2}} | settings}
-    config["train"] = {"ctc_weight": ctc_weight}
+    config |= {"train": {"ctc_weight": ctc_weight}, "features": features or {}}
     if phonemes:
         config["train"]["phonemes"] = {"symbols": phonemes}
-    bundle = Bundle.build(Config.model_validate(config), CharacterTokenizer.from_characters([CHARACTERS]))
-    bundle.features.mean.fill_(-8.0)
-    bundle.features.std.fill_(3.0)
+    bundle = Bundle.build(Config.model_validate(config), CharacterTokenizer.from_characters([characters]))
+    if not features:
+        bundle.features.mean.fill_(-8.0)
+        bundle.features.std.fill_(3.0)
     return bundle.eval()
 
 

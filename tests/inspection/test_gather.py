@@ -115,6 +115,8 @@ def test_a_network_without_attention_says_what_it_lacks(attention_model, sound):
     class Plain(nn.Module):
         """Only `encode`, a CTC head, and no attention anywhere."""
 
+        frames_per_state = 2.0
+
         def __init__(self):
             super().__init__()
             self.project = nn.Linear(80, len(attention_model.tokenizer))
@@ -140,6 +142,48 @@ def test_the_rate_of_states_is_right_for_short_recordings(attention_model, tmp_p
         found = gather(attention_model, recording(tmp_path / "b.wav", seconds), reference="")
         assert found.state_seconds == pytest.approx(0.04), seconds
         assert [token.label for token in found.tokens] == ["EOS"]
+    patches = model(front_end={"kind": "patches", "frames": 2, "bins": 16})
+    found = gather(patches, recording(tmp_path / "b.wav", 0.1), reference="")
+    assert found.state_seconds == pytest.approx(2 * 0.01 / 5)
+
+
+def test_as_few_positions_as_the_recording_needs_are_enough(sound):
+    few = {"n_layers": 2, "positions": {"kind": "learned", "max_length": 40}}
+    assert gather(model(encoder=few), sound, reference="one").state_seconds == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_the_padding_of_a_window_is_left_out(ctc_weight, tmp_path):
+    bundle = model(
+        ctc_weight=ctc_weight,
+        features={"kind": "whisper_log_mel", "window_seconds": 8.0},
+        front_end={"kind": "convolution1d"},
+        decoder={"n_layers": 2, "alignment_heads": [[1, 0]]},
+    )
+    text = "one" if ctc_weight else None  # CTC of random weights writes more than the recording has room for
+    found = gather(bundle, recording(tmp_path / "short.wav", 0.81), reference=text)
+    assert found.features.shape == (82, 80) and found.state_seconds == pytest.approx(0.02)
+    for heads in (*found.cross_attention, *found.self_attention):
+        assert heads.weights.shape[2] == 41 and np.allclose(heads.weights.sum(-1), 1, atol=1e-4)
+    assert all(each.values.shape[1] == 41 for each in found.posteriors)
+    assert max(token.end for token in found.spoken) <= 0.82 + 1e-9
+    if ctc_weight == 0:
+        assert found.times_from == "alignment heads"
+        (segment,) = Recognizer(bundle, voice_activity=False).transcribe(tmp_path / "short.wav").segments
+        starts = [character.start for word in segment.words for character in word.characters]
+        assert starts == pytest.approx([t.start for t in found.spoken if t.label != "␣"], abs=1e-3)
+
+
+def test_a_recognized_text_without_room_on_the_states_has_no_times(tmp_path):
+    bundle = model(ctc_weight=0.0)
+    short = recording(tmp_path / "short.wav", 0.1)
+    with torch.no_grad():
+        bundle.network.decoder.out.bias[bundle.special.eos] = -30.0
+    found = gather(bundle, short)
+    assert len(found.tokens) > 4 and found.spoken == () and found.times_from is None
+    assert "No times of tokens: the text has more tokens than this audio has states." in found.lacks
+    with pytest.raises(AsrError, match="7 tokens cannot be aligned to 3 states"):
+        gather(bundle, short, reference="one two")
 
 
 def test_a_part_has_times_of_the_file_and_a_long_recording_is_cut(attention_model, tmp_path):

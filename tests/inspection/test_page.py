@@ -16,6 +16,7 @@ from asr.inspection.cost import model_cost
 from asr.inspection.gather import gather
 from asr.inspection.images import MAGMA, VIRIDIS, Scale, data_url, envelope, palette
 from asr.inspection.page import _words, page
+from asr.inspection.png import write_figures
 from asr.kinds import DECODERS, ENCODERS
 from asr.model.interfaces import ShowsAttention, ShowsSelfAttention
 
@@ -142,6 +143,19 @@ def test_a_page_of_an_empty_text_is_whole(tmp_path):
     text = "".join(page(found))
     assert "(no text)" in text and text.endswith("</body></html>\n")
     assert len(images(Collector(text), "cross")) == 5
+
+
+def test_a_posterior_without_a_likely_symbol_has_a_row(tmp_path):
+    """One in 150 is below the 1 % that a symbol needs for a row."""
+    pytest.importorskip("matplotlib")
+    bundle = model(characters="".join(map(chr, range(0x4E00, 0x4E00 + 150))))
+    for parameter in bundle.network.ctc_head.parameters():
+        parameter.data.zero_()
+    found = gather(bundle, recording(tmp_path / "a.wav", 0.5), reference="")
+    assert len(found.posteriors[0].symbols) == 1
+    text = "".join(page(found))
+    assert f"{found.posteriors[0].left_out} less likely symbols have no row" in text
+    write_figures(found, tmp_path)
 
 
 def test_ten_seconds_with_sixteen_heads_stay_below_three_megabytes(tmp_path):

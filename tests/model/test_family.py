@@ -59,6 +59,13 @@ def test_a_batch_with_more_padding_equals_each_utterance_alone(model):
 
 
 @torch.no_grad()
+def test_the_rate_of_states_is_that_of_a_long_recording(model):
+    frames = 480
+    memory = model.network.encode(torch.zeros(1, frames, model.features.n_features), torch.tensor([frames]))
+    assert int(memory.lengths) * model.network.frames_per_state == pytest.approx(frames)
+
+
+@torch.no_grad()
 def test_a_model_that_was_saved_and_loaded_is_the_same(model, tmp_path):
     model.save(tmp_path / "model")
     loaded = load_bundle(tmp_path / "model", "cpu")

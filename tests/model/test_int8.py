@@ -59,6 +59,23 @@ def test_every_linear_layer_of_a_network_is_replaced(tied):
         to_int8(EncoderDecoder(EncoderDecoder.Config.model_validate(values), 80, 30).to("meta"))
 
 
+def test_a_batch_is_near_single_recordings():
+    """Not equal: the last bits of sums depend on the shape of a batch, and change roundings."""
+    network = EncoderDecoder(
+        EncoderDecoder.Config.model_validate(sections(d_model=32, n_heads=2)), 80, 30
+    ).eval()
+    to_int8(network)
+    features, lengths = torch.randn(3, 90, 80), torch.tensor([90, 44, 61])
+    for row, length in enumerate(lengths.tolist()):
+        features[row, length:] = 0
+    with torch.no_grad():
+        together = network.encode(features, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            alone = network.encode(features[row : row + 1, :length], lengths[row : row + 1]).states[0]
+            found = together.states[row, : len(alone)]
+            assert (found - alone).norm() < 0.02 * alone.norm()
+
+
 def test_a_recording_is_transcribed_and_the_given_model_stays_as_it_is():
     bundle = load_model("digits", "cpu")
     path = SAMPLES / "pi.wav"

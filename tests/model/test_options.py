@@ -182,7 +182,7 @@ def test_decoding_ends_where_learned_positions_end():
     for ctc_weight in (0.0, 0.3):
         found = greedy(model, memory, special, DecodingOptions(decoder="greedy", ctc_weight=ctc_weight))
         assert [len(best.tokens) for (best,) in found] == [5, 5]
-    with pytest.raises(AsrError, match="7 positions are needed, but 6 were learned"):
+    with pytest.raises(AsrError, match="needs 7 positions, but this model has 6"):
         model.decode(tokens(2, 7), memory)
 
 
@@ -190,7 +190,7 @@ def test_decoding_ends_where_learned_positions_end():
 def test_recordings_beyond_the_learned_positions_are_refused():
     model = network(encoder=dict(n_layers=1, positions=dict(kind="learned", max_length=6)))
     assert model.encode(*batch([24])).states.shape == (1, 6, 16)
-    with pytest.raises(AsrError, match="7 positions are needed, but 6 were learned"):
+    with pytest.raises(AsrError, match="needs 7 positions, but this model has 6"):
         model.encode(*batch([25]))
 
 

@@ -88,9 +88,9 @@ def test_learned_positions_are_rows_of_a_table_and_end():
     positions = build_positions(stack(kind="learned", max_length=6))
     x = torch.randn(2, 4, 16)
     torch.testing.assert_close(positions(x, 2), x + positions.table[2:6])
-    with pytest.raises(AsrError, match="7 positions are needed, but 6 were learned"):
+    with pytest.raises(AsrError, match="needs 7 positions, but this model has 6"):
         positions(x, 3)
-    with pytest.raises(AsrError, match="7 positions are needed"):
+    with pytest.raises(AsrError, match="needs 7 positions"):
         positions.at(x, torch.arange(3, 7).unsqueeze(0), 7)
 
 

@@ -9,13 +9,17 @@ from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.interfaces import ShowsSelfAttention
 
 MELS, VOCABULARY = 12, 9
-SIZES = {"conformer": {"n_layers": 3, "half_rate_layers": 2}, "transformer": {"n_layers": 2}}
+BLOCKS = {"n_heads": 2, "d_ffn": 24}
+SIZES = {
+    "conformer": BLOCKS | {"n_layers": 3, "half_rate_layers": 2},
+    "transformer": BLOCKS | {"n_layers": 2},
+}
 
 
 def network(kind, **settings):
     torch.manual_seed(0)
     encoder = {"kind": kind} | SIZES.get(kind, {}) | settings
-    config = {"d_model": 16, "n_heads": 2, "d_ffn": 24, "front_end": {"channels": 3}, "encoder": encoder}
+    config = {"d_model": 16, "front_end": {"channels": 3}, "encoder": encoder}
     model = EncoderDecoder(EncoderDecoder.Config.model_validate(config | {"decoder": None}), MELS, VOCABULARY)
     for parameter in model.parameters():
         parameter.data *= 1.5

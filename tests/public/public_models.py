@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,16 @@ def padded(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(each) for each in samples])
     rows = [torch.from_numpy(each) for each in samples]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths
+
+
+WRITERS = {"whisper": write_whisper, "speech_to_text": write_speech_to_text}
+
+
+def copied(folder: Path, where: Path) -> Path:
+    """A copy of a folder, which a test can change."""
+    return Path(shutil.copytree(folder, where / "copy"))
+
+
+def change(path: Path, **values: Any) -> None:
+    """Set values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))

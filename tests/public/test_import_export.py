@@ -1,36 +1,24 @@
 """Public models run in our network: logits equal those of transformers, also after an export."""
 
-import json
 import shutil
 
 import pytest
 import torch
-from public_models import padded, waveforms, write_speech_to_text, write_whisper
-from safetensors.torch import load_file, save_file
+from public_models import WRITERS, change, copied, padded, waveforms, write_whisper
 from typer.testing import CliRunner
 
 from asr.commands import app
 from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding.prompted import detect_languages
 from asr.errors import AsrError
-from asr.model_folder import check_model_folder, load_model
+from asr.model_folder import load_model
 from asr.public.exporting import export_model
-from asr.public.hub import needed_files
 from asr.public.importing import import_model, read_model
-from asr.public.names import is_hub_name
 from asr.public.source import Source
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers.models")
 pytest.importorskip("sentencepiece")
-WRITERS = {"whisper": write_whisper, "speech_to_text": write_speech_to_text}
-
-
-@pytest.fixture(scope="module")
-def originals(tmp_path_factory):
-    """A folder in the hub's layout and the model of transformers, by family."""
-    root = tmp_path_factory.mktemp("public")
-    return {family: (root / family, write(root / family)) for family, write in WRITERS.items()}
 
 
 def tokens(size, prompt):
@@ -96,7 +84,7 @@ def test_logits_equal_and_survive_the_round_trip(family, originals, tmp_path):
 
 @pytest.mark.parametrize("family", WRITERS)
 def test_the_length_penalty_of_the_generation_settings_is_kept(family, originals, tmp_path):
-    folder = broken(tmp_path, originals, family)
+    folder = copied(originals[family][0], tmp_path)
     change(folder / "generation_config.json", length_penalty=0.5)
     bundle = read_model(Source(folder))
     assert bundle.metadata["length_normalization"] == "0.5"
@@ -193,137 +181,6 @@ def test_shards_and_torch_files_give_the_same_weights(originals, tmp_path):
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def broken(tmp_path, originals, family="whisper"):
-    shutil.copytree(originals[family][0], tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def change(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def missing(folder):
-    (folder / "config.json").unlink()
-
-
-def no_weights(folder):
-    (folder / "model.safetensors").unlink()
-
-
-def cut_short(folder):
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-def cut_torch_file(folder):
-    no_weights(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 not all of it")
-
-
-def shard_missing(folder):
-    no_weights(folder)
-    table = {"model.encoder.conv1.weight": "model-00001-of-00002.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-
-
-def shard_cut_short(folder):
-    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    tensors = load_file(folder / "model.safetensors")
-    no_weights(folder)
-    half = len(tensors) // 2
-    table = {name: names[i >= half] for i, name in enumerate(tensors)}
-    for shard in names:
-        save_file({n: t for n, t in tensors.items() if table[n] == shard}, folder / shard)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-    data = (folder / names[1]).read_bytes()
-    (folder / names[1]).write_bytes(data[:-100])
-
-
-def code_in_torch_file(folder):
-    no_weights(folder)
-    torch.save({"a": print}, folder / "pytorch_model.bin")
-
-
-def other_architecture(folder):
-    change(folder / "config.json", model_type="wav2vec2")
-
-
-def other_head(folder):
-    change(folder / "config.json", architectures=["WhisperForAudioClassification"])
-
-
-def wrong_shape(folder):
-    change(folder / "config.json", d_model=64)
-
-
-def other_tokenizer(folder):
-    path = folder / "tokenizer.json"
-    values = json.loads(path.read_text())
-    for token in values["added_tokens"]:
-        token["id"] += 1
-    path.write_text(json.dumps(values))
-
-
-def large_tokenizer(folder):
-    change(folder / "config.json", vocab_size=300)
-
-
-def no_tokenizer(folder):
-    (folder / "tokenizer.json").unlink()
-
-
-def no_layers(folder):
-    values = json.loads((folder / "config.json").read_text())
-    del values["encoder_layers"]
-    (folder / "config.json").write_text(json.dumps(values))
-
-
-@pytest.mark.parametrize(
-    ("change_folder", "message"),
-    [
-        (missing, "no config.json in this folder"),
-        (no_weights, "no model.safetensors in this folder"),
-        (cut_short, "model.safetensors: cannot be read, it is cut short or damaged"),
-        (cut_torch_file, "pytorch_model.bin: cannot be read, it is cut short or damaged"),
-        (code_in_torch_file, "pytorch_model.bin: cannot be read"),
-        (shard_missing, "no model-00001-of-00002.safetensors in this folder"),
-        (shard_cut_short, "model-00002-of-00002.safetensors: cannot be read, it is cut short or damaged"),
-        (other_architecture, "a model of the type 'wav2vec2'; only whisper and speech_to_text"),
-        (other_head, "holds WhisperForAudioClassification; only WhisperForConditionalGeneration"),
-        (wrong_shape, "has the shape .*they do not belong together"),
-        (other_tokenizer, "use the tokenizer that belongs to the model"),
-        (large_tokenizer, "but the model 300; they do not belong together"),
-        (no_tokenizer, "no merges.txt in this folder"),
-        (no_layers, "lacks settings .'encoder_layers'"),
-    ],
-)
-def test_a_broken_folder_gives_one_clear_line(change_folder, message, originals, tmp_path):
-    folder = broken(tmp_path, originals)
-    change_folder(folder)
-    with pytest.raises(AsrError, match=message) as caught:
-        import_model(str(folder), tmp_path / "ours")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "ours").exists()
-
-
-def test_without_generation_settings_those_of_the_configuration_count(originals, tmp_path):
-    """As transformers reads older checkpoints."""
-    folder = broken(tmp_path, originals)
-    expected = read_model(Source(folder)).tokenizer.prompts.suppressed_at_begin
-    (folder / "generation_config.json").unlink()
-    change(folder / "config.json", begin_suppress_tokens=list(expected))
-    assert expected and read_model(Source(folder)).tokenizer.prompts.suppressed_at_begin == expected
-
-
-def test_the_vocabulary_of_speech_to_text_must_have_the_size_of_the_model(originals, tmp_path):
-    folder = broken(tmp_path, originals, "speech_to_text")
-    vocabulary = json.loads((folder / "vocab.json").read_text())
-    vocabulary.popitem()
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    with pytest.raises(AsrError, match="they do not belong together"):
-        read_model(Source(folder))
-
-
 def test_a_model_that_the_layout_cannot_describe_is_not_exported(originals, tmp_path):
     with pytest.raises(AsrError, match="tokenizer of the kind characters"):
         export_model(load_model("digits", "cpu"), tmp_path / "no")
@@ -343,6 +200,39 @@ def test_a_model_that_the_layout_cannot_describe_is_not_exported(originals, tmp_
     assert not (tmp_path / "no").exists()
 
 
+def test_language_and_task_survive_the_round_trip(originals, tmp_path):
+    choice = ("tokenizer.language=de", "tokenizer.task=translate")
+    bundle = read_model(Source(originals["whisper"][0]), choice)
+    export_model(bundle, tmp_path / "theirs")
+    again = read_model(Source(tmp_path / "theirs")).tokenizer
+    assert (again.language, again.task) == ("de", "translate") and again == bundle.tokenizer
+    loaded = transformers.GenerationConfig.from_pretrained(tmp_path / "theirs")
+    assert (loaded.language, loaded.task) == ("de", "translate")
+    change(tmp_path / "theirs" / "generation_config.json", language="<|zh|>", task="sing")
+    again = read_model(Source(tmp_path / "theirs")).tokenizer
+    assert (again.language, again.task) == ("zh", None)
+
+
+def test_features_that_the_layout_cannot_describe(originals, tmp_path):
+    whisper = originals["whisper"][0]
+    bundle = read_model(Source(whisper), ("features.window_seconds=1.5",))
+    assert export_model(bundle, tmp_path / "a") == ["the window of the features (features.window_seconds)"]
+    assert transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "a").chunk_length == 2
+    assert read_model(Source(tmp_path / "a")).config.features.window_seconds == 2.0
+    speech = read_model(Source(originals["speech_to_text"][0]), ("features.variance=false",))
+    assert export_model(speech, tmp_path / "b") == []
+    assert read_model(Source(tmp_path / "b")).config.features == speech.config.features
+    speech = read_model(Source(originals["speech_to_text"][0]), ("features.sample_rate=8000",))
+    with pytest.raises(AsrError, match=r"features\.sample_rate is 8000, not 16000"):
+        export_model(speech, tmp_path / "c")
+    values = bundle.config.model_dump()
+    values["model"]["encoder"]["positions"]["max_length"] = 40
+    bundle.config = type(bundle.config).model_validate(values)
+    with pytest.raises(AsrError, match="windows of whole seconds"):
+        export_model(bundle, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_commands_import_export_and_refuse_an_existing_folder(originals, tmp_path):
     run = CliRunner().invoke
     folder = str(originals["whisper"][0])
@@ -351,59 +241,8 @@ def test_commands_import_export_and_refuse_an_existing_folder(originals, tmp_pat
     assert load_model(tmp_path / "a", "cpu").config.features.window_seconds is None
     result = run(app, ["export", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "huggingface"])
     assert result.exit_code == 0 and (tmp_path / "b" / "preprocessor_config.json").is_file()
+    assert "window_seconds) has no place in this layout and is left out" in result.output
     assert "exists already" in str(run(app, ["import", folder, str(tmp_path / "a")]).exception)
-
-
-def test_a_name_of_the_hub_is_imported_once_into_a_cache(originals, tmp_path, monkeypatch, capsys):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setenv("ASR_CACHE", str(tmp_path / "cache"))
-    snapshot = originals["whisper"][0]
-    calls = []
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_, **__: calls.append(1) or 1 / 0)
-    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(snapshot))
-    for _ in range(2):
-        found = check_model_folder("somebody/whisper-mine")
-        assert found == tmp_path / "cache" / "models" / "somebody--whisper-mine"
-    assert capsys.readouterr().err.count("asr: importing somebody/whisper-mine") == len(calls) == 1
-
-
-def test_a_hub_out_of_reach_gives_one_clear_line(tmp_path, monkeypatch, capsys):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_, **__: 1 / 0)
-    monkeypatch.setenv("ASR_CACHE", str(tmp_path))
-    with pytest.raises(AsrError, match=r"no such folder, and the hub, .*, cannot be reached"):
-        check_model_folder("somebody/whisper-absent")
-    assert capsys.readouterr().err == ""  # nothing is announced that does not happen
-
-
-def test_a_mistyped_path_is_not_looked_up_in_the_hub(tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.HfApi, "model_info", lambda *_, **__: pytest.fail("the hub was asked"))
-    monkeypatch.chdir(tmp_path)
-    for path in ("runs/x", "./x", "models/x", "../x"):
-        with pytest.raises(AsrError, match=r"no such model folder; give the folder .*, or a name of the hub"):
-            check_model_folder(path)
-
-
-def test_only_needed_files_are_downloaded():
-    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    present = ["README.md", "config.json", "flax_model.msgpack", "pytorch_model.bin", "vocab.json", *shards]
-    assert needed_files([*present, "model.safetensors.index.json"]) == [
-        "model.safetensors.index.json", *shards, "config.json", "vocab.json"
-    ]  # fmt: skip
-    assert needed_files(present) == ["pytorch_model.bin", "config.json", "vocab.json"]
-
-
-def test_a_path_below_a_folder_is_not_a_name_of_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert is_hub_name("mine/tiny") and is_hub_name("openai/whisper-large-v3")
-    (tmp_path / "mine").mkdir()
-    assert (
-        not is_hub_name("mine/tiny")
-        and not is_hub_name("runs/mine")
-        and not is_hub_name("mine")
-        and not is_hub_name("/a/b")
-    )
 
 
 @pytest.mark.slow

@@ -101,6 +101,28 @@ def test_an_optional_word_left_out_is_a_hit():
 
 def test_a_slash_outside_of_braces_belongs_to_its_word():
     assert align(lattice("24/7 {a/b}"), ["24/7", "b"], NIST).counts == Counts(hits=2)
+    assert align(lattice("a / (b)"), ["a", "/"], NIST).counts == Counts(hits=3)
+
+
+def test_a_space_is_left_out_with_the_optional_words_before_it():
+    def errors(ref, hyp):
+        return align(lattice(ref, tuple, spaces=True), tuple(hyp), NIST).counts.errors
+
+    for hyp in ("no", "uh no", "er no", "uh er no"):
+        assert errors("(uh) (er) no", hyp) == errors("{ (uh) (er) / @ } no", hyp) == 0, hyp
+    assert (
+        errors("{ (u) / ab } no", "no")
+        == errors("{ (u) / ab } no", "ab no")
+        == errors("a (uh) b", "a b")
+        == 0
+    )
+    assert errors("{ (u) / ab } no", "abno") == errors("a (uh) b", "ab") == errors("a b (uh)", "ab") == 1
+
+
+def test_an_at_sign_in_a_word_is_a_character():
+    counts = align(lattice("(uh) a@b", tuple), tuple("ab"), NIST).counts
+    assert (counts.errors, counts.deletions) == (1, 1)
+    assert align(lattice("(uh) a@b", tuple), tuple("a@b"), NIST).counts.errors == 0
 
 
 @pytest.mark.parametrize(
@@ -162,13 +184,13 @@ def best_cost(refs, hyps):
     def cost(i, j):
         if i == j == 0:
             return 0
-        single = [{"@": 1}.get(side[k - 1], 2000 if side[k - 1][0] == "(" else 3000) if k else None
+        single = [{"": 1}.get(side[k - 1], 2000 if side[k - 1][:1] == "(" else 3000) if k else None
                   for side, k in ((refs, i), (hyps, j))]  # fmt: skip
         options = [cost(i - 1, j) + single[0]] if i else []
         options += [cost(i, j - 1) + single[1]] if j else []
         if i and j:
             same = refs[i - 1].strip("()") == hyps[j - 1].strip("()")
-            options.append(cost(i - 1, j - 1) + (4000 if not same else 1000 / 3 if refs[i - 1] == "@" else 0))
+            options.append(cost(i - 1, j - 1) + (4000 if not same else 1000 / 3 if not refs[i - 1] else 0))
         return min(options)
 
     return cost(len(refs), len(hyps))
@@ -185,7 +207,7 @@ def test_lattices_on_both_sides_have_the_best_of_all_paths():
         # The pairs do not name `@`; adding it changes the cost by some thousandths.
         assert abs(pair_cost(pairs) - min(best_cost(r, h) for r, h in product(paths(ref), paths(hyp)))) < 60
         for words, side in ((left, ref), (right, hyp)):
-            assert words in [[w for w in path if w != "@"] for path in paths(side)]
+            assert words in [[w for w in path if w] for path in paths(side)]
 
 
 def pair_cost(pairs):

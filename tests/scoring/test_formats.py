@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import AsrError
-from asr.scoring import read_texts
+from asr.scoring import formats, read_texts
 
 
 def written(tmp_path, content):
@@ -80,3 +80,10 @@ def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.tsv", tmp_path):
         with pytest.raises(AsrError, match="cannot be read"):
             read_texts(path)
+
+
+@pytest.mark.parametrize(("id", "speaker"), [("ann_b-1", "ann_b"), ("ann_1", "ann"), ("ann", None)])
+def test_the_speaker_of_a_trn_is_that_of_sclite(tmp_path, id, speaker):
+    path = tmp_path / "r.trn"
+    path.write_text(f"yes ({id})\n")
+    assert formats.read(path).attributes.get(id, {}).get("speaker") == speaker

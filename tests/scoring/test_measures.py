@@ -69,6 +69,7 @@ def test_basic_normalization():
         "don't he message zero-based 12 strasse strasse"
     )
     assert basic("हिन्दी, ไทย! 'quoted' -5") == "हिन्दी ไทย quoted 5"
+    assert basic("धीरे-धीरे - बहुत-") == "धीरे-धीरे बहुत"  # a sign of a vowel is before the first hyphen
     assert normalizer("none") is None
     assert normalizer("case")("{ A / @ } (Uh)") == "{ a / @ } (uh)"
 

@@ -1,6 +1,7 @@
 """The output and the files of `asr score`, in this process."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_segments_of_an_stm_that_are_not_to_be_scored(tmp_path):
     assert ["1 segments marked" in warning for warning in report.warnings] == [True]
 
 
+def test_nothing_but_ignored_segments_is_refused(tmp_path):
+    ref, hyp = tmp_path / "r.stm", tmp_path / "h.ctm"
+    ref.write_text("f A x 1 2 ignore_time_segment_in_scoring\n")
+    hyp.write_text("f A 1.1 0.2 noise\n")
+    for options in (Options(), Options(by=("length",))):
+        with pytest.raises(AsrError, match="nothing to score"):
+            run(ref, hyp, options)
+
+
 class Page(HTMLParser):
     """Tags and attributes of a page, and whether every tag is closed."""
 
@@ -127,6 +137,25 @@ def test_page_is_whole_escaped_and_needs_nothing_else(files, tmp_path):
     assert "../wav/1%20%3Cb%3E.wav#t=1.000,3.000" in audio
     assert "normalization none" in text
     assert "95% interval" in text
+
+
+def test_the_times_of_a_table_select_the_part_of_a_recording(tmp_path):
+    ref, where = tmp_path / "r.tsv", tmp_path / "page.html"
+    rows = ("a\tyes\t1.5\t2", "b\tno\t3\t-", "c\tno\tnoon\t2", "d\tno\tnan\t2", "e\tno\t0\t2")
+    columns = "id\ttext\tstart\tduration\taudio"
+    ref.write_text("\n".join([columns, *(f"{row}\t{row[0]}.wav" for row in rows)]) + "\n")
+    run(ref, ref, Options(html=where))
+    links = re.findall('data-audio="([^"]*)"', where.read_text(encoding="utf-8"))
+    assert sorted(links) == ["a.wav#t=1.500,3.500", "b.wav#t=3.000", "c.wav", "d.wav", "e.wav"]
+
+
+def test_names_of_files_that_are_not_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xe9.txt")).write_text("yes")
+    report = run(folder, folder, Options(html=tmp_path / "page.html", json=True))
+    assert json.loads(report.text)["utterances"][0]["id"] == r"\udce9"
+    assert r"caf\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_page_of_characters_and_infinite_rates(tmp_path):
@@ -265,6 +294,8 @@ def test_alternatives_of_a_ctm_need_nist_costs(tmp_path):
     assert (record["tokens"]["hits"], record["wer"]) == (2, 0.0)
     with pytest.raises(AsrError, match="need --costs nist"):
         run(ref, hyp, Options())
+    with pytest.raises(AsrError, match="'basic' would destroy"):
+        run(ref, hyp, Options(costs="nist", normalize="basic"))
 
 
 def test_words_with_times_give_the_counts_of_sclite(tmp_path):

@@ -174,3 +174,11 @@ def test_ids_match_without_case_if_that_is_unambiguous():
     assert (unclear.missing, unclear.extra) == (("ab",), ("AB", "Ab"))
     unclear = score({"ab": "one", "Ab": "two", "c": "x"}, {"AB": "one", "c": "x"})
     assert (unclear.missing, unclear.extra) == (("ab", "Ab"), ("AB",))
+
+
+def test_broken_braces_name_their_side():
+    for ref, hyp, side in (("a (b)", "{ a", "hypothesis"), ("{ a", "a", "reference")):
+        with pytest.raises(AsrError, match=f"utterance '0': {side}: '"):
+            score([ref], [hyp], costs="nist")
+    assert score(["a (b)"], ["a /"], costs="nist").words.errors == 1
+    assert score(["(uh) 中@国"], ["中国"], costs="nist", unit="mixed").tokens.deletions == 1

@@ -36,6 +36,28 @@ def test_alone_as_in_a_batch_of_16(bundle, mixed, alone, batch_seconds):
         same(one, other)
 
 
+PYRAMID = {"encoder": {"kind": "pyramidal_lstm"}, "decoder": {"kind": "lstm"}}
+PATCHES = {"front_end": {"kind": "patches", "frames": 2, "bins": 16}}  # 0.4 frames in a state
+
+
+@pytest.mark.parametrize("parts", [PYRAMID, PATCHES], ids=["pyramidal LSTM", "patches"])
+def test_times_of_words_do_not_depend_on_the_batch(parts, tmp_path):
+    torch.manual_seed(0)
+    config = Config.model_validate({"model": {"d_model": 16} | parts, "train": {"ctc_weight": 1.0}})
+    made = Bundle.build(config, CharacterTokenizer.from_characters(["efgh"])).eval()
+    made.features.mean.fill_(-8.0)
+    recognizer = Recognizer(made, voice_activity=False)
+    files = [write(tmp_path / f"{i}.wav", sound(i, seconds)) for i, seconds in enumerate((0.35, 0.75, 6.0))]
+    together = list(recognizer.transcribe_all(files))
+    words = [[word for segment in each.segments for word in segment.words] for each in together]
+    assert words[2]
+    for each, found in zip(files, words, strict=True):
+        alone = recognizer.transcribe(each.audio).segments
+        times = [(word.start, word.end) for segment in alone for word in segment.words]
+        assert [(word.start, word.end) for word in found] == times
+    assert 3.0 < words[2][-1].end <= 6.0
+
+
 def test_results_are_in_the_order_given(bundle, mixed, alone, tmp_path):
     """In several windows, and with silent files, which have no audio in a window."""
     quiet = write(tmp_path / "quiet.wav", silence(0.5))

@@ -24,8 +24,8 @@ from asr.section import Positive, load_kind
 class MemoryCache:
     """Keys and values of the encoder's states, which the hypotheses of an utterance share.
 
-    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores. From
-    one of true and false torch would make such a mask in every call.
+    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores: from
+    a mask of true and false torch would make such a one in every call.
     """
 
     keys: Tensor
@@ -98,16 +98,6 @@ class DecoderSection(BlockSection):
         False, description="the output layer uses the weights of the embedding and has no bias"
     )
     scale_embedding: bool = Field(True, description="multiply embeddings by the square root of d_model")
-    alignment_heads: tuple[tuple[int, int], ...] = Field(
-        (), description="[block, head] pairs whose cross-attention follows time; word times come from them"
-    )
-
-    @model_validator(mode="after")
-    def _alignment_heads_exist(self) -> DecoderSection:
-        for block, head in self.alignment_heads:
-            if not (0 <= block < self.n_layers and 0 <= head < self.n_heads):
-                raise ValueError(f"alignment_heads: there is no head {head} in block {block}")
-        return self
 
     @model_validator(mode="after")
     def _positions_fit_caches(self) -> DecoderSection:
@@ -236,6 +226,17 @@ class TransformerDecoder(nn.Module):
 
         kind: Literal["transformer"] = "transformer"
         n_layers: Positive = Field(3, description="number of blocks")
+        alignment_heads: tuple[tuple[int, int], ...] = Field(
+            (),
+            description="[block, head] pairs whose cross-attention follows time; word times come from them",
+        )
+
+        @model_validator(mode="after")
+        def _alignment_heads_exist(self) -> TransformerDecoder.Config:
+            for block, head in self.alignment_heads:
+                if not (0 <= block < self.n_layers and 0 <= head < self.n_heads):
+                    raise ValueError(f"alignment_heads: there is no head {head} in block {block}")
+            return self
 
     def __init__(self, config: DecoderSection, vocabulary_size: int, cross_attention: bool = True) -> None:
         super().__init__()
@@ -250,7 +251,7 @@ class TransformerDecoder(nn.Module):
         self.blocks = nn.ModuleList(DecoderBlock(config, cross_attention) for _ in range(config.n_layers))
         self.norm = final_norm(config)
         self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
-        self.alignment_heads = config.alignment_heads
+        self.alignment_heads = getattr(config, "alignment_heads", ())
         self._cache_shape = (config.n_layers, config.n_heads, config.d_model // config.n_heads)
 
     def forward(self, tokens: Tensor, memory: Memory | None, weights: list[Tensor] | None = None) -> Tensor:

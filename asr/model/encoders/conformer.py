@@ -102,6 +102,8 @@ class HalfRate(nn.Module):
 class ConformerEncoder(nn.Module):
     """The states of a front end to encoder states, at the same rate."""
 
+    stride = 1
+
     class Config(EncoderSection):
         """Settings of a Conformer encoder. `n_layers` blocks work at the full rate."""
 

@@ -49,6 +49,7 @@ class PyramidalLSTMEncoder(nn.Module):
         super().__init__()
         d_model = config.d_model
         self.halves = [layer in config.halve_before for layer in range(1, config.n_layers + 1)]
+        self.stride = 2 ** sum(self.halves)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             BidirectionalLSTM(d_model * (1 + halves), d_model // 2) for halves in self.halves

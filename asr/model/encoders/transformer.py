@@ -41,6 +41,8 @@ class EncoderBlock(Block):
 class TransformerEncoder(nn.Module):
     """The states of a front end to encoder states (Vaswani et al. 2017, section 3.1)."""
 
+    stride = 1
+
     class Config(EncoderSection):
         """Settings of a Transformer encoder."""
 

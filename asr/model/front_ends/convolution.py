@@ -22,6 +22,8 @@ class ConvolutionFrontEnd(nn.Module):
     positions, which are added next. Without it the cross-attention takes longer to learn its place.
     """
 
+    frames_per_state = 4.0
+
     class Config(PartSection):
         """Settings of the convolutional front end."""
 

@@ -70,11 +70,12 @@ class Convolution1dFrontEnd(nn.Module):
             for i in range(count)
         )
         self.strides = config.strides
+        self.frames_per_state = float(math.prod(config.strides))
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features (B, T, F), lengths (B,) -> (B, S, d_model), lengths (B,).
 
-        Each stride s divides a length L exactly: ceil(L / s).
+        A stride s makes ceil(L / s) states of a length L.
         """
         x = features.transpose(1, 2)  # (B, F, T)
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):

@@ -35,6 +35,7 @@ class PatchFrontEnd(nn.Module):
         super().__init__()
         self.frames, self.bins = config.frames, config.bins
         self.bands = (n_features + config.bins - 1) // config.bins
+        self.frames_per_state = config.frames / self.bands
         self.project = Linear(config.frames * config.bins, config.d_model)
         self.band = nn.Parameter(torch.zeros(self.bands, config.d_model))
         nn.init.normal_(self.band, std=0.02)  # as in the Vision Transformer

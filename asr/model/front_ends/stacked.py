@@ -36,6 +36,7 @@ class StackedFrontEnd(nn.Module):
     def __init__(self, config: StackedFrontEnd.Config, n_features: int) -> None:
         super().__init__()
         self.frames, self.stride = config.frames, config.stride
+        self.frames_per_state = float(config.stride)
         self.project = Linear(config.frames * n_features, config.d_model)
         self.norm = nn.LayerNorm(config.d_model)
 

@@ -38,7 +38,7 @@ class LearnedPositions(AbsolutePositions):
         """The table (max_length, d_model). Raises AsrError when it has fewer than `end` positions."""
         if end > self.table.size(0):
             raise AsrError(
-                f"{end} positions are needed, but {self.table.size(0)} were learned; use shorter recordings "
-                "or texts, or train a model with a larger positions.max_length"
+                f"a recording or a text needs {end} positions, but this model has {self.table.size(0)}; "
+                "shorten it, or train a model with a larger positions.max_length"
             )
         return self.table
