@@ -44,11 +44,11 @@ def find_streams(file: BinaryIO, size: int, name: str) -> list[Stream]:
         start += length
         file.seek(start)
         head = file.read(64)
+    for format, (at, magic) in _CONTAINERS.items():  # before MPEG, which can be inside
+        if head[at:].startswith(magic):
+            return [Stream(start, size, container=format)]
     streams = _walker(head)(file, start, size, name)
     if not streams:
-        for format, (at, magic) in _CONTAINERS.items():
-            if head[at:].startswith(magic):
-                return [Stream(start, size, container=format)]
         raise AsrError(f"{name}: not an audio file that can be read; check it, or convert it to wav or flac")
     return streams
 

@@ -250,13 +250,13 @@ def _empty(name: str) -> AsrError:
 
 def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
     """The decoder for one stream. Raises AsrError when it does not know the encoding."""
-    if stream.container:
-        return ContainerSound(file.raw, stream.container, file.name)
     reader = StreamReader(file.raw, stream)
     try:
         with quiet_c_stderr():
+            if stream.container:
+                return ContainerSound(reader, stream.container, file.name)
             sound = _ForwardSound(reader)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: raw samples without a header
+    except (soundfile.SoundFileError, TypeError, OSError) as error:  # TypeError: raw samples without header
         if reader.error:
             raise _unreadable(file.name, reader.error) from None
         detail = getattr(error, "error_string", "no header").rstrip(".")
