@@ -108,12 +108,15 @@ def _tiled(entries: Iterable[tuple[float, float, str]], end: float) -> Iterable[
 
 def _token(text: str) -> str:
     """The text as one field between spaces."""
-    return "_".join(text.split()) or "_"
+    return "_".join(_field(text).split()) or "_"
 
 
 def _field(text: str) -> str:
-    """The text on one line, without tabs."""
-    return " ".join(text.split())
+    """The text on one line, without tabs.
+
+    The bytes of a path that is not UTF-8 are lone surrogates here. They are written as in JSON: \\udce9.
+    """
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 FORMATS: dict[str, Format] = {

@@ -20,7 +20,7 @@ from asr.scoring.formats import read_texts
 from asr.tokenizers import CharacterTokenizer
 from asr.transcription.formats import FORMATS, to_rttm, to_textgrid
 from asr.transcription.job import transcribe_inputs
-from asr.transcription.output import Output
+from asr.transcription.output import Output, write_text
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.subtitles import LINE, LINES, LONGEST, cues_of, to_srt, to_vtt
 from asr.transcription.transcript import Character, Segment, Transcript, Word
@@ -118,7 +118,7 @@ def test_textgrid_tiers_have_no_gaps():
         assert all(times[i] == times[i + 1] for i in range(1, len(times) - 1, 2))
         assert all(a < b for a, b in zip(times[::2], times[1::2], strict=True))
         assert int(re.search(r"size = (\d+)", tier)[1]) == len(times) // 2
-    assert "size = 1" in to_textgrid(transcript(duration=1.0))  # nothing spoken_text
+    assert "size = 1" in to_textgrid(transcript(duration=1.0))  # nothing was spoken
 
 
 def test_channels_that_overlap_have_their_own_cues_and_tiers():
@@ -184,6 +184,21 @@ def test_one_stream_of_tsv(tiny_model, sounds, tmp_path, capsys):
     assert lines[0].startswith("id\t") and len(lines) == 3 and lines[2].startswith(f"{sounds}/b.wav\t")
     assert transcribe_inputs([str(sounds)], Output(formats=("tsv",)), tiny_model, "cpu") == 0
     assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_name_that_is_not_utf_8(name, tmp_path):
+    """Files are UTF-8 whatever the name is, and the escape of its bytes is the same in all formats."""
+    made = replace(
+        transcript(("one", 0.0, 0.5), ("two", 0.5, 1.0)), id="caf\udce9.wav", audio="caf\udce9.wav"
+    )
+    Output(folder=tmp_path, formats=(name,)).write_files([tmp_path / "a"], made)
+    with Output(file=tmp_path / "b", formats=(name,)).open() as file:
+        write_text(file, Output(file=tmp_path / "b", formats=(name,)).stream_text(made))
+    for path in (tmp_path / "a", tmp_path / "b"):
+        content = path.read_text(encoding="utf-8")
+        assert "two" in content or name == "rttm"
+        assert (r"caf\udce9.wav" in content) == (name in ("json", "tsv", "ctm", "trn", "rttm"))
 
 
 def test_words_of_a_model_without_ctc_are_refused(sounds, tmp_path):
