@@ -9,7 +9,7 @@ write                    wav, flac, ogg, opus
 
 from asr.audio.level import normalize_level, speech_level
 from asr.audio.reading import Source, blocks, channels, duration, read
-from asr.audio.samples import MAX_CHANNELS, SAMPLE_RATE, from_array
+from asr.audio.samples import SAMPLE_RATE, from_array
 from asr.audio.segmentation import segments
 from asr.audio.writing import write
 
@@ -19,7 +19,6 @@ EXTENSIONS = _SOUNDFILE + _PYAV
 
 __all__ = [
     "EXTENSIONS",
-    "MAX_CHANNELS",
     "SAMPLE_RATE",
     "Source",
     "blocks",

@@ -48,7 +48,8 @@ class Input:
             path = Path(source)
             return cls(os.fspath(source) if id is None else id, path, Path(path.stem))
         if isinstance(source, torch.Tensor):
-            source = source.detach().cpu().numpy()
+            # numpy has no bfloat16.
+            source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
         if isinstance(source, np.ndarray):
             if sample_rate is None:
                 raise AsrError(

@@ -13,6 +13,7 @@ from threading import Event, Thread
 import numpy as np
 
 from asr import audio
+from asr.audio.samples import check_shape
 from asr.audio.voice_activity import with_speech
 from asr.errors import AsrError
 from asr.transcription.inputs import Input, in_memory, is_portable
@@ -52,7 +53,7 @@ class PieceReader:
     """Reads recordings at a sample rate and cuts them into pieces of at most `longest` seconds.
 
     `channels` is "mix" (their mean), "first", or "separate": pieces of each channel. With `normalize_level`,
-    every recording is brought to one level. With `voice_activity`, only speech is read. With `overlap`,
+    every piece is brought to one level. With `voice_activity`, only speech is read. With `overlap`,
     pieces overlap where a cut is not in a pause.
     """
 
@@ -123,14 +124,10 @@ class PieceReader:
         count = 1
         if self.channels == "separate":
             samples = input.audio
-            if not isinstance(samples, np.ndarray):
+            if isinstance(samples, np.ndarray):
+                count = check_shape(samples, input.id)
+            else:
                 count = audio.channels(samples, name=input.label)
-            elif samples.ndim == 2:
-                count = samples.shape[1]
-                if count > audio.MAX_CHANNELS:
-                    raise AsrError(
-                        f"{input.label}: shape {samples.shape}; give (samples,) or (samples, channels)"
-                    )
         for channel in range(count):
             yield input, channel
 
@@ -149,17 +146,12 @@ class PieceReader:
 
     def _whole(self, job: Job, input: Input, channel: int | None) -> Iterator[Piece]:
         """The pieces of a recording that is read at once."""
+        part = (self.sample_rate, input.start, input.duration, input.label, channel)
         if isinstance(input.audio, np.ndarray):
             assert input.sample_rate is not None
-            array = input.audio[:, channel] if channel is not None and input.audio.ndim == 2 else input.audio
-            first = round(input.start * input.sample_rate)
-            last = None if input.duration is None else first + round(input.duration * input.sample_rate)
-            array = array[first:last]
-            samples = audio.from_array(array, input.sample_rate, self.sample_rate)
+            samples = audio.from_array(input.audio, input.sample_rate, *part)
         else:
-            samples = audio.read(
-                input.audio, self.sample_rate, input.start, input.duration, input.label, channel
-            )
+            samples = audio.read(input.audio, *part)
         yield from self._pieces(job, [samples], channel)
 
     def _pieces(self, job: Job, blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[Piece]:

@@ -346,6 +346,14 @@ def test_samples_of_impossible_size_are_rejected(size):
         audio.from_array(samples, 16000)
 
 
+def test_the_time_of_an_impossible_sample_is_that_in_the_file():
+    bad = tone()
+    bad[8000] = np.nan
+    for function in (audio.read, lambda source: list(audio.blocks(source))):
+        with pytest.raises(AsrError, match=r"NaN or infinite sample at 2\.500 s"):
+            function(float_file(tone(seconds=2.0)) + float_file(bad))
+
+
 def test_floats_of_16_bits_are_scaled_with_a_warning():
     quiet_start = np.concatenate([tone() / 1000, tone()])
     for scaled in (
