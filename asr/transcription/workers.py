@@ -120,12 +120,13 @@ class WorkerPool:
                 if not _send(worker.connection, tasks):  # it ended while it had nothing to do
                     self._replace(worker)
                     retries.extend(tasks)
-            for position, error in work.failed():
+            failed = work.failed()
+            for position, error in failed:
                 finished[position] = True
                 yield position, error
             busy = [worker for worker in self._workers if worker.tasks]
             if not busy and not work.reading:
-                if retries:
+                if retries or failed:  # after a failure, the limit is higher
                     continue
                 return
             for connection in wait([w.connection for w in busy], PATIENCE if work.reading else None):
@@ -199,7 +200,7 @@ class _Work:
     def _read_here(self, position: int, input: Input) -> None:
         try:
             self._read.put((position, in_memory(input)))
-        except AsrError as error:
+        except BaseException as error:  # raised by `chunk`, in the thread that waits
             self._read.put((position, error))
 
     def _arrived(self) -> list[_Task]:
