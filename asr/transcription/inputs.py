@@ -160,6 +160,12 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
             f"{printable(shared[0][0])}: both {printable(first)} and {printable(second)} would be written to "
             "it; write them to different folders"
         )
+    # Only what is named like an output can be one. To look up the real place of each file takes time.
+    alike = [i.audio for i in inputs if isinstance(i.audio, Path) and i.audio.suffix[1:] in suffixes]
+    outputs = {os.path.realpath(path) for each in paths for path in each} if alike else set()
+    for path in alike:
+        if os.path.realpath(path) in outputs:
+            raise AsrError(f"{printable(path)}: an input; a transcript would replace it; use another folder")
     return paths
 
 

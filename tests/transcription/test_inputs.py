@@ -204,6 +204,16 @@ def test_two_inputs_of_one_name(tree, arguments, both):
     assert str(caught.value).startswith(both)
 
 
+def test_a_transcript_does_not_replace_a_recording(tree):
+    """A named file may have any suffix. A link in the path changes nothing."""
+    (tree / "link").symlink_to(tree)
+    for name in ("a.txt", "link/a.txt"):
+        with pytest.raises(AsrError, match=rf"^{name}: an input; a transcript would replace it; use another"):
+            output_paths(found_in(name), Path(), "srt", "txt")
+    assert output_paths(found_in("a.txt"), Path("out"), "txt") == [(Path("out/a.txt"),)]
+    assert output_paths(found_in("a.txt"), Path(), "srt") == [(Path("a.srt"),)]
+
+
 def test_the_same_name_in_different_folders(tree):
     (tree / "deep/er/a.wav").touch()
     assert output_paths(found_in("deep"), Path("o"), "txt")[:2] == [(Path("o/a.txt"),), (Path("o/d.v2.txt"),)]
