@@ -56,6 +56,8 @@ class Input:
                     "an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)"
                 )
             return cls(id or "array", source, Path(id or "array"), sample_rate=sample_rate)
+        if isinstance(source, bytearray | memoryview):
+            source = bytes(source)
         label = getattr(source, "name", None)  # an open file has a name or a number
         name = id or (label if isinstance(label, str) else "audio data")
         return cls(name, source, Path(Path(name).stem))
@@ -180,12 +182,27 @@ def is_portable(input: Input) -> bool:
 
 
 def in_memory(input: Input) -> Input:
-    """The input with the bytes of its pipe or open file."""
-    source = input.audio
+    """The input with the bytes of its pipe or open file, from its beginning if it can go back there.
+
+    Raises AsrError when it cannot be read, and for a file that was opened as text.
+    """
+    source: Any = input.audio
+    data: bytes | str
+    if not isinstance(source, Path) and not callable(getattr(source, "read", None)):
+        return input  # the reader of audio says what it is
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source.read()  # type: ignore[union-attr]
+        if isinstance(source, Path):
+            data = source.read_bytes()
+        else:
+            if callable(getattr(source, "seekable", None)) and source.seekable():
+                source.seek(0)
+            data = source.read()
+    except UnicodeDecodeError:
+        data = ""
     except (OSError, ValueError) as error:
         raise AsrError(f"{printable(input.id)}: cannot be read ({error}); check what writes to it") from None
+    if not isinstance(data, bytes):
+        raise AsrError(f"{printable(input.id)}: opened as text; open audio in binary mode, with 'rb'")
     return replace(input, audio=data)
 
 

@@ -140,8 +140,8 @@ class Recognizer:
 
         Inputs are all that `transcribe` takes; arrays need their `sample_rate` in Hz. Results come as soon as
         they and those before them are ready; the first windows of audio are small, unless `small_windows` is
-        False. Memory holds a window, for any number of files of any length. Raises AsrError when the output
-        of the model is not finite.
+        False. Memory holds a window and the bytes of pipes and open files, for any number of files of any
+        length. Raises AsrError when the output of the model is not finite.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
