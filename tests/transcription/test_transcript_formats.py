@@ -86,6 +86,22 @@ def test_lines_are_balanced_and_scripts_without_spaces_are_whole():
     assert all(len(line) <= LINE // 2 for cue in cues_of(chinese) for line in cue.text.split("\n"))
 
 
+def test_spaces_in_cues_are_those_of_the_text():
+    """Of a model of a script without spaces, every character is a word."""
+    text = "我用 iPhone 手机"
+    places = [(c, i * 0.2, i * 0.2 + 0.2) for i, c in enumerate(text.replace(" ", ""))]
+    mixed = transcript(*places)
+    mixed = replace(mixed, text=text, segments=(replace(mixed.segments[0], text=text),))
+    (cue,) = cues_of(mixed)
+    assert cue.text == text
+    assert "<u>i</u>Phone" in to_srt(mixed, highlight=True) and "我用 <u>i" in to_srt(mixed, highlight=True)
+    assert re.sub("<.*?>", "", to_vtt(mixed, highlight=True)).split("\n")[3] == text
+    one, two = (transcript((c, t, t + 0.3)).segments[0] for c, t in (("好", 0.0), ("是", 0.5)))
+    for between in ("", " "):
+        (cue,) = cues_of(Transcript("a", "a", f"好{between}是", 2.0, (one, two)))
+        assert cue.text == f"好{between}是"
+
+
 def test_srt_and_vtt():
     short = transcript(("a<b", 0.5, 1.0), ("c", 1.0, 1.25), ("later", 3661.5, 3662.9))
     assert to_srt(short) == (
