@@ -119,9 +119,10 @@ def blocks(
 
 
 def duration(source: Source, name: str | None = None) -> float:
-    """Length in seconds, from the headers; a FLAC stream that does not say it is decoded and counted.
+    """Length in seconds, from the headers. Where they do not say it, the audio is decoded and counted.
 
-    Raises AsrError as `read` does for what shows without decoding; a truncated or incomplete file does.
+    These are FLAC streams of unknown length, and all containers. Raises AsrError as `read` does, but only for
+    what can be found without decoding: a file that is truncated, not one with damage inside.
     """
     with _opened(source, name) as file:
         total = 0.0

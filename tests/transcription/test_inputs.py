@@ -73,6 +73,13 @@ def test_a_folder_is_searched_and_sorted(tree):
     assert ids(f"{tree}/deep/") == [f"{tree}/deep/{name}" for name in ("a.wav", "d.v2.mp3", "er/c.OGG")]
 
 
+def test_less_usual_suffixes_of_audio(tree):
+    names = ["none/a.oga", "none/b.aifc", "none/c.wave"]
+    for name in names:
+        (tree / name).touch()
+    assert ids("none") == names
+
+
 def test_a_folder_without_audio(tree):
     assert re.match(r"none: no audio in this folder .*\.wav", problem_of("none"))
 
