@@ -9,17 +9,17 @@ write                    wav, flac, ogg, opus
 
 from asr.audio.level import normalize_level, speech_level
 from asr.audio.reading import Source, blocks, channels, duration, read
-from asr.audio.samples import MAX_CHANNELS, SAMPLE_RATE, from_array
+from asr.audio.samples import SAMPLE_RATE, from_array
 from asr.audio.segmentation import segments
 from asr.audio.writing import write
 
-_SOUNDFILE = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".sph")
+_PCM = (".wav", ".wave", ".w64", ".aiff", ".aif", ".aifc", ".au", ".caf", ".sph")
+_CODED = (".flac", ".ogg", ".oga", ".opus", ".mp3")
 _PYAV = (".m4a", ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".mka", ".aac", ".wma", ".amr")
-EXTENSIONS = _SOUNDFILE + _PYAV
+EXTENSIONS = _PCM + _CODED + _PYAV
 
 __all__ = [
     "EXTENSIONS",
-    "MAX_CHANNELS",
     "SAMPLE_RATE",
     "Source",
     "blocks",

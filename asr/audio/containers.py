@@ -29,6 +29,7 @@ _CONTAINERS = {  # formats that PyAV decodes, by (offset, bytes there)
     "WavPack": (0, b"wvpk"),
     "VOC": (0, b"Creative Voice File"),
 }
+_RIFF = (b"RIFF", b"RIFX", b"RF64")
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
@@ -44,18 +45,18 @@ def find_streams(file: BinaryIO, size: int, name: str) -> list[Stream]:
         start += length
         file.seek(start)
         head = file.read(64)
+    for format, (at, magic) in _CONTAINERS.items():  # before MPEG, which can be inside
+        if head[at:].startswith(magic):
+            return [Stream(start, size, container=format)]
     streams = _walker(head)(file, start, size, name)
     if not streams:
-        for format, (at, magic) in _CONTAINERS.items():
-            if head[at:].startswith(magic):
-                return [Stream(start, size, container=format)]
         raise AsrError(f"{name}: not an audio file that can be read; check it, or convert it to wav or flac")
     return streams
 
 
 def _walker(head: bytes) -> Callable[[BinaryIO, int, int, str], list[Stream]]:
     """The function that finds the streams of a file that begins with `head`."""
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+    if head[:4] in _RIFF and head[8:12] == b"WAVE":
         return _wav
     if head.startswith(_W64_RIFF):
         return _w64
@@ -71,7 +72,7 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     while start < size:
         file.seek(start)
         form = file.read(12)
-        if form[:4] not in (b"RIFF", b"RIFX", b"RF64") or form[8:] != b"WAVE":
+        if form[:4] not in _RIFF or form[8:] != b"WAVE":
             break
         order: Literal["big", "little"] = "big" if form[:4] == b"RIFX" else "little"
         at, long_size, patches, found = start + 12, 0, [], False
@@ -93,9 +94,12 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
                     length = size - at - 8
                 # Some writers count the header as well.
                 _check_size(name, size - at - 8, length, {36, 44, at + 8 - start})
-            elif chunk[:4] in (b"RIFF", b"RIFX", b"RF64"):
+            elif chunk[:4] in _RIFF:
                 break
-            at += 8 + length + length % 2
+            at += 8 + length
+            if length % 2:  # a byte follows, which some writers leave out
+                file.seek(at)
+                at += file.read(4) not in _RIFF
         streams.append(Stream(start, min(at, size), patches=tuple(patches)))
         start = at
     return streams

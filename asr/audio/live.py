@@ -31,17 +31,19 @@ def live_pieces(
     longest_seconds: float,
     voice_activity: bool = True,
     every: float = 0.5,
+    channel: int | None = None,
 ) -> Iterator[LivePiece]:
     """Pieces of blocks (samples,) or (samples, channels) of floats in [-1, 1], int16, int32 or uint8.
 
-    A piece ends after 1 s without speech, at the end of the blocks, and in its quietest place where it is
-    longer than `longest_seconds`. While it lasts, it is given again after `every` seconds of audio. Without
-    `voice_activity` everything but silence is speech. Memory holds one piece. Raises AsrError for samples
-    that are not finite and for impossible rates.
+    A piece ends after 1 s without speech and at the end of the blocks. It is cut in its quietest place where
+    it would be longer than `longest_seconds`. While it lasts, it is given again after `every` seconds of
+    audio; if what was taken for speech then proves to be none, its last form is empty. Without
+    `voice_activity` everything but silence is speech. `channel`, from 0, chooses one; None: the mean. Memory
+    holds one piece. Raises AsrError for samples that are not finite and for impossible shapes and rates.
     """
     held = _Held(sample_rate, round(longest_seconds * sample_rate), voice_activity)
     waiting = 0  # samples that came after the last look
-    for block in _resampled(blocks, source_rate, sample_rate):
+    for block in _resampled(blocks, source_rate, sample_rate, channel):
         held.samples = np.concatenate([held.samples, block])
         waiting += len(block)
         if waiting >= every * sample_rate:
@@ -50,11 +52,16 @@ def live_pieces(
     yield from held.pieces(last=True)
 
 
-def _resampled(blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+def _resampled(
+    blocks: Iterable[np.ndarray], source_rate: int, sample_rate: int, channel: int | None
+) -> Iterator[np.ndarray]:
     check_rate(source_rate, "audio stream")
     resampler = soxr.ResampleStream(source_rate, sample_rate, 1, dtype="float32", quality=RESAMPLER)
+    at = 0  # samples so far
     for block in blocks:
-        if len(block) and len(found := resampler.resample_chunk(to_mono(block, source_rate, "audio stream"))):
+        mono = to_mono(block, source_rate, "audio stream", channel, at)
+        at += len(mono)
+        if len(mono) and len(found := resampler.resample_chunk(mono)):
             yield found
     yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
@@ -69,6 +76,7 @@ class _Held:
     samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     start: int = 0  # position of samples[0] in the stream
     done: int = 0  # samples that are context only
+    shown: int | None = None  # where the piece begins that was given, and has not ended
 
     def pieces(self, last: bool) -> Iterator[LivePiece]:
         """What can be said now: finished pieces, and the one that lasts."""
@@ -84,24 +92,29 @@ class _Held:
             speech[: -(-self.done // frame)] = False
             voiced = np.flatnonzero(speech)
             if not len(voiced):
+                if self.shown is not None:  # what was speech is none, now that more is known
+                    yield self._piece(self.shown, self.shown, True)
                 # The beginning of a word can be there, before the detector is sure of it.
                 return self._drop(max(self.done, len(self.samples) - context))
             first = max(self.done, (int(voiced[0]) - margin) * frame)
             gaps = np.flatnonzero(np.diff(voiced) > pause)
             end = int(voiced[gaps[0]] if len(gaps) else voiced[-1]) + 1
-            if (end + margin) * frame - first > self.longest and end * frame - first > self.longest:
+            # The margin and the pause that is going on are no reason to cut: they only end sooner.
+            limit = min(len(self.samples), first + self.longest)
+            if end * frame > first + self.longest:
                 mask = np.repeat(speech, frame)[: len(self.samples)]
-                stop = first + best_cut((self.samples * mask)[first : first + self.longest], self.sample_rate)
+                stop = first + best_cut((self.samples * mask)[first:limit], self.sample_rate)
                 yield self._piece(first, stop, True)
             elif len(gaps) or last or len(speech) - end > pause:
-                stop = min((end + margin) * frame, len(self.samples))
+                stop = min((end + margin) * frame, limit)
                 yield self._piece(first, stop, True)
             else:
-                yield self._piece(first, len(self.samples), False)
+                yield self._piece(first, limit, False)
                 return
             self._drop(stop)
 
     def _piece(self, first: int, stop: int, final: bool) -> LivePiece:
+        self.shown = None if final else first
         return LivePiece((self.start + first) / self.sample_rate, self.samples[first:stop].copy(), final)
 
     def _drop(self, stop: int) -> None:

@@ -6,23 +6,28 @@ PyAV's wheels carry the decoders; nothing is installed on the system.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from asr.audio.stream import StreamReader
 from asr.errors import AsrError
 
 _SLACK = 0.08  # seconds that may be missing at the end: two frames of AAC
+_GAP = 0.05  # seconds; shorter gaps are rounded times, and frames that an encoder puts before the sound
+_LONGEST_GAP = 3600.0  # seconds; a time that is further ahead is damaged
+_ZEROS = 1 << 18  # samples that fill a gap, at a time
+_WITHOUT_LENGTH = ("aac", "amr", "amrnb", "amrwb", "shn", "voc")  # demuxers of formats that store none
 
 
 class ContainerSound:
     """The first audio track, with the part of the interface of soundfile's SoundFile that reading needs."""
 
     format, subtype = "CONTAINER", "CONTAINER"
-    error: OSError | None = None
 
-    def __init__(self, raw: BinaryIO, format: str, name: str) -> None:
+    def __init__(self, reader: StreamReader, format: str, name: str) -> None:
+        """Raises AsrError for what cannot be decoded, and the OSError that the reader met."""
         try:
             import av
         except ImportError:
@@ -32,23 +37,24 @@ class ContainerSound:
             ) from None
         self._failures = (av.FFmpegError, ValueError, OverflowError)
         try:
-            raw.seek(0)
-            container: Any = av.open(raw)
+            container: Any = av.open(reader)
             self._container = container
             if not self._container.streams.audio:
                 raise AsrError(f"{name}: {format} without an audio track; leave it out")
             self._track = self._container.streams.audio[0]
-            self._promised = (self._container.duration or 0) / 1e6  # of the longest track; 0 if unknown
+            self._promised = self._stored_length()
             self._reached = 0.0  # seconds, by the packets of all tracks
             self._blocks = self._decoded(av)
             self._rest = next(self._blocks, np.zeros((0, 1), np.float32))
         except self._failures as error:
+            if reader.error:
+                raise reader.error from None
             raise AsrError(
                 f"{name}: {format} that cannot be read ({error}); convert it to wav or flac"
             ) from None
         self.channels = self._rest.shape[1]
         self.frames = 1 << 62  # unknown: the length in the header counts padding too
-        self.name = self
+        self.name = reader  # as in a SoundFile, what it reads from
 
     def __enter__(self) -> ContainerSound:
         return self
@@ -81,19 +87,43 @@ class ContainerSound:
             raise soundfile.SoundFileError("shorter than its header says")
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
+    def _stored_length(self) -> float:
+        """Seconds of the longest track, 0 if the header does not say: ffmpeg then guesses by the bit rate."""
+        format = self._container.format.name
+        # Matroska stores one length for the file. A track has one only if it was guessed.
+        guessed = format in _WITHOUT_LENGTH or ("matroska" in format and self._track.duration is not None)
+        return 0.0 if guessed else (self._container.duration or 0) / 1e6
+
     def _decoded(self, av: Any) -> Iterator[np.ndarray]:
-        """Samples (frames, channels) of one packet after the other, all at the rate of the first one."""
+        """Samples (frames, channels) of one packet after the other, all at the rate of the first one.
+
+        Zeros stand where the track has no sound: before a late beginning, and where its times jump.
+        """
         resampler = None
-        begin = (self._container.start_time or 0) / 1e6
+        done = 0  # samples so far
+        # What an encoder puts before the sound has times below 0, and counts in the stored length.
+        begin = first = (self._container.start_time or 0) / 1e6
         for packet in self._container.demux():
             if packet.pts is not None:
+                first = min(first, float(packet.pts * packet.time_base))
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                self._reached = max(self._reached, end - begin)
+                self._reached = max(self._reached, end - first)
             for frame in packet.decode() if packet.stream is self._track else ():
                 if resampler is None:
                     self.samplerate: int = frame.sample_rate
                     resampler = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
+                at = 0.0 if frame.time is None else frame.time - max(0.0, begin)
+                missing = at - done / self.samplerate
+                if missing > _LONGEST_GAP:
+                    raise ValueError(f"a gap of {missing:.0f} s")
+                left = round(missing * self.samplerate) if missing > _GAP else 0
+                done += left
+                while left:
+                    zeros = np.zeros((min(_ZEROS, left), len(frame.layout.channels)), np.float32)
+                    left -= len(zeros)
+                    yield zeros
                 for found in resampler.resample(frame):
+                    done += found.samples
                     yield found.to_ndarray().T
         if resampler is None:
             self.samplerate = self._track.rate or 1

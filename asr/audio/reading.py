@@ -29,9 +29,11 @@ from asr.audio.samples import (
     LARGEST_FLOAT,
     RESAMPLER,
     SAMPLE_RATE,
+    beyond_the_end,
     check_rate,
     check_samples,
-    mix,
+    check_times,
+    one_channel,
     scale_for,
 )
 from asr.audio.stream import Stream, StreamReader, truncated
@@ -117,9 +119,10 @@ def blocks(
 
 
 def duration(source: Source, name: str | None = None) -> float:
-    """Length in seconds, from the headers; a FLAC stream that does not say it is decoded and counted.
+    """Length in seconds, from the headers. Where they do not say it, the audio is decoded and counted.
 
-    Raises AsrError as `read` does for what shows without decoding; a truncated or incomplete file does.
+    These are FLAC streams of unknown length, and all containers. Raises AsrError as `read` does, but only for
+    what can be found without decoding: a file that is truncated, not one with damage inside.
     """
     with _opened(source, name) as file:
         total = 0.0
@@ -250,13 +253,13 @@ def _empty(name: str) -> AsrError:
 
 def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
     """The decoder for one stream. Raises AsrError when it does not know the encoding."""
-    if stream.container:
-        return ContainerSound(file.raw, stream.container, file.name)
     reader = StreamReader(file.raw, stream)
     try:
         with quiet_c_stderr():
+            if stream.container:
+                return ContainerSound(reader, stream.container, file.name)
             sound = _ForwardSound(reader)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: raw samples without a header
+    except (soundfile.SoundFileError, TypeError, OSError) as error:  # TypeError: raw samples without header
         if reader.error:
             raise _unreadable(file.name, reader.error) from None
         detail = getattr(error, "error_string", "no header").rstrip(".")
@@ -293,8 +296,7 @@ def _decode(
 ) -> Iterator[_Block]:
     """Blocks of one stream after the other, at its own rate, mixed to one channel and checked."""
     name = file.name
-    if not (math.isfinite(start) and start >= 0 and (seconds is None or seconds > 0)):
-        raise AsrError(f"{name}: start {start} s, duration {seconds} s: impossible; give times from 0 up")
+    check_times(start, seconds, name)
     offset, remaining, found = 0.0, seconds, False  # offset: where the stream begins, in seconds
     for number, stream in enumerate(file.streams):
         with _decoder(file, stream) as sound:
@@ -302,13 +304,14 @@ def _decode(
             check_rate(rate, name)
             frames = _count(file, stream, sound)
             first = max(0, round((start - offset) * rate))
+            before = round(offset * rate)
             offset += frames / rate
             left = frames - first
             if remaining is not None:
                 left = min(left, round(remaining * rate) if found else max(1, round(remaining * rate)))
             if left <= 0:
                 continue
-            found, at, size = True, first, _BLOCK
+            found, at, size = True, before + first, _BLOCK  # at: in the whole file, for messages
             floats = sound.subtype in _FLOATS
             if block_seconds is not None:
                 size = max(1, round(min(block_seconds, left / rate) * rate))
@@ -320,22 +323,13 @@ def _decode(
                 if not len(samples):
                     raise truncated(name, f"{at / rate:.2f} s of audio where {offset:.2f} s are promised")
                 peak = check_samples(samples, name, at, rate, LARGEST_FLOAT if floats else LARGEST_DECODED)
-                yield _Block(_chosen(samples, channel, name), number, rate, peak if floats else 0.0)
+                yield _Block(one_channel(samples, channel, name), number, rate, peak if floats else 0.0)
                 left -= len(samples)
                 at += len(samples)
     if not offset:
         raise _empty(name)
     if not found:
-        raise AsrError(f"{name}: start {start:g} s is beyond the end ({offset:g} s); check the times")
-
-
-def _chosen(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
-    """One channel of samples (frames, channels), or their mean: (frames,)."""
-    if channel is None:
-        return mix(samples)
-    if channel >= samples.shape[1]:
-        raise AsrError(f"{name}: no channel {channel + 1}, it has {samples.shape[1]}; give a lower number")
-    return samples[:, channel].copy()
+        raise beyond_the_end(start, offset, name)
 
 
 def _read(file: _File, sound: _ForwardSound | ContainerSound, frames: int, at: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from asr.errors import AsrError
 SAMPLE_RATE = 16000  # Hz: the rate of the models of this package, unless their configuration has another
 LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz: a header with a rate outside is damaged
 MAX_CHANNELS = 64  # an array with more is (channels, samples), in the wrong order
+LONGEST = 1e9  # seconds: a time from here on is a mistake, and samples could not be counted
 RESAMPLER = "HQ"  # soxr's 20-bit filter: aliases stay below the noise of 16-bit audio
 
 _FULL_SCALE = 32768.0  # of 16-bit samples
@@ -21,35 +22,72 @@ LARGEST_FLOAT = 2 * _FULL_SCALE
 LARGEST_DECODED = _INT16_FROM  # from compressed audio; above it, the audio is damaged
 
 
-def from_array(samples: np.ndarray, source_rate: float, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def from_array(
+    samples: np.ndarray,
+    source_rate: float,
+    sample_rate: int = SAMPLE_RATE,
+    start: float = 0.0,
+    duration: float | None = None,
+    name: str | None = None,
+    channel: int | None = None,
+) -> np.ndarray:
     """An array (samples,) or (samples, channels) as `read` returns it: float32 (samples,) at `sample_rate`.
 
     int16, int32 and uint8 are scaled to [-1, 1]. Floats are taken as they are, unless the largest magnitude
     is 100 or more: then they are taken for 16-bit samples, divided by 32768, and a UserWarning says so.
-    Raises AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, and rates
-    outside 1 kHz to 1 MHz.
+    Raises AsrError for another type or shape, no samples, NaN, infinity, magnitudes above 65536, rates
+    outside 1 kHz to 1 MHz, and a `start` at or beyond the end.
     """
-    name = "audio array"
+    name, samples = name or "audio array", np.asarray(samples)
     check_rate(source_rate, name)
     check_rate(sample_rate, "requested sample rate")
-    if not np.asarray(samples).size:
+    check_times(start, duration, name)
+    check_shape(samples, name)
+    if not len(samples):
         raise AsrError(f"{name}: no samples; give at least one")
-    return soxr.resample(to_mono(samples, source_rate, name), source_rate, sample_rate, RESAMPLER)
+    first = round(start * source_rate)
+    if first >= len(samples):
+        raise beyond_the_end(start, len(samples) / source_rate, name)
+    last = None if duration is None else first + max(1, round(duration * source_rate))
+    mono = to_mono(samples[first:last], source_rate, name, channel, first)
+    return soxr.resample(mono, source_rate, sample_rate, RESAMPLER)
 
 
-def to_mono(samples: np.ndarray, source_rate: float, name: str) -> np.ndarray:
-    """An array (samples,) or (samples, channels) of any type as float32 (samples,), without resampling."""
+def to_mono(
+    samples: np.ndarray, source_rate: float, name: str, channel: int | None = None, first: int = 0
+) -> np.ndarray:
+    """An array (samples,) or (samples, channels) of any type as float32 (samples,), without resampling.
+
+    `first` is the position of samples[0] in the recording.
+    """
     samples = np.asarray(samples)
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS):
-        raise AsrError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
+    check_shape(samples, name)
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype in (np.int16, np.int32):
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
     elif not np.issubdtype(samples.dtype, np.floating):
         raise AsrError(f"{name}: type {samples.dtype}; give float, int16, int32 or uint8")
-    peak = check_samples(samples, name, 0, source_rate)
-    return mix(samples.astype(np.float32)) * np.float32(scale_for(peak, name))
+    peak = check_samples(samples, name, first, source_rate)
+    return one_channel(samples.astype(np.float32), channel, name) * np.float32(scale_for(peak, name))
+
+
+def check_shape(samples: np.ndarray, name: str) -> int:
+    """The number of channels. Raises AsrError for what is not (samples,) or (samples, channels)."""
+    channels = 1 if samples.ndim == 1 else samples.shape[1] if samples.ndim == 2 else 0
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AsrError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
+    return channels
+
+
+def check_times(start: float, duration: float | None, name: str) -> None:
+    """Raise AsrError for a part that no recording has."""
+    if not (0 <= start < LONGEST and (duration is None or 0 < duration < LONGEST)):
+        raise AsrError(f"{name}: start {start} s, duration {duration} s: impossible; give times from 0 up")
+
+
+def beyond_the_end(start: float, end: float, name: str) -> AsrError:
+    return AsrError(f"{name}: start {start:g} s is beyond the end ({end:g} s); check the times")
 
 
 def check_samples(
@@ -80,13 +118,17 @@ def scale_for(peak: float, name: str) -> float:
     return 1 / _FULL_SCALE
 
 
-def mix(samples: np.ndarray) -> np.ndarray:
-    """(samples,) or (samples, channels) -> (samples,), contiguous: the mean of the channels."""
+def one_channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
+    """(samples,) or (samples, channels) -> (samples,), contiguous: `channel`, from 0, or their mean."""
     if samples.ndim == 1:
-        return np.ascontiguousarray(samples)
-    if samples.shape[1] == 1:
-        return samples[:, 0].copy()
-    return samples.mean(axis=1, dtype=np.float32)
+        samples = samples[:, None]
+    if channel is None and samples.shape[1] > 1:
+        return samples.mean(axis=1, dtype=np.float32)
+    if (channel or 0) >= samples.shape[1]:
+        raise AsrError(
+            f"{name}: no channel {(channel or 0) + 1}, it has {samples.shape[1]}; give a lower number"
+        )
+    return samples[:, channel or 0].copy()
 
 
 def check_rate(rate: float, name: str) -> None:

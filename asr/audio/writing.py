@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asr.audio.samples import SAMPLE_RATE, check_samples
+from asr.audio.samples import SAMPLE_RATE, check_samples, check_shape
 from asr.errors import AsrError
 from asr.files import atomic_write, printable
 
@@ -26,16 +26,16 @@ def write(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int = 
     """Write floats (samples,) or (samples, channels) atomically; PCM clips values outside [-1, 1].
 
     The ending chooses the format: .wav and .flac hold 16-bit PCM, .ogg and .opus hold Opus (which has
-    8, 12, 16, 24 and 48 kHz only). Raises AsrError for another ending or rate, NaN, or a file that cannot be
-    written.
+    8, 12, 16, 24 and 48 kHz only). Raises AsrError for another ending, rate or shape, NaN, or a file that
+    cannot be written.
     """
     path, name = Path(path), printable(path)
     if path.suffix.lower() not in _WRITERS:
         raise AsrError(f"{name}: cannot write {path.suffix!r} audio; name it {', '.join(_WRITERS)}")
     samples = np.asarray(samples, dtype=np.float32)
+    channels = check_shape(samples, name)
     check_samples(samples, name, 0, sample_rate)
     form, subtype = _WRITERS[path.suffix.lower()]
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
     encoded = io.BytesIO()
     try:
         with soundfile.SoundFile(encoded, "w", sample_rate, channels, subtype, format=form) as file:

@@ -50,7 +50,7 @@ def to_trn(transcript: Transcript) -> str:
 
 
 def to_rttm(transcript: Transcript) -> str:
-    """NIST's rich transcription: where speech is. All speakers are one, `speech`.
+    """NIST's rich transcription: where speech is. All speakers are one, `speech`, in channel 1.
 
     Words with less than 0.5 s between them are one stretch; without words it is a segment.
     """
@@ -67,7 +67,10 @@ def to_rttm(transcript: Transcript) -> str:
 
 
 def to_textgrid(transcript: Transcript) -> str:
-    """Praat's TextGrid with the tiers segments, words and characters, three for each of several channels."""
+    """Praat's TextGrid with the tiers segments, words and characters.
+
+    Of several channels that have text, each has three tiers, with its number in their names.
+    """
     parts: dict[str, Iterable[Segment | Word | Character]] = {}
     channels = transcript.by_channel() or {None: ()}
     for channel, segments in channels.items():
@@ -108,12 +111,15 @@ def _tiled(entries: Iterable[tuple[float, float, str]], end: float) -> Iterable[
 
 def _token(text: str) -> str:
     """The text as one field between spaces."""
-    return "_".join(text.split()) or "_"
+    return "_".join(_field(text).split()) or "_"
 
 
 def _field(text: str) -> str:
-    """The text on one line, without tabs."""
-    return " ".join(text.split())
+    """The text on one line, without tabs.
+
+    The bytes of a path that is not UTF-8 are lone surrogates here. They are written as in JSON: \\udce9.
+    """
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 FORMATS: dict[str, Format] = {

@@ -48,13 +48,16 @@ class Input:
             path = Path(source)
             return cls(os.fspath(source) if id is None else id, path, Path(path.stem))
         if isinstance(source, torch.Tensor):
-            source = source.detach().cpu().numpy()
+            # numpy has no bfloat16.
+            source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
         if isinstance(source, np.ndarray):
             if sample_rate is None:
                 raise AsrError(
                     "an array needs its sample_rate, in Hz: transcribe(samples, sample_rate=16000)"
                 )
             return cls(id or "array", source, Path(id or "array"), sample_rate=sample_rate)
+        if isinstance(source, bytearray | memoryview):
+            source = bytes(source)
         label = getattr(source, "name", None)  # an open file has a name or a number
         name = id or (label if isinstance(label, str) else "audio data")
         return cls(name, source, Path(Path(name).stem))
@@ -159,6 +162,12 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
             f"{printable(shared[0][0])}: both {printable(first)} and {printable(second)} would be written to "
             "it; write them to different folders"
         )
+    # Only what is named like an output can be one. To look up the real place of each file takes time.
+    alike = [i.audio for i in inputs if isinstance(i.audio, Path) and i.audio.suffix[1:] in suffixes]
+    outputs = {os.path.realpath(path) for each in paths for path in each} if alike else set()
+    for path in alike:
+        if os.path.realpath(path) in outputs:
+            raise AsrError(f"{printable(path)}: an input; a transcript would replace it; use another folder")
     return paths
 
 
@@ -173,12 +182,27 @@ def is_portable(input: Input) -> bool:
 
 
 def in_memory(input: Input) -> Input:
-    """The input with the bytes of its pipe or open file."""
-    source = input.audio
+    """The input with the bytes of its pipe or open file, from its beginning if it can go back there.
+
+    Raises AsrError when it cannot be read, and for a file that was opened as text.
+    """
+    source: Any = input.audio
+    data: bytes | str
+    if not isinstance(source, Path) and not callable(getattr(source, "read", None)):
+        return input  # the reader of audio says what it is
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source.read()  # type: ignore[union-attr]
+        if isinstance(source, Path):
+            data = source.read_bytes()
+        else:
+            if callable(getattr(source, "seekable", None)) and source.seekable():
+                source.seek(0)
+            data = source.read()
+    except UnicodeDecodeError:
+        data = ""
     except (OSError, ValueError) as error:
         raise AsrError(f"{printable(input.id)}: cannot be read ({error}); check what writes to it") from None
+    if not isinstance(data, bytes):
+        raise AsrError(f"{printable(input.id)}: opened as text; open audio in binary mode, with 'rb'")
     return replace(input, audio=data)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from asr.errors import AsrError
 from asr.transcription.recognizer import Recognizer
@@ -23,11 +26,12 @@ def listen(
     """Print the text of a microphone, or of the samples (int16, one channel) on standard input with `pipe`.
 
     In a terminal the line grows while somebody speaks; elsewhere only final texts are printed. Ends with the
-    input, or with Ctrl-C. Raises AsrError where there is no microphone.
+    input, or with Ctrl-C, after the text of what was said before. Raises AsrError where there is no
+    microphone.
     """
     recognizer = Recognizer(model, device)
     blocks = pcm_blocks(sys.stdin.buffer, rate) if pipe else microphone_blocks(rate, microphone)
-    show(recognizer.transcribe_stream(blocks, rate), times)
+    show(recognizer.transcribe_stream(until_interrupted(blocks), rate), times)
 
 
 def show(results: Iterable[StreamResult], times: bool = False) -> None:
@@ -39,8 +43,38 @@ def show(results: Iterable[StreamResult], times: bool = False) -> None:
         if result.final and segment.text:
             print(f"\r\x1b[K{text}" if terminal else text, flush=True)
         elif terminal:
-            width = 79  # of a long text the end is shown, so that it stays on one line
-            print(f"\r\x1b[K{text[-width:]}", end="", flush=True)
+            # Of a long text the end is shown, so that it stays on one line.
+            while cell_len(text) >= shutil.get_terminal_size().columns:
+                text = text[1:]
+            print(f"\r\x1b[K{text}", end="", flush=True)
+
+
+def until_interrupted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks up to the first Ctrl-C, which ends them as the end of the input does.
+
+    It does not break off the decoding of a block. The second Ctrl-C raises KeyboardInterrupt.
+    """
+    waiting = interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if waiting or interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        while not interrupted:
+            waiting = True
+            block = next(blocks, None)
+            waiting = False
+            if block is None:
+                return
+            yield block
+    except KeyboardInterrupt:  # while it waited for a block
+        return
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def pcm_blocks(file: IO[bytes], rate: int) -> Iterator[np.ndarray]:
@@ -68,16 +102,15 @@ def microphone_blocks(rate: int, name: str | None = None) -> Iterator[np.ndarray
         received.put(samples[:, 0].copy())
 
     try:
-        stream = sounddevice.InputStream(
+        with sounddevice.InputStream(
             samplerate=rate,
             device=int(name) if name and name.isdigit() else name,
             channels=1,
             dtype="int16",
             blocksize=round(BLOCK_SECONDS * rate),
             callback=receive,
-        )
+        ):
+            while True:
+                yield received.get()
     except (sounddevice.PortAudioError, ValueError) as error:
         raise AsrError(f"the microphone cannot be used ({error}); choose one with --microphone") from None
-    with stream:
-        while True:
-            yield received.get()

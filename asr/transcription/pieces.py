@@ -13,6 +13,7 @@ from threading import Event, Thread
 import numpy as np
 
 from asr import audio
+from asr.audio.samples import check_shape
 from asr.audio.voice_activity import with_speech
 from asr.errors import AsrError
 from asr.transcription.inputs import Input, in_memory, is_portable
@@ -31,11 +32,15 @@ class Job:
 
     input: Input
     position: int = 0  # among all inputs
+    source: Input = field(init=False)  # what is read: the input, or the bytes of its pipe or open file
     duration: float = 0.0  # seconds read so far
     segments: list[Segment] = field(default_factory=list)
     error: AsrError | None = None
     # The last tokens of each channel, when segments are decoded one after the other.
     previous: dict[int | None, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.source = self.input
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class PieceReader:
     """Reads recordings at a sample rate and cuts them into pieces of at most `longest` seconds.
 
     `channels` is "mix" (their mean), "first", or "separate": pieces of each channel. With `normalize_level`,
-    every recording is brought to one level. With `voice_activity`, only speech is read. With `overlap`,
+    every piece is brought to one level. With `voice_activity`, only speech is read. With `overlap`,
     pieces overlap where a cut is not in a pause.
     """
 
@@ -104,62 +109,50 @@ class PieceReader:
 
     def _read_short(self, job: Job) -> list[Piece] | None:
         """All pieces of a recording, or None when it is too long to be read ahead."""
-        input = job.input
-        length = input.duration or 0.0
-        # The length of a pipe is not known before it is read. Data in memory needs no second place there.
-        if input.duration is None and isinstance(input.audio, Path) and os.path.isfile(input.audio):  # noqa: PTH113
-            length = audio.duration(input.audio)
-        if length > LONG and not isinstance(input.audio, np.ndarray):
-            return None
-        return [piece for input, channel in self._channels(job) for piece in self._whole(job, input, channel)]
+        if not is_portable(job.input):  # it can be read only once, and says its length only as a whole
+            job.source = in_memory(job.input)
+        source, data = job.source, job.source.audio
+        if not isinstance(data, np.ndarray):  # samples in memory need no second place there
+            length = source.duration or 0.0
+            if source.duration is None and (not isinstance(data, Path) or os.path.isfile(data)):  # noqa: PTH113
+                length = audio.duration(data, source.label)
+            if length > LONG:
+                return None
+        return [piece for channel in self._channels(source) for piece in self._whole(job, channel)]
 
-    def _channels(self, job: Job) -> Iterator[tuple[Input, int | None]]:
-        """The input once for each channel that is read, from 0; None: the mean of all."""
+    def _channels(self, source: Input) -> Iterable[int | None]:
+        """The channels to read, from 0; None: the mean of all."""
         if self.channels == "mix":
-            yield job.input, None
-            return
-        # What can be read only once is read into memory.
-        input = job.input if is_portable(job.input) else in_memory(job.input)
-        count = 1
-        if self.channels == "separate":
-            samples = input.audio
-            if not isinstance(samples, np.ndarray):
-                count = audio.channels(samples, name=input.label)
-            elif samples.ndim == 2:
-                count = samples.shape[1]
-                if count > audio.MAX_CHANNELS:
-                    raise AsrError(
-                        f"{input.label}: shape {samples.shape}; give (samples,) or (samples, channels)"
-                    )
-        for channel in range(count):
-            yield input, channel
+            return (None,)
+        if self.channels == "first":
+            return (0,)
+        if isinstance(source.audio, np.ndarray):
+            return range(check_shape(source.audio, source.id))
+        return range(audio.channels(source.audio, name=source.label))
 
     def _read_long(self, job: Job) -> Iterator[Piece]:
-        for input, channel in self._channels(job):
-            assert not isinstance(input.audio, np.ndarray)
+        source = job.source
+        for channel in self._channels(source):
+            assert not isinstance(source.audio, np.ndarray)
             blocks = audio.blocks(
-                input.audio,
+                source.audio,
                 self.sample_rate,
-                start=input.start,
-                duration=input.duration,
-                name=input.label,
+                start=source.start,
+                duration=source.duration,
+                name=source.label,
                 channel=channel,
             )
             yield from self._pieces(job, blocks, channel)
 
-    def _whole(self, job: Job, input: Input, channel: int | None) -> Iterator[Piece]:
+    def _whole(self, job: Job, channel: int | None) -> Iterator[Piece]:
         """The pieces of a recording that is read at once."""
-        if isinstance(input.audio, np.ndarray):
-            assert input.sample_rate is not None
-            array = input.audio[:, channel] if channel is not None and input.audio.ndim == 2 else input.audio
-            first = round(input.start * input.sample_rate)
-            last = None if input.duration is None else first + round(input.duration * input.sample_rate)
-            array = array[first:last]
-            samples = audio.from_array(array, input.sample_rate, self.sample_rate)
+        source = job.source
+        part = (self.sample_rate, source.start, source.duration, source.label, channel)
+        if isinstance(source.audio, np.ndarray):
+            assert source.sample_rate is not None
+            samples = audio.from_array(source.audio, source.sample_rate, *part)
         else:
-            samples = audio.read(
-                input.audio, self.sample_rate, input.start, input.duration, input.label, channel
-            )
+            samples = audio.read(source.audio, *part)
         yield from self._pieces(job, [samples], channel)
 
     def _pieces(self, job: Job, blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[Piece]:

@@ -56,8 +56,15 @@ class TranscriptionProgress:
         """A whole line. In a terminal it is printed above the bar, without line breaks of our own."""
         if stream.isatty() and self._bar.console.is_terminal:
             self._bar.console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
-        else:
+            return
+        try:
             print(line, file=stream, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise AsrError(
+                f"{stream.name}: cannot be written ({error.strerror}); make room, or add --output FILE"
+            ) from None
 
     def advance(self, seconds: float, expected: float) -> None:
         """One input is done: its seconds of audio, and how many were expected."""

@@ -141,8 +141,8 @@ class Recognizer:
 
         Inputs are all that `transcribe` takes; arrays need their `sample_rate` in Hz. Results come as soon as
         they and those before them are ready; the first windows of audio are small, unless `small_windows` is
-        False. Memory holds a window, for any number of files of any length. Raises AsrError when the output
-        of the model is not finite.
+        False. Memory holds a window and the bytes of pipes and open files, for any number of files of any
+        length. Raises AsrError when the output of the model is not finite.
         """
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
@@ -188,8 +188,11 @@ class Recognizer:
         `blocks` are arrays (samples,) or (samples, channels) of any length, floats in [-1, 1] or int16, at
         `sample_rate` Hz (None: that of the model). A segment ends after 1 s without speech. While it lasts,
         it is decoded again after `every` seconds of audio. The final text is that of the audio between its
-        `start` and `end`. Raises AsrError for impossible samples and rates.
+        `start` and `end`. It is empty if what was taken for speech proved to be none. Raises AsrError for
+        impossible samples and rates, and with `channels` "separate".
         """
+        if self._reader.channels == "separate":
+            raise AsrError("a stream has one text: channels 'separate' is impossible; give 'mix' or 'first'")
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
         if options.timestamps or options.previous_text:
@@ -201,13 +204,16 @@ class Recognizer:
             self._reader.longest,
             self._reader.voice_activity is not None,
             every,
+            channel=0 if self._reader.channels == "first" else None,
         )
         job = Job(Input("stream", b"", Path("stream")))
         shown = False  # whether text of this segment was given
         for live in pieces:
-            piece = self._reader.piece(job, live.start, live.samples)
-            self._recognize([piece], decoder)
-            found, job.segments = job.segments, []
+            if len(live.samples):
+                self._recognize([self._reader.piece(job, live.start, live.samples)], decoder)
+                found, job.segments = job.segments, []
+            else:
+                found = [Segment(live.start, live.start, "", 0.0)]
             for segment in found:
                 if segment.text or shown:
                     yield StreamResult(segment, live.final)

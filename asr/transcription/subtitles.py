@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from unicodedata import east_asian_width
 
-from asr.transcription.transcript import Transcript, Word
+from asr.transcription.transcript import Segment, Transcript, Word
 
 LINE = 42  # characters of a line, and lines of a cue: the usual limits of broadcasters and Netflix
 LINES = 2
@@ -23,13 +23,12 @@ class Cue:
 
     start: float
     end: float
-    lines: tuple[tuple[Word, ...], ...]
-    separator: str  # between words
+    lines: tuple[tuple[Word, ...], ...]  # a word begins with the space before it, if there is one
 
     @property
     def text(self) -> str:
         """The lines as they are shown."""
-        return "\n".join(self.separator.join(word.text for word in line) for line in self.lines)
+        return "\n".join(map(_line, self.lines))
 
 
 def cues_of(transcript: Transcript) -> list[Cue]:
@@ -41,20 +40,37 @@ def cues_of(transcript: Transcript) -> list[Cue]:
     """
     cues: list[Cue] = []
     for segments in transcript.by_channel().values():
-        cues += _cues_of_words([word for s in segments for word in s.words], transcript.separator)
+        cues += _cues_of_words(_with_spaces(segments, transcript.separator))
     return sorted(cues, key=lambda cue: cue.start)
 
 
-def _cues_of_words(words: Sequence[Word], separator: str) -> list[Cue]:
+def _with_spaces(segments: Sequence[Segment], separator: str) -> list[Word]:
+    """The words of segments, each with the space before it that the text has.
+
+    A text can have both: in "我用 iPhone", each Chinese character is a word, and so may each letter be.
+    """
+    found: list[Word] = []
+    for segment in segments:
+        end, before = 0, separator
+        for word in segment.words:
+            place = segment.text.find(word.text, end)
+            if end:
+                before = segment.text[end:place] if place >= 0 else " "
+            end = max(end, place + len(word.text))
+            found.append(replace(word, text=" " * any(map(str.isspace, before)) + word.text))
+    return found
+
+
+def _cues_of_words(words: Sequence[Word]) -> list[Cue]:
     cues: list[Cue] = []
     current: list[Word] = []
     for word in _short_words(words):
-        if current and not _fits(current, word, separator):
-            cues.append(_cue(current, separator))
+        if current and not _fits(current, word):
+            cues.append(_cue(current))
             current = []
         current.append(word)
     if current:
-        cues.append(_cue(current, separator))
+        cues.append(_cue(current))
     following = [cue.start for cue in cues[1:]] + [float("inf")]
     return [replace(c, end=_readable_end(c, begins)) for c, begins in zip(cues, following, strict=True)]
 
@@ -83,10 +99,10 @@ def to_vtt(transcript: Transcript, highlight: bool = False) -> str:
     for cue in cues_of(transcript):
         lines = []
         for line in cue.lines:
-            words = [_escaped(word.text) for word in line]
+            words = [replace(word, text=_escaped(word.text)) for word in line]
             if highlight:
-                words = [f"<{_clock(w.start, '.')}><c>{t}</c>" for w, t in zip(line, words, strict=True)]
-            lines.append(cue.separator.join(words))
+                words = [_marked(word, f"<{_clock(word.start, '.')}><c>", "</c>") for word in words]
+            lines.append(_line(words))
         text = "\n".join(lines)
         parts.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{text}\n\n")
     return "".join(parts)
@@ -96,11 +112,13 @@ def _short_words(words: Sequence[Word]) -> list[Word]:
     """The words, with those that are longer than a line divided. The parts share the time evenly."""
     found = []
     for word in words:
-        if _width(word.text) <= LINE:
+        text = word.text.lstrip()
+        if _width(text) <= LINE:
             found.append(word)
             continue
-        count = max(1, LINE * len(word.text) // _width(word.text))
-        parts = [word.text[i : i + count] for i in range(0, len(word.text), count)]
+        count = max(1, LINE * len(text) // _width(text))
+        parts = [text[i : i + count] for i in range(0, len(text), count)]
+        parts[0] = word.text.removesuffix(text) + parts[0]
         step = (word.end - word.start) / len(parts)
         found += [
             Word(part, word.start + i * step, word.start + (i + 1) * step, word.confidence)
@@ -109,36 +127,32 @@ def _short_words(words: Sequence[Word]) -> list[Word]:
     return found
 
 
-def _fits(current: list[Word], word: Word, separator: str) -> bool:
+def _fits(current: list[Word], word: Word) -> bool:
     """Whether a word can follow in the same cue."""
     if word.start - current[-1].end > PAUSE or word.end - current[0].start > LONGEST:
         return False
-    return len(_lines([*current, word], separator)) <= LINES
+    return len(_lines([*current, word])) <= LINES
 
 
-def _lines(words: Sequence[Word], separator: str) -> list[list[Word]]:
+def _lines(words: Sequence[Word]) -> list[list[Word]]:
     """Words in lines that are as full as possible."""
     lines: list[list[Word]] = [[]]
     for word in words:
-        line = separator.join(w.text for w in [*lines[-1], word])
-        if lines[-1] and _width(line) > LINE:
+        if lines[-1] and _width(_line([*lines[-1], word])) > LINE:
             lines.append([])
         lines[-1].append(word)
     return lines
 
 
-def _cue(words: list[Word], separator: str) -> Cue:
+def _cue(words: list[Word]) -> Cue:
     """A cue of words. Two lines have about the same length."""
-    lines = _lines(words, separator)
+    lines = _lines(words)
     if len(lines) == LINES:
         breaks = range(1, len(words))
-        widths = {
-            i: max(_width(separator.join(w.text for w in part)) for part in (words[:i], words[i:]))
-            for i in breaks
-        }
+        widths = {i: max(_width(_line(part)) for part in (words[:i], words[i:])) for i in breaks}
         best = min(breaks, key=widths.__getitem__)
         lines = [words[:best], words[best:]]
-    return Cue(words[0].start, words[-1].end, tuple(map(tuple, lines)), separator)
+    return Cue(words[0].start, words[-1].end, tuple(map(tuple, lines)))
 
 
 def _readable_end(cue: Cue, following: float) -> float:
@@ -151,10 +165,21 @@ def _underlined(cue: Cue, index: int) -> str:
     """The text of a cue, one word of which is underlined."""
     lines, count = [], 0
     for line in cue.lines:
-        words = [f"<u>{w.text}</u>" if count + i == index else w.text for i, w in enumerate(line)]
+        words = [_marked(w, "<u>", "</u>") if count + i == index else w for i, w in enumerate(line)]
         count += len(line)
-        lines.append(cue.separator.join(words))
+        lines.append(_line(words))
     return "\n".join(lines)
+
+
+def _line(words: Iterable[Word]) -> str:
+    """The text of words that stand in one line."""
+    return "".join(word.text for word in words).lstrip()
+
+
+def _marked(word: Word, opening: str, closing: str) -> Word:
+    """The word with marks around it, but not around the space before it."""
+    text = word.text.lstrip()
+    return replace(word, text=word.text.removesuffix(text) + opening + text + closing)
 
 
 def _width(text: str) -> int:

@@ -94,9 +94,8 @@ class Transcript:
 
     @property
     def separator(self) -> str:
-        """What stands between words: a space, or nothing in a script without spaces."""
-        several = [segment for segment in self.segments if len(segment.words) > 1]
-        return "" if several and not any(" " in segment.text for segment in several) else " "
+        """What stands between segments: a space, or nothing in a script without spaces."""
+        return "" if len(self.text) == sum(len(segment.text) for segment in self.segments) else " "
 
     def to_json(self, indent: int | None = None) -> str:
         """As a JSON object. `asr score` reads a file of such lines."""

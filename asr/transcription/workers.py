@@ -100,7 +100,8 @@ class WorkerPool:
 
         An input whose process was ended by the system is tried once more, alone. If that process ends too,
         the result is an AsrError. With `ordered`, work is not more than AHEAD inputs ahead of the first one
-        without a result, so that few results wait for their turn. Raises what a process raises.
+        without a result, so that few results wait for their turn. Raises what a process raises, and what
+        the reading of an open file raises.
         """
         work = _Work(inputs, self._recognizer.batch_seconds * WINDOW, self._count)
         retries: deque[_Task] = deque()
@@ -120,12 +121,13 @@ class WorkerPool:
                 if not _send(worker.connection, tasks):  # it ended while it had nothing to do
                     self._replace(worker)
                     retries.extend(tasks)
-            for position, error in work.failed():
+            failed = work.failed()
+            for position, error in failed:
                 finished[position] = True
                 yield position, error
             busy = [worker for worker in self._workers if worker.tasks]
             if not busy and not work.reading:
-                if retries:
+                if retries or failed:  # after a failure, the limit is higher
                     continue
                 return
             for connection in wait([w.connection for w in busy], PATIENCE if work.reading else None):
@@ -170,7 +172,7 @@ class _Work:
         self._next, self._size = 0, FIRST_WINDOW
         self._bytes, self._seconds = BYTES_PER_SECOND, 1.0  # of the results so far
         self._left = sum(map(expected_seconds, inputs))  # seconds, by the first estimate
-        self._read: SimpleQueue[tuple[int, Input | AsrError]] = SimpleQueue()
+        self._read: SimpleQueue[tuple[int, Input | Exception]] = SimpleQueue()
         self._errors: list[tuple[int, AsrError]] = []
         self.reading = 0  # pipes that are being read
 
@@ -199,7 +201,7 @@ class _Work:
     def _read_here(self, position: int, input: Input) -> None:
         try:
             self._read.put((position, in_memory(input)))
-        except AsrError as error:
+        except Exception as error:  # without an answer, `transcribe` would wait forever
             self._read.put((position, error))
 
     def _arrived(self) -> list[_Task]:
@@ -210,6 +212,8 @@ class _Work:
                 self.reading -= 1
                 if isinstance(found, AsrError):
                     self._errors.append((position, found))
+                elif isinstance(found, Exception):
+                    raise found
                 else:
                     tasks.append((position, found))
         return tasks

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,27 +11,38 @@ import soundfile
 from asr import audio
 from asr.errors import AsrError
 
-RATE = 48000
-TIME = np.arange(RATE) / RATE
+RATE = 8000
+SECONDS = 15  # longer than what PyAV reads from a file at once
+TIME = np.arange(SECONDS * RATE) / RATE
 LEFT, RIGHT = (0.3 * np.sin(2 * np.pi * f * TIME).astype(np.float32) for f in (440, 1000))
 
 
-def container(format, codec, samples=None, rate=RATE):
-    """The bytes of a file with two channels."""
+@cache
+def container(format, codec, quiet=0.0, begin=0.0, gap=0.0, frame=None, seekable=True, **options):
+    """The bytes of a file with two channels, which begin after `quiet` seconds of silence.
+
+    With `begin`, a second track begins at 0 and the first at `begin` s. With `gap`, the times of the first
+    one jump ahead by so many seconds after the first 5 s. A file that is not `seekable` has no length in it.
+    """
     av = pytest.importorskip("av")
-    samples = np.stack([LEFT, RIGHT]) if samples is None else samples
+    samples = np.stack([LEFT, RIGHT]) * (quiet < TIME)
     raw = io.BytesIO()
-    with av.open(raw, "w", format=format) as out:
-        track = out.add_stream(codec, rate=rate)
-        track.layout = "stereo"
-        frame = av.AudioFrame.from_ndarray(samples.astype(np.float32), "fltp", "stereo")
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(
-            track.format.name, "stereo", rate, frame_size=1024 if codec == "aac" else 960
-        )
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            out.mux(track.encode(part))
-        out.mux(track.encode(None))
+    raw.seekable = lambda: seekable
+    size = frame or (1024 if codec == "aac" else RATE // 50)
+    with av.open(raw, "w", format=format, options=options) as out:
+        packets = []
+        for first in [begin, 0.0] if begin else [0.0]:
+            track = out.add_stream(codec, rate=RATE)
+            track.layout = "stereo"
+            whole = av.AudioFrame.from_ndarray(samples.astype(np.float32), "fltp", "stereo")
+            whole.sample_rate, whole.pts = RATE, 0
+            resampler = av.AudioResampler(track.format.name, "stereo", RATE, frame_size=size)
+            for part in [*resampler.resample(whole), *resampler.resample(None)]:
+                part.pts += round(RATE * (first + gap * (part.pts >= 5 * RATE)))
+                packets += track.encode(part)
+            packets += track.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            out.mux(packet)
     return raw.getvalue()
 
 
@@ -51,11 +63,17 @@ def test_a_tone_in_a_container(format, codec, tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(container(format, codec))
     samples = audio.read(path)
-    assert len(samples) / 16000 == pytest.approx(1.0, abs=0.05)
+    assert len(samples) / 16000 == pytest.approx(SECONDS, abs=0.3)
     assert audio.duration(path) == pytest.approx(len(samples) / 16000, abs=0.001)
     assert [strength(samples, f) for f in (440, 1000)] == pytest.approx([0.15, 0.15], abs=0.02)
     assert audio.channels(path) == 2
-    np.testing.assert_allclose(np.concatenate(list(audio.blocks(path, seconds=0.3))), samples, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(list(audio.blocks(path, seconds=7))), samples, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["mov", "matroska"])
+def test_mp3_in_a_container(format):
+    data = container(format, "libmp3lame", frame=1152)
+    assert len(audio.read(data)) / 16000 == pytest.approx(SECONDS, abs=0.3)
 
 
 def test_one_channel_of_a_container(mp4):
@@ -64,9 +82,55 @@ def test_one_channel_of_a_container(mp4):
 
 
 def test_a_part_of_a_container(mp4):
-    part = audio.read(mp4, start=0.5, duration=0.25)
+    part = audio.read(mp4, start=10.5, duration=0.25)
     assert len(part) == 4000  # the resampler's filter reaches over the ends
-    np.testing.assert_allclose(part[50:-50], audio.read(mp4)[8050:11950], atol=0.01)
+    np.testing.assert_allclose(part[50:-50], audio.read(mp4)[168050:171950], atol=0.01)
+
+
+def test_containers_without_a_length_are_whole():
+    """ffmpeg guesses their length by the bit rate of their beginning, which says nothing of what follows."""
+    for codec, options in (("aac", {}), ("libmp3lame", dict(frame=1152, seekable=False))):
+        data = container("adts" if codec == "aac" else "matroska", codec, quiet=10, **options)
+        assert len(audio.read(data)) / 16000 == pytest.approx(SECONDS, abs=0.3)
+
+
+def test_amr_that_becomes_louder_is_whole():
+    """Frames of 20 ms: the first ones have fewer bits than the others."""
+    pytest.importorskip("av")
+    data = b"#!AMR\n" + (b"\x04" + bytes(12)) * 300 + (b"\x3c" + bytes(31)) * 500
+    assert audio.duration(data) == pytest.approx(16.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("matroska", "aac")])
+def test_times_in_a_container(format, codec):
+    """Zeros stand before a track that begins late, and in a gap: positions are times of the recording."""
+    sound = audio.read(container(format, codec))
+    late = audio.read(container(format, codec, begin=3.0))
+    assert np.flatnonzero(np.abs(late) > 0.1)[0] / 16000 == pytest.approx(3.0, abs=0.08)
+    assert len(late) - len(sound) == pytest.approx(3 * 16000, abs=0.08 * 16000)
+    broken = container(format, codec, gap=2.0)
+    samples = audio.read(broken)
+    assert len(samples) - len(sound) == pytest.approx(2 * 16000, abs=0.08 * 16000)
+    silent = np.flatnonzero(np.abs(samples[: 15 * 16000].reshape(-1, 1600)).max(1) < 0.1) / 10
+    assert len(silent) in (18, 19, 20) and 5 <= silent[0] <= 5.2
+    assert audio.duration(broken) == pytest.approx(len(samples) / 16000, abs=0.001)
+    np.testing.assert_allclose(np.concatenate(list(audio.blocks(broken, seconds=7))), samples, atol=1e-4)
+
+
+def test_an_impossible_time_in_a_container_is_refused():
+    with pytest.raises(AsrError, match=r"^audio data: damaged or truncated at .* s or later"):
+        audio.read(container("matroska", "aac", gap=5000.0))
+
+
+def test_an_error_of_the_disk_in_a_container(mp4):
+    class Disk(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 1000:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    with pytest.raises(AsrError, match=r"^audio data: cannot be read \(Input/output error\)"):
+        audio.read(Disk(mp4))
 
 
 def test_without_pyav(mp4, monkeypatch):

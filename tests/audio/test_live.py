@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from asr.audio import live
 from asr.audio.live import live_pieces
 from asr.errors import AsrError
 
@@ -66,7 +67,7 @@ def test_a_piece_is_given_while_it_lasts():
 def test_a_long_piece_is_cut_in_its_quietest_place():
     sound = np.concatenate([tone(1.6), silence(0.4), tone(0.8), silence(0.3), tone(4.0)])
     finals = [piece for piece in pieces(sound, longest=3.0) if piece.final]
-    assert max(len(piece.samples) for piece in finals) <= 3.4 * RATE
+    assert max(len(piece.samples) for piece in finals) <= 3.0 * RATE
     assert finals[0].start + len(finals[0].samples) / RATE == pytest.approx(1.8, abs=0.25) or finals[
         0
     ].start + len(finals[0].samples) / RATE == pytest.approx(2.95, abs=0.25)
@@ -76,6 +77,14 @@ def test_a_long_piece_is_cut_in_its_quietest_place():
     assert covered[np.abs(sound) > 0.1].all()
     for one, other in pairwise(finals):
         assert one.start + len(one.samples) / RATE <= other.start + 1e-6
+
+
+@pytest.mark.parametrize("voiced", [2.5, 2.9, 2.99, 3.0])
+def test_no_piece_is_longer_than_the_longest(voiced):
+    """Models of a fixed window refuse longer ones, also before a piece has ended."""
+    found = pieces(np.concatenate([silence(1), tone(voiced), silence(3)]), 1600, longest=3.0)
+    assert max(len(piece.samples) for piece in found) <= 3.0 * RATE
+    assert sum(len(piece.samples) for piece in found if piece.final) >= voiced * RATE
 
 
 def test_memory_does_not_grow_in_silence():
@@ -99,8 +108,28 @@ def test_other_types_and_rates():
     assert list(live_pieces([], RATE, RATE, 10.0)) == []
 
 
+def test_one_channel():
+    stereo = in_blocks(np.stack([silence(len(SOUND) / RATE), SOUND], 1), 999)
+    assert list(live_pieces(stereo, RATE, RATE, 10.0, False, channel=0)) == []
+    one, both = (list(live_pieces(stereo, RATE, RATE, 10.0, False, channel=i)) for i in (1, None))
+    np.testing.assert_allclose(one[-1].samples, 2 * both[-1].samples, atol=1e-6)
+
+
+def test_a_piece_that_proves_to_be_no_speech_ends_empty(monkeypatch):
+    """The detector revises its decision when it hears more."""
+    monkeypatch.setattr(
+        live, "is_speech", lambda frames: np.arange(len(frames)) < (25 if len(frames) < 100 else 0)
+    )
+    sound = np.concatenate([tone(0.5), silence(4.5)])
+    *partial, final = live_pieces(in_blocks(sound, 4000), RATE, RATE, 10.0)
+    assert partial and not any(piece.final for piece in partial)
+    assert (final.final, final.start, len(final.samples)) == (True, 0.0, 0)
+
+
 def test_impossible_samples_and_rates():
-    with pytest.raises(AsrError, match="audio stream: NaN or infinite sample"):
-        list(live_pieces([np.full(9, np.nan)], RATE, RATE, 10.0))
+    with pytest.raises(AsrError, match=r"audio stream: NaN or infinite sample at 2\.000 s"):
+        list(live_pieces([silence(1), silence(1), np.full(9, np.nan)], RATE, RATE, 10.0, False))
+    with pytest.raises(AsrError, match=r"audio stream: shape \(\); give"):
+        list(live_pieces([np.array(0.5)], RATE, RATE, 10.0))
     with pytest.raises(AsrError, match="audio stream: sample rate of 3 Hz"):
         list(live_pieces([], 3, RATE, 10.0))

@@ -241,6 +241,8 @@ def test_times_outside_the_recording_are_refused(tmp_path):
     assert "beyond the end (1 s)" in message(path, start=1.0)
     assert "impossible" in message(path, start=-1.0)
     assert "impossible" in message(path, duration=0.0)
+    assert "impossible" in message(path, duration=float("inf"))
+    assert "impossible" in message(path, start=1e305)
     with pytest.raises(AsrError, match="rate of 0 Hz"):
         audio.read(path, 0)
     with pytest.raises(AsrError, match="blocks of 0 seconds"):
@@ -284,9 +286,18 @@ def test_from_array_agrees_with_read(tmp_path):
     assert audio.from_array(tone(8000).astype(np.float64), 8000).dtype == np.float32
 
 
+def test_from_array_reads_the_part_and_the_channel_that_read_reads(tmp_path):
+    path = tmp_path / "a.wav"
+    pcm = (32767 * np.stack([tone(16000), noise(16000)], axis=1)).astype(np.int16)
+    soundfile.write(path, pcm, 16000)
+    part = (16000, 0.5, 0.25, None, 1)
+    np.testing.assert_allclose(audio.from_array(pcm, 16000, *part), audio.read(path, *part), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("array", "says"),
     [
+        (np.array(0.5), "shape"),
         (np.zeros((2, 2, 2)), "shape"),
         (np.zeros((2, 16000)), "shape"),  # (channels, samples): transposed
         (np.zeros(0), "no samples"),
@@ -315,6 +326,7 @@ def test_write_refuses(tmp_path):
     assert ".xyz" in message(tmp_path / "a.xyz", audio.write, samples=tone(8000))
     assert "44100" in message(tmp_path / "a.ogg", audio.write, samples=tone(44100), sample_rate=44100)
     assert "NaN" in message(tmp_path / "a.wav", audio.write, samples=np.array([np.nan]))
+    assert "shape" in message(tmp_path / "a.wav", audio.write, samples=np.array(0.5))
     assert not list(tmp_path.iterdir())
 
 

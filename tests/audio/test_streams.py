@@ -171,6 +171,16 @@ def test_concatenated_files_are_read_to_their_end(name):
     assert len(audio.read(encoded, start=1.5, duration=9.0)) == 24000
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_wav_files_of_an_odd_size_are_read_to_their_end(padded):
+    """A byte belongs after an odd number of bytes; some writers leave it out."""
+    out = io.BytesIO()
+    soundfile.write(out, tone()[:8001], 16000, "PCM_U8", format="WAV")
+    first = out.getvalue()
+    assert len(first) % 2 == 0
+    assert len(audio.read((first if padded else first[:-1]) + encode(tone(), "wav"))) == 24001
+
+
 @pytest.mark.parametrize("name", ["ogg", "flac", "mp3", "wav"])
 def test_a_truncated_second_stream_is_rejected(name):
     encoded = encode(tone(), name)
@@ -344,6 +354,14 @@ def test_samples_of_impossible_size_are_rejected(size):
             function(float_file(samples))
     with pytest.raises(AsrError, match="of size"):
         audio.from_array(samples, 16000)
+
+
+def test_the_time_of_an_impossible_sample_is_that_in_the_file():
+    bad = tone()
+    bad[8000] = np.nan
+    for function in (audio.read, lambda source: list(audio.blocks(source))):
+        with pytest.raises(AsrError, match=r"NaN or infinite sample at 2\.500 s"):
+            function(float_file(tone(seconds=2.0)) + float_file(bad))
 
 
 def test_floats_of_16_bits_are_scaled_with_a_warning():

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,14 @@ def test_a_closed_pipe_ends_the_command(tiny_model, endless):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(PATIENCE) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_standard_output_that_is_full(tiny_model, sounds):
+    with Path("/dev/full").open("w") as full:
+        status, _, err = run("transcribe", sounds / "a.wav", "--model", tiny_model, stdout=full)
+    assert (status, err.count(b"\n")) == (1, 1)
+    assert err.startswith(b"asr: error: <stdout>: cannot be written (No space left on device); make room")
 
 
 def test_ctrl_c(tiny_model, endless, tmp_path):

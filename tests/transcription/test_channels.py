@@ -50,10 +50,12 @@ def test_separate(tiny_model, call, monkeypatch, long):
     assert [(s.text, s.channel) for s in mono.segments] == expected[:1]
 
 
-def test_an_array_of_channels_and_samples_is_refused(tiny_model):
-    recognizer = Recognizer(tiny_model, "cpu", channels="separate")
-    with pytest.raises(AsrError, match=r"shape \(2, 32000\); give \(samples,\) or \(samples, channels\)"):
-        recognizer.transcribe(CALL.T, RATE)
+@pytest.mark.parametrize("channels", pieces.CHANNELS)
+@pytest.mark.parametrize("array", [CALL.T, np.zeros((RATE, 0), np.float32), np.array(0.5)])
+def test_an_array_of_another_shape_is_refused(tiny_model, channels, array):
+    recognizer = Recognizer(tiny_model, "cpu", channels=channels)
+    with pytest.raises(AsrError, match=r"^array: shape \(.*\); give \(samples,\) or \(samples, channels\)"):
+        recognizer.transcribe(array, RATE)
 
 
 def test_first_and_mix(tiny_model, call):

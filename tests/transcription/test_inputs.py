@@ -73,6 +73,13 @@ def test_a_folder_is_searched_and_sorted(tree):
     assert ids(f"{tree}/deep/") == [f"{tree}/deep/{name}" for name in ("a.wav", "d.v2.mp3", "er/c.OGG")]
 
 
+def test_less_usual_suffixes_of_audio(tree):
+    names = ["none/a.oga", "none/b.aifc", "none/c.wave"]
+    for name in names:
+        (tree / name).touch()
+    assert ids("none") == names
+
+
 def test_a_folder_without_audio(tree):
     assert re.match(r"none: no audio in this folder .*\.wav", problem_of("none"))
 
@@ -202,6 +209,16 @@ def test_two_inputs_of_one_name(tree, arguments, both):
     with pytest.raises(AsrError) as caught:
         output_paths(found_in(*arguments), Path("out"), "txt")
     assert str(caught.value).startswith(both)
+
+
+def test_a_transcript_does_not_replace_a_recording(tree):
+    """A named file may have any suffix. A link in the path changes nothing."""
+    (tree / "link").symlink_to(tree)
+    for name in ("a.txt", "link/a.txt"):
+        with pytest.raises(AsrError, match=rf"^{name}: an input; a transcript would replace it; use another"):
+            output_paths(found_in(name), Path(), "srt", "txt")
+    assert output_paths(found_in("a.txt"), Path("out"), "txt") == [(Path("out/a.txt"),)]
+    assert output_paths(found_in("a.txt"), Path(), "srt") == [(Path("a.srt"),)]
 
 
 def test_the_same_name_in_different_folders(tree):

@@ -1,13 +1,17 @@
 """`asr listen` prints final texts, and in a terminal what is known before."""
 
 import io
+import os
+import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from asr import audio, commands
+from asr.errors import AsrError
 from asr.transcription import listening
 from asr.transcription.transcript import Segment, StreamResult
 
@@ -46,10 +50,69 @@ def test_the_line_of_a_terminal(monkeypatch, capsys):
     listening.show(results)
     assert capsys.readouterr().out == "one two\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     listening.show(results)
     line = "\r\x1b[K"
     shown = f"{line}on{line}one{line}one two\n{line}{'x' * 79}{line}"
     assert capsys.readouterr().out == shown
+
+
+def test_the_columns_of_a_terminal(monkeypatch, capsys):
+    """A character of East Asian scripts fills two; a line that is wrapped could not be written again."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    listening.show([StreamResult(Segment(0, 1, "中" * 60, 0.9), False)])
+    assert capsys.readouterr().out == "\r\x1b[K" + "中" * 19
+
+
+def test_ctrl_c_ends_with_the_text_of_what_was_said(monkeypatch, capsys):
+    """It comes while the next samples are awaited."""
+    speech = (audio.read(SAMPLES / "pin.wav", 8000) * 32767).astype("<i2").tobytes()
+
+    class Microphone(io.BytesIO):
+        def read(self, size=-1):
+            if not (data := super().read(size)):
+                os.kill(os.getpid(), signal.SIGINT)
+            return data
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Microphone(speech)))
+    handler = signal.getsignal(signal.SIGINT)
+    assert run(monkeypatch, "-", "--rate", "8000", "--model", "digits") == 0
+    assert capsys.readouterr().out == (SAMPLES / "pin.txt").read_text()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_does_not_break_off_decoding():
+    given = []
+    for block in listening.until_interrupted(iter([np.zeros(1)] * 5)):
+        given.append(block)
+        if len(given) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert len(given) == 2
+    with pytest.raises(KeyboardInterrupt):
+        for _ in listening.until_interrupted(iter([np.zeros(1)] * 5)):
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_microphone_that_cannot_start(monkeypatch, capsys):
+    class PortAudioError(Exception):
+        pass
+
+    class InputStream:
+        def __init__(self, **_):
+            pass
+
+        def __enter__(self):
+            raise PortAudioError("Unanticipated host error")
+
+        def __exit__(self, *_):
+            pass
+
+    module = SimpleNamespace(PortAudioError=PortAudioError, InputStream=InputStream)
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    with pytest.raises(AsrError, match=r"the microphone cannot be used \(Unanticipated host error\); choose"):
+        next(listening.microphone_blocks(16000))
 
 
 def test_without_a_microphone(monkeypatch, capsys):

@@ -1,6 +1,9 @@
 """Long recordings are cut in their pauses and read block by block; silence never reaches the model."""
 
+import io
+import os
 import tracemalloc
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from recordings import RATE, same, silence, sound, write
 
 from asr.config import Config
 from asr.decoding import Hypothesis
+from asr.errors import AsrError
 from asr.model_folder import Bundle
 from asr.tokenizers import CharacterTokenizer
 from asr.transcription import pieces as module
@@ -78,3 +82,27 @@ def test_silence_never_reaches_the_model(recognizer, monkeypatch):
     monkeypatch.setattr(recognizer, "_decode", None)
     noise = 1e-4 * np.random.default_rng(0).standard_normal(RATE * 600).astype(np.float32)  # -80 dB
     assert recognizer.transcribe(noise, RATE) == Transcript("array", "", "", 600.0, ())
+
+
+def test_memory_does_not_grow_with_the_length_of_data_in_memory(recognizer, tmp_path, monkeypatch):
+    """Bytes, open files and pipes are decoded block by block, as a path is."""
+    path = write(tmp_path / "a.wav", sound(3, 6.0)).audio
+    data = path.read_bytes()
+    expected = recognizer.transcribe(path)
+    monkeypatch.setattr(module, "LONG", 2.0)
+    monkeypatch.setattr(module.PieceReader, "_whole", None)
+    read, write_end = os.pipe()
+    Thread(target=lambda: (os.write(write_end, data), os.close(write_end)), daemon=True).start()
+    opened = io.BytesIO(data)
+    opened.seek(100)
+    with os.fdopen(read, "rb") as pipe:
+        for source in (path, data, bytearray(data), opened, pipe):
+            found = recognizer.transcribe(source)
+            assert (found.text, found.duration) == (expected.text, 6.0)
+
+
+def test_a_file_that_was_opened_as_text(recognizer, tmp_path):
+    path = write(tmp_path / "a.wav", sound(3, 1.0)).audio
+    for encoding in ("utf-8", "latin-1"):
+        with path.open(encoding=encoding) as file, pytest.raises(AsrError, match="opened as text"):
+            recognizer.transcribe(file)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from asr import audio
+from asr.audio import live
 from asr.errors import AsrError
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Segment
@@ -77,6 +78,25 @@ def test_several_segments_of_one_piece_are_all_given(digits, speech, monkeypatch
 def test_noise_gives_nothing(digits):
     noise = 0.01 * np.random.default_rng(0).standard_normal(4 * RATE)
     assert list(digits.transcribe_stream([noise], RATE)) == []
+
+
+def test_channels(digits, speech):
+    """A stream takes the channel that a file takes; two texts of one time have no place in it."""
+    other = np.stack([0 * speech, speech], 1)
+    first = Recognizer(digits.bundle, channels="first")
+    assert list(first.transcribe_stream([other], RATE)) == []
+    assert len([r for r in first.transcribe_stream([other[:, ::-1]], RATE) if r.final]) == 3
+    separate = Recognizer(digits.bundle, channels="separate")
+    with pytest.raises(AsrError, match="channels 'separate' is impossible; give 'mix' or 'first'"):
+        list(separate.transcribe_stream([other], RATE))
+
+
+def test_text_that_proves_to_be_no_speech_ends_empty(digits, speech, monkeypatch):
+    decided = live.is_speech
+    monkeypatch.setattr(live, "is_speech", lambda p: decided(p) & (len(p) < 100))
+    results = list(digits.transcribe_stream([speech[i : i + 1600] for i in range(0, 48000, 1600)], RATE))
+    assert results[-2].text and not results[-2].final
+    assert (results[-1].text, results[-1].final) == ("", True)
 
 
 def test_impossible_blocks(digits):

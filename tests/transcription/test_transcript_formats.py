@@ -20,7 +20,7 @@ from asr.scoring.formats import read_texts
 from asr.tokenizers import CharacterTokenizer
 from asr.transcription.formats import FORMATS, to_rttm, to_textgrid
 from asr.transcription.job import transcribe_inputs
-from asr.transcription.output import Output
+from asr.transcription.output import Output, write_text
 from asr.transcription.recognizer import Recognizer
 from asr.transcription.subtitles import LINE, LINES, LONGEST, cues_of, to_srt, to_vtt
 from asr.transcription.transcript import Character, Segment, Transcript, Word
@@ -86,6 +86,22 @@ def test_lines_are_balanced_and_scripts_without_spaces_are_whole():
     assert all(len(line) <= LINE // 2 for cue in cues_of(chinese) for line in cue.text.split("\n"))
 
 
+def test_spaces_in_cues_are_those_of_the_text():
+    """Of a model of a script without spaces, every character is a word."""
+    text = "我用 iPhone 手机"
+    places = [(c, i * 0.2, i * 0.2 + 0.2) for i, c in enumerate(text.replace(" ", ""))]
+    mixed = transcript(*places)
+    mixed = replace(mixed, text=text, segments=(replace(mixed.segments[0], text=text),))
+    (cue,) = cues_of(mixed)
+    assert cue.text == text
+    assert "<u>i</u>Phone" in to_srt(mixed, highlight=True) and "我用 <u>i" in to_srt(mixed, highlight=True)
+    assert re.sub("<.*?>", "", to_vtt(mixed, highlight=True)).split("\n")[3] == text
+    one, two = (transcript((c, t, t + 0.3)).segments[0] for c, t in (("好", 0.0), ("是", 0.5)))
+    for between in ("", " "):
+        (cue,) = cues_of(Transcript("a", "a", f"好{between}是", 2.0, (one, two)))
+        assert cue.text == f"好{between}是"
+
+
 def test_srt_and_vtt():
     short = transcript(("a<b", 0.5, 1.0), ("c", 1.0, 1.25), ("later", 3661.5, 3662.9))
     assert to_srt(short) == (
@@ -118,7 +134,7 @@ def test_textgrid_tiers_have_no_gaps():
         assert all(times[i] == times[i + 1] for i in range(1, len(times) - 1, 2))
         assert all(a < b for a, b in zip(times[::2], times[1::2], strict=True))
         assert int(re.search(r"size = (\d+)", tier)[1]) == len(times) // 2
-    assert "size = 1" in to_textgrid(transcript(duration=1.0))  # nothing spoken_text
+    assert "size = 1" in to_textgrid(transcript(duration=1.0))  # nothing was spoken
 
 
 def test_channels_that_overlap_have_their_own_cues_and_tiers():
@@ -184,6 +200,21 @@ def test_one_stream_of_tsv(tiny_model, sounds, tmp_path, capsys):
     assert lines[0].startswith("id\t") and len(lines) == 3 and lines[2].startswith(f"{sounds}/b.wav\t")
     assert transcribe_inputs([str(sounds)], Output(formats=("tsv",)), tiny_model, "cpu") == 0
     assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_name_that_is_not_utf_8(name, tmp_path):
+    """Files are UTF-8 whatever the name is, and the escape of its bytes is the same in all formats."""
+    made = replace(
+        transcript(("one", 0.0, 0.5), ("two", 0.5, 1.0)), id="caf\udce9.wav", audio="caf\udce9.wav"
+    )
+    Output(folder=tmp_path, formats=(name,)).write_files([tmp_path / "a"], made)
+    with Output(file=tmp_path / "b", formats=(name,)).open() as file:
+        write_text(file, Output(file=tmp_path / "b", formats=(name,)).stream_text(made))
+    for path in (tmp_path / "a", tmp_path / "b"):
+        content = path.read_text(encoding="utf-8")
+        assert "two" in content or name == "rttm"
+        assert (r"caf\udce9.wav" in content) == (name in ("json", "tsv", "ctm", "trn", "rttm"))
 
 
 def test_words_of_a_model_without_ctc_are_refused(sounds, tmp_path):

@@ -1,11 +1,15 @@
 """Files that cannot be read have an error each, and do not affect the other files."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from recordings import RATE, input_of, same, silence, sound, write
 
 from asr.errors import AsrError
 from asr.transcription import pieces as module
+from asr.transcription.inputs import Input
 from asr.transcription.recognizer import Recognizer
 
 
@@ -74,3 +78,19 @@ def test_a_long_part_of_a_missing_file(recognizer, mixed, alone, tmp_path):
     assert isinstance(error, AsrError) and "missing.wav: no such file" in str(error)
     same(first, alone[0])
     same(last, alone[1])
+
+
+def test_an_impossible_part_of_an_array(recognizer):
+    samples = sound(0, 1.0)
+    for start, rate, says in (
+        (5.0, RATE, r"start 5 s is beyond the end \(1 s\)"),
+        (-0.5, RATE, "start -0.5 s, duration None s: impossible"),
+        (0.0, float("nan"), "sample rate of nan Hz is impossible"),
+    ):
+        with pytest.raises(AsrError, match=f"^talk: {says}"):
+            recognizer.transcribe(Input("talk", samples, Path("talk"), start, None, rate))
+
+
+def test_a_tensor_of_bfloat16(recognizer):
+    samples = torch.from_numpy(sound(0, 1.0)).bfloat16()
+    assert recognizer.transcribe(samples, RATE).text == recognizer.transcribe(samples.float(), RATE).text

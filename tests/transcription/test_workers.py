@@ -100,6 +100,32 @@ def test_results_do_not_run_far_ahead_of_the_first(recognizer, inputs, tmp_path,
         assert len(list(results)) == 10
 
 
+class Broken:
+    """An open file that fails after a while, as one on a network may."""
+
+    name = "broken"
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self):
+        time.sleep(0.5)
+        raise self.error
+
+
+def test_what_follows_a_file_that_fails_late_comes(recognizer, inputs, monkeypatch):
+    """Nothing was in work when it failed: all that it allowed was done."""
+    monkeypatch.setattr(workers, "AHEAD", 3)
+    error, *found = pooled(recognizer, [Input.of(Broken(OSError(5, "Input/output error"))), *inputs], 1)
+    assert isinstance(error, AsrError) and "broken: cannot be read" in str(error)
+    assert all(not isinstance(each, AsrError) for each in found)
+
+
+def test_a_file_that_fails_in_another_way_ends_the_work(recognizer, inputs):
+    with pytest.raises(MemoryError):
+        pooled(recognizer, [Input.of(Broken(MemoryError())), *inputs[:2]], 1)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_killed_process(recognizer, inputs, texts, tmp_path, monkeypatch, times):
     """At its second end at a file, the file has an error. All other files have their results."""
