@@ -65,7 +65,7 @@ def train(options: argparse.Namespace) -> None:
     with join(options.device) as ranks:
         task = RecognitionTask(config, lambda line: print(line, file=sys.stderr) if ranks.main else None)
         task.bundle.to(ranks.device)
-        optimizer = build_optimizer(task.bundle.network, config.optim)
+        optimizer = build_optimizer(task.bundle.network, config.optim, ranks)
         task.precision = choose_precision(config.train.precision, ranks.device, config.model.width)
         objective = ranks.wrap(task.objective())
         done: list[Step] = []
