@@ -9,6 +9,7 @@ reference has it as a match. Needs matplotlib (the extra `plots`) for --plot.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
 from asr.model_folder import check_model_folder
 from asr.transcription.calibration import Calibration
-from asr.transcription.inputs import Input
+from asr.transcription.inputs import find_inputs
 from asr.transcription.recognizer import Recognizer
 
 
@@ -53,7 +54,10 @@ def words_of(recognizer: Recognizer, manifest: Path) -> tuple[list[float], list[
     """The confidence of each word that was recognized, and whether it is right."""
     utterances = read_manifest(manifest)
     confidences, right = [], []
-    results = recognizer.transcribe_all(Input.of(u.audio) for u in utterances)
+    inputs, problems = find_inputs([str(manifest)])
+    if problems:
+        raise problems[0]
+    results = recognizer.transcribe_all(inputs)
     for utterance, result in zip(utterances, results, strict=True):
         if isinstance(result, AsrError):
             raise result
@@ -94,4 +98,7 @@ def plot(curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Pat
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AsrError as error:
+        sys.exit(f"error: {error}")

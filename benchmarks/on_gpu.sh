@@ -10,6 +10,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-gpu-results}
 shift || true
+model=()
+(($#)) || model=(--model digits)
 audio=("${@:-data/samples/digits}")
 python=${PYTHON:-python}
 failed=0
@@ -33,12 +35,11 @@ part() { # NAME COMMAND...: run one part and keep what it prints
 }
 
 part tests "$python" -m pytest -m gpu
-part transcribe "$python" benchmarks/speed.py transcribe "${audio[@]}" --copies 20 --device cuda
-part train "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml --device cuda \
-    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/digits/manifest.jsonl]'
-part train-bf16 "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml --device cuda train.precision=bf16 \
-    'data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/digits/manifest.jsonl]'
-part decoders "$python" benchmarks/decoders.py data/samples/digits/manifest.jsonl --device cuda --repeats 3
+part transcribe "$python" benchmarks/speed.py transcribe "${audio[@]}" "${model[@]}" --copies 20 --device cuda
+data=('data.train=[data/synthetic_digits/manifest.jsonl]' 'data.dev=[data/samples/digits/manifest.jsonl]')
+part train "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml "${data[@]}" --device cuda
+part train-bf16 "$python" benchmarks/speed.py train recipes/fsdd/digits.yaml "${data[@]}" train.precision=bf16 --device cuda
+part decoders "$python" benchmarks/decoders.py data/samples/digits/manifest.jsonl --model digits --device cuda --repeats 3
 if "$python" -c 'import transformers, speechbrain' 2>/dev/null; then
     part train-peers "$python" benchmarks/train_peers.py --device cuda
     part decode-peers "$python" benchmarks/decode_peers.py --device cuda

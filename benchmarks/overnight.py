@@ -8,7 +8,8 @@
 `workers` prints the speed (RTFx) of one process with one thread and of several, in turns, and checks that
 all texts are equal and in order. `long` makes a recording of speech and pauses, transcribes it block by
 block, and prints the memory above that after the first short recording, and whether every word was found
-once. `kill` ends a run with SIGKILL at random moments, continues it with --resume, and compares its files
+once. `short` transcribes many short files in one process, and prints memory, the share of the start-up, and
+whether every copy of a file got the same text. `kill` ends a run with SIGKILL at random moments, continues it with --resume, and compares its files
 with those of a run that nothing disturbed. The load of the machine is printed: it changes all figures.
 """
 
@@ -210,8 +211,8 @@ def kill(options: argparse.Namespace) -> None:
         source = Path(folder) / "audio"
         source.mkdir()
         for i in range(options.copies):
-            for input in inputs:
-                (source / f"{i:03}_{input.name}.wav").symlink_to(Path(str(input.audio)).resolve())
+            for number, input in enumerate(inputs):
+                (source / f"{i:03}_{number:03}.wav").symlink_to(Path(str(input.audio)).resolve())
         whole, killed = Path(folder) / "whole", Path(folder) / "killed"
         began = time.perf_counter()
         run(options, source, whole).wait()

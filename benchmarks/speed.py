@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py transcribe AUDIO... [--model DIR] [--device cpu] [--copies N] [--threads N]
                                                    [--batch-seconds S] [--precision P]
-    python benchmarks/speed.py train CONFIG [--steps N] [--device cpu] [key=value ...]
+    python benchmarks/speed.py train CONFIG [key=value ...] [--steps N] [--device cpu]
     torchrun --nproc-per-node 2 benchmarks/speed.py train CONFIG ...
 
 `transcribe` prints seconds of audio per second of wall time (RTFx), its inverse, the real-time factor, the

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("strings", type=Path)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="digits")
     args = parser.parse_args()
     starts = json.loads((args.strings / "starts.json").read_text())
     utterances = read_manifest(args.strings / "manifest.jsonl")
@@ -39,6 +40,8 @@ def main() -> None:
             right += 1
             for word, start in zip(result.words, starts[utterance.id], strict=True):
                 errors.setdefault(word.text, []).append(1000 * (word.start - start))
+    if not right:
+        sys.exit(f"error: none of the {len(utterances)} texts is right; choose another model with --model")
     every = np.concatenate([np.array(each) for each in errors.values()])
     print(f"{right} of {len(utterances)} texts are right, with {len(every)} words")
     within = ", ".join(f"{(np.abs(every) <= ms).mean():.1%} within {ms} ms" for ms in (40, 80, 120))

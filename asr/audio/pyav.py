@@ -32,7 +32,7 @@ class ContainerSound:
             import av
         except ImportError:
             raise AsrError(
-                f"{name}: {format} needs PyAV; install it with: pip install 'asr[containers]', or convert "
+                f"{name}: {format} needs PyAV; install it with: pip install av, or convert "
                 "the file to wav or flac"
             ) from None
         self._failures = (av.FFmpegError, ValueError, OverflowError)

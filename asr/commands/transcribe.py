@@ -115,7 +115,7 @@ def transcribe(
         ),
     ] = None,
     initial_prompt: Annotated[
-        str | None, typer.Option(help="Text that is taken for the one before the recording.")
+        str | None, typer.Option(help="Text that the model takes as spoken before the recording.")
     ] = None,
     previous_text: Annotated[
         bool | None,
@@ -138,10 +138,10 @@ def transcribe(
             show_default="no-fallback",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of what is drawn.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random choice of tokens.", show_default="0")] = None,
     max_compression_ratio: Annotated[
         float | None,
-        typer.Option(help="Fallback: a text that can be compressed more fails.", show_default="2.4"),
+        typer.Option(help="Fallback: decode again if the text can be compressed by more than this factor.", show_default="2.4"),
     ] = None,
     min_log_prob: Annotated[
         float | None,

@@ -30,7 +30,7 @@ def number_speller() -> Callable[[str, str], str]:
         from num2words import CONVERTER_CLASSES, num2words
     except ImportError:
         raise AsrError(
-            "normalization 'numbers' needs the package num2words; pip install 'asr[normalize]'"
+            "normalization 'numbers' needs the package num2words; pip install num2words"
         ) from None
 
     def spell(text: str, lang: str) -> str:

@@ -1,6 +1,6 @@
 """The same numbers as figures, for papers and slides, and the panel that TensorBoard shows too.
 
-It needs matplotlib (`asr[plots]`).
+It needs matplotlib (the extra `plots`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise AsrError("figures need matplotlib; install it with pip install 'asr[plots]'") from None
+        raise AsrError("figures need matplotlib; pip install matplotlib") from None
 
 
 def write_figures(inspection: Inspection, folder: Path) -> list[Path]:

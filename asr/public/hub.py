@@ -44,7 +44,7 @@ def find_folder(
         )
     except ImportError:
         raise AsrError(
-            f"{name}: no such folder; models of the hub need huggingface_hub: pip install 'asr[hub]'"
+            f"{name}: no such folder; models of the hub need huggingface_hub: pip install huggingface_hub"
         ) from None
     try:
         info = HfApi().model_info(name, revision=revision)

@@ -24,7 +24,7 @@ def normalizer(name: str) -> Callable[[str], str] | None:
     basic    Unicode NFKC, case folding, and punctuation and symbols become spaces; apostrophes and hyphens
              within a word are kept (don't, zero-based), and so are combining marks, which Hindi and Thai need
     english  the normalizer of Whisper (Radford et al. 2022, appendix C): numbers, contractions, British
-             spelling, fillers; from the package whisper-normalizer, which `asr[normalize]` installs
+             spelling, fillers; from the package whisper-normalizer, which the extra `normalize` installs
 
     Raises AsrError for an unknown name, and for "english" if its package is not installed.
     """
@@ -41,7 +41,7 @@ def normalizer(name: str) -> Callable[[str], str] | None:
             except ImportError:
                 raise AsrError(
                     "normalization 'english' needs the package whisper-normalizer; "
-                    "pip install 'asr[normalize]', or choose basic"
+                    "pip install whisper-normalizer, or choose basic"
                 ) from None
             english: Callable[[str], str] = EnglishTextNormalizer()
             return english

@@ -1,5 +1,5 @@
 """A plot of the cross-attention of one utterance, all layers side by side. It needs matplotlib
-(`asr[plots]`).
+(the extra `plots`).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class LoraConfig(Section):
 class LoopConfig(Section):
     """The training loop of every kind of model."""
 
-    seed: int = Field(0, ge=0, description="of weights, batches, augmentation and dropout")
+    seed: int = Field(0, ge=0, description="random seed of weights, batches, augmentation and dropout")
     init: Path | None = Field(
         None, description="model folder to start from; weights that do not fit are initialized"
     )

@@ -93,8 +93,8 @@ def microphone_blocks(rate: int, name: str | None = None) -> Iterator[np.ndarray
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: no PortAudio library
         raise AsrError(
-            f"a microphone needs sounddevice and PortAudio ({error}); install them with: pip install "
-            "'asr[microphone]', or give samples on standard input: asr listen -"
+            f"a microphone needs sounddevice and PortAudio ({error}); pip install sounddevice, or give "
+            "samples on standard input: asr listen -"
         ) from None
     received: SimpleQueue[np.ndarray] = SimpleQueue()
 

@@ -51,7 +51,7 @@ def transcribe_on_ray(
         import ray
         import ray.data
     except ImportError:
-        raise AsrError("--ray needs Ray; install it with: pip install 'asr[ray]'") from None
+        raise AsrError("--ray needs Ray; install it with: pip install 'ray[data]'") from None
     if not ray.is_initialized():
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False)

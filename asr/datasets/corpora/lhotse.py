@@ -33,7 +33,7 @@ def read_lhotse(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
     try:
         from lhotse import CutSet, load_manifest
     except ImportError:
-        raise AsrError(f"{source}: reading cut sets needs lhotse; pip install 'asr[lhotse]'") from None
+        raise AsrError(f"{source}: reading cut sets needs lhotse; pip install lhotse") from None
     if source.is_dir() and any(source.glob("recording.*.tar")):
         raise AsrError(
             f"{source}: a Lhotse Shar, whose recordings no manifest can point to; write them to files first "
