@@ -9,8 +9,9 @@
 all texts are equal and in order. `long` makes a recording of speech and pauses, transcribes it block by
 block, and prints the memory above that after the first short recording, and whether every word was found
 once. `short` transcribes many short files in one process, and prints memory, the share of the start-up, and
-whether every copy of a file got the same text. `kill` ends a run with SIGKILL at random moments, continues it with --resume, and compares its files
-with those of a run that nothing disturbed. The load of the machine is printed: it changes all figures.
+whether every copy of a file got the same text. `kill` ends a run with SIGKILL at random moments, continues it
+with --resume, and compares its files with those of a run that nothing disturbed. The load of the machine is
+printed: it changes all figures.
 """
 
 from __future__ import annotations

@@ -138,10 +138,15 @@ def transcribe(
             show_default="no-fallback",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the random choice of tokens.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random choice of tokens.", show_default="0")
+    ] = None,
     max_compression_ratio: Annotated[
         float | None,
-        typer.Option(help="Fallback: decode again if the text can be compressed by more than this factor.", show_default="2.4"),
+        typer.Option(
+            help="Fallback: decode again if the text can be compressed by more than this factor.",
+            show_default="2.4",
+        ),
     ] = None,
     min_log_prob: Annotated[
         float | None,

@@ -29,9 +29,7 @@ def number_speller() -> Callable[[str, str], str]:
     try:
         from num2words import CONVERTER_CLASSES, num2words
     except ImportError:
-        raise AsrError(
-            "normalization 'numbers' needs the package num2words; pip install num2words"
-        ) from None
+        raise AsrError("normalization 'numbers' needs the package num2words; pip install num2words") from None
 
     def spell(text: str, lang: str) -> str:
         codes = lang.replace("-", "_"), re.split("[-_]", lang)[0]

@@ -68,6 +68,4 @@ def check_task(tokens: PromptTokens, task: str) -> int:
 
 def missing_library(name: str) -> AsrError:
     """The error for a library that is not installed."""
-    return AsrError(
-        f"this tokenizer needs the library {name}, which is not installed; pip install {name}"
-    )
+    return AsrError(f"this tokenizer needs the library {name}, which is not installed; pip install {name}")
