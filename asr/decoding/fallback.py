@@ -37,7 +37,7 @@ def decode_with_fallback(
         if temperature is not None:
             part = memory.select(memory.lengths.new_tensor(rows))
             for row, hypotheses in zip(rows, attempt(part, temperature), strict=True):
-                found[row] = [replace(each, temperature=temperature) for each in hypotheses]
+                found[row] = hypotheses
         failed = []
         for row in rows:
             if no_speech is not None and _is_silence(found[row][0], no_speech[row], options):
@@ -76,7 +76,7 @@ def compression_ratio(text: str) -> float:
 
 
 def mean_log_prob(hypothesis: Hypothesis) -> float:
-    """The mean log-probability of the tokens and EOS."""
+    """The mean log-probability of the tokens and EOS. As in Whisper, EOS counts also where it is missing."""
     return hypothesis.log_prob / (len(hypothesis.tokens) + 1)
 
 

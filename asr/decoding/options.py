@@ -194,7 +194,8 @@ class Hypothesis:
     finish_reason: FinishReason = FinishReason.end
     score: float | None = None  # the score that ranked it; None for greedy decoding, which ranks nothing
     no_speech: float | None = None  # probability that nobody speaks, if it was asked for
-    temperature: float = 0.0  # at which it was drawn; 0: it was not
+    temperature: float = 0.0  # of the draws; 0: nothing was drawn
+    prompt: tuple[int, ...] | None = None  # the one before the tokens; None: that of the tokenizer
 
     @property
     def finished(self) -> bool:

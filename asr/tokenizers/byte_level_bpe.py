@@ -145,7 +145,24 @@ class ByteLevelBPE:
 
         Tokens that were learned from texts with spaces begin with one, which is written as Ġ.
         """
-        return self.language not in UNSPACED and any(s[0] == "Ġ" for s in self.vocabulary if len(s) > 1)
+        return self._is_spaced(self.language)
+
+    def words_are_spaced_after(self, prompt: Sequence[int]) -> bool:
+        """Whether texts that follow a prompt are written with spaces between words.
+
+        Translations are English.
+        """
+        if self.prompts.tasks.get("translate") in prompt:
+            return self._is_spaced("en")
+        named = (code for code, token in self.prompts.languages.items() if token in prompt)
+        return self._is_spaced(next(named, self.language))
+
+    def _is_spaced(self, language: str | None) -> bool:
+        return language not in UNSPACED and self._marks_words
+
+    @cached_property
+    def _marks_words(self) -> bool:
+        return any(s[0] == "Ġ" for s in self.vocabulary if len(s) > 1)
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:

@@ -84,6 +84,10 @@ class HasPromptTokens(Protocol):
         """The tokens of the prompt."""
         ...
 
+    def words_are_spaced_after(self, prompt: Sequence[int]) -> bool:
+        """Whether texts that follow a prompt are written with spaces between words."""
+        ...
+
 
 @runtime_checkable
 class HasTokenBytes(Protocol):

@@ -17,11 +17,12 @@ def words_of(
     seconds_per_state: float,
     start: float,
     end: float,
+    spaced: bool,
 ) -> tuple[Word, ...]:
     """The words of a text of one segment, which goes from `start` to `end` (seconds).
 
-    A word ends at a space, or after each character in a script without spaces. Its confidence is the
-    geometric mean of CTC's probabilities of its characters.
+    A word ends at a space, or after each character where the script is not `spaced`. Its confidence is the
+    geometric mean of the probabilities of its characters.
     """
     words: list[Word] = []
     current: list[tuple[Character, float]] = []
@@ -38,7 +39,7 @@ def words_of(
         if text.isspace():
             close()
             continue
-        if not tokenizer.words_are_spaced:
+        if not spaced:
             close()
         first, last = (min(start + at * seconds_per_state, end) for at in (span.start, span.end))
         current.append((Character(text, round(first, 3), round(last, 3)), span.probability))
