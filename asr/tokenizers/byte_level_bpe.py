@@ -170,11 +170,6 @@ class ByteLevelBPE:
         textual = [s if i < self._textual else "" for i, s in enumerate(self.vocabulary)]
         return tuple(b"" if i in self._hidden else to_bytes(s) for i, s in enumerate(textual))
 
-    @property
-    def begins_with_space(self) -> bool:
-        """Whether the tokens of a text begin with a space, which its text does not have."""
-        return bool((self.definition.get("pre_tokenizer") or {}).get("add_prefix_space"))
-
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the prompt and EOS. Every text can be written."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids

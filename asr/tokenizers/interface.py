@@ -97,8 +97,3 @@ class HasTokenBytes(Protocol):
     def token_bytes(self) -> tuple[bytes, ...]:
         """The UTF-8 bytes that each id adds to a text; none for special tokens."""
         ...
-
-    @property
-    def begins_with_space(self) -> bool:
-        """Whether the tokens of a text begin with a space, which its text does not have."""
-        ...
