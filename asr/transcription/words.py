@@ -9,6 +9,8 @@ from asr.decoding.alignment import TokenSpan
 from asr.tokenizers import Tokenizer
 from asr.transcription.transcript import Character, Word
 
+CONTEXT = 32  # tokens that are decoded with one: more than can share a character
+
 
 def words_of(
     tokens: Sequence[int],
@@ -52,15 +54,15 @@ def _characters(
 ) -> list[tuple[str, TokenSpan]]:
     """The characters that each token adds to the text. They share the states of the token evenly."""
     found: list[tuple[str, TokenSpan]] = []
-    before = ""
-    for count, span in enumerate(spans, 1):
-        after = tokenizer.decode(tokens[:count])
+    for last, span in enumerate(spans):
+        first = max(0, last - CONTEXT)
+        before, after = (tokenizer.decode(tokens[first:end]) for end in (last, last + 1))
         same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
-        del found[same:]  # characters of several tokens are complete only with the last one
+        # Characters of several tokens are complete only with the last one.
+        del found[len(found) - len(before) + same :]
         added = after[same:]
         width = (span.end - span.start) / max(1, len(added))
         for i, character in enumerate(added):
-            first = span.start + i * width
-            found.append((character, TokenSpan(first, first + width, span.probability)))
-        before = after
+            start = span.start + i * width
+            found.append((character, TokenSpan(start, start + width, span.probability)))
     return found
