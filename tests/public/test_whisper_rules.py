@@ -227,6 +227,9 @@ def test_fallback_decodes_and_its_limits_use_allowed_tokens_only(bundle, memory)
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in plain]
     assert all(h.log_prob >= p.log_prob for (h,), (p,) in zip(found, plain, strict=True))
     assert any(h.log_prob > p.log_prob + 1e-3 for (h,), (p,) in zip(found, plain, strict=True))
+    beam = replace(options, decoder="beam", beam=1, length_normalization=0.0)
+    same = [hypothesis.log_prob for (hypothesis,) in build_decoder(bundle, beam)(memory)]
+    assert same == pytest.approx([hypothesis.log_prob for (hypothesis,) in found], abs=1e-3)
     options = DecodingOptions(max_tokens=8, fallback=True, min_log_prob=-1e-6, no_speech_threshold=1.0)
     drawn = build_decoder(bundle, options)(memory)
     assert {h.temperature for (h,) in drawn} == {1.0}
