@@ -113,7 +113,7 @@ class _Search:
             return beam_search(network, memory, special, self._options, self._factories, rules)
         options = self._greedy
         if temperature:
-            options = replace(options, temperature=temperature, seed=self._options.seed)
+            options = replace(options, temperature=temperature, seed=self._options.seed, draft=None)
         return greedy(network, memory, special, options, (), rules, self._draft_network)
 
     def _rules(self, special: SpecialTokens) -> list[LogitProcessor]:

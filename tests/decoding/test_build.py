@@ -129,6 +129,14 @@ def test_options_with_impossible_values():
     assert DecodingOptions(min_log_prob=-1.0, no_speech_threshold=0.0).no_speech_limit == 0.0
 
 
+def test_a_draft_is_for_the_first_attempt(audio):
+    """Those that follow draw their tokens."""
+    model = bundle()
+    options = DecodingOptions(draft=True, fallback=True, min_log_prob=-1e-6, max_tokens=4)
+    found = build_decoder(model, options)(model.encode(*audio))
+    assert {hypothesis.temperature for (hypothesis,) in found} == {1.0}
+
+
 def test_without_cached_scoring_a_draft_is_refused_and_the_rest_works(audio):
     model = bundle(wrap=StepOnlyWithCTC)
     with pytest.raises(AsrError, match="draft: the decoder of this model can only decode step by step"):
