@@ -186,13 +186,13 @@ class DecodingOptions:
 def _check_type(name: str, value: object, annotation: str) -> None:
     """Raises AsrError for a value of another type than the annotation of its option."""
     if annotation == "tuple[str, ...]":
-        right = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
-        wanted = "a tuple of words and phrases"
+        matches = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+        expected = "a tuple of words and phrases"
     else:
-        kind, wanted = _TYPES[annotation]
-        right = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-    if not right:
-        raise AsrError(f"{name} {value!r}: of another type; give {wanted}")
+        kind, expected = _TYPES[annotation]
+        matches = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if not matches:
+        raise AsrError(f"{name} {value!r}: of another type; give {expected}")
 
 
 def _check_range(name: str, value: float) -> None:
