@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import forced_align
 
 from asr.errors import AsrError
@@ -25,7 +26,7 @@ class TokenSpan:
 
     start: float
     end: float
-    probability: float  # CTC's highest probability of the token in its states, 0 to 1
+    probability: float  # 0 to 1: CTC's highest one of the token in its states, or the decoder's
 
 
 @torch.inference_mode()
@@ -83,29 +84,29 @@ def attention_align(
     memory: Memory,
     used: Tensor,
     texts: Sequence[Sequence[int]],
-    special: SpecialTokens,
+    prompts: Sequence[Sequence[int]],
 ) -> list[list[TokenSpan]]:
     """The states of each token by dynamic time warping of the attention of the alignment heads.
 
     The first `used` (B,) states have audio; where the memory has more, they are padding. B texts of tokens
-    without EOS. The prompt is that of `special`. As in Whisper, the weights of a head are
-    normalized in each state over the tokens and smoothed over time; then the heads are averaged. A token's
-    probability is the decoder's.
+    without EOS, and the prompt of each. As in Whisper, the weights of a head are normalized in each state
+    over the tokens and smoothed over time; then the heads are averaged. A token's probability is the
+    decoder's.
     """
-    size = max(map(len, texts), default=0)
-    if not size:
+    if not any(texts):
         return [[] for _ in texts]
-    rows = [[*special.prompt, *text, *[special.eos] * (size - len(text))] for text in texts]
-    tokens = memory.lengths.new_tensor(rows)
+    rows = [torch.tensor([*prompt, *text]) for prompt, text in zip(prompts, texts, strict=True)]
+    tokens = pad_sequence(rows, batch_first=True).to(memory.lengths)  # no position sees those after it
     logits, weights = network.alignment(tokens, memory)  # (B, P + U, V), (B, N, P + U, S)
-    prompt_size = len(special.prompt)
-    log_probs = logits[:, prompt_size - 1 : -1].float().log_softmax(-1)
-    probabilities = log_probs.gather(2, tokens[:, prompt_size:, None]).squeeze(2).exp().tolist()
+    first = min(map(len, prompts))
+    log_probs = logits[:, first - 1 : -1].float().log_softmax(-1)
+    probabilities = log_probs.gather(2, tokens[:, first:, None]).squeeze(2).exp().tolist()
     found = []
-    for row, (text, states) in enumerate(zip(texts, memory.lengths.minimum(used).tolist(), strict=True)):
-        own = weights[row, :, prompt_size : prompt_size + len(text), :states]  # (N, U, S)
+    for row, states in enumerate(memory.lengths.minimum(used).tolist()):
+        text, size = texts[row], len(prompts[row])
+        own = weights[row, :, size : size + len(text), :states]  # (N, U, S)
         starts = warp_time(_normalized(own).cpu().double().numpy()) if text else []
-        spans = zip(starts, [*starts[1:], states], probabilities[row], strict=False)
+        spans = zip(starts, [*starts[1:], states], probabilities[row][size - first :], strict=False)
         found.append([TokenSpan(start, end, probability) for start, end, probability in spans])
     return found
 

@@ -53,7 +53,9 @@ def beam_search(
         return []
     ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
-    max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options, network)  # (B,)
+    max_lengths = compute_max_lengths(
+        memory, ctc if weight else None, special, options, network, factories
+    )  # (B,)
     capacity = int(max_lengths.max()) + 1  # EOS can follow a hypothesis of maximum length
     logit_processors = LogitProcessors(special, processors, memory.lengths.device)
     prefix_scorer = CTCPrefixScorer(ctc, memory.lengths, special) if ctc is not None and weight else None

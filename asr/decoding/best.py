@@ -32,10 +32,10 @@ def best_options(model: str | os.PathLike[str], **given: Any) -> DecodingOptions
     names = {field.name for field in fields(DecodingOptions)}
     if not isinstance(stored, dict) or "decoder" not in stored or not stored.keys() <= names:
         raise AsrError(f"{path}: not an object of decoding options with a decoder; see docs/transcription.md")
+    try:
+        DecodingOptions(**stored)
+    except AsrError as error:
+        raise AsrError(f"{path}: {error}") from None
     if stored.get("language_model"):
         stored["language_model"] = str(folder / stored["language_model"])
-    options = stored | {name: value for name, value in given.items() if value is not None}
-    try:
-        return DecodingOptions(**options)
-    except TypeError as error:
-        raise AsrError(f"{path}: a value of another type ({error}); see docs/transcription.md") from None
+    return DecodingOptions(**stored | {name: value for name, value in given.items() if value is not None})

@@ -107,13 +107,13 @@ class _Search:
     def _attempt(self, special: SpecialTokens, memory: Memory, temperature: float) -> list[list[Hypothesis]]:
         """Tokens are drawn one hypothesis at a time: a temperature above 0 needs no beam."""
         network, rules = self._bundle.network, self._rules(special)
+        if self._attempts:
+            rules.append(renormalize)
         if self._options.decoder == "beam" and not temperature:
             return beam_search(network, memory, special, self._options, self._factories, rules)
         options = self._greedy
         if temperature:
-            options = replace(options, temperature=temperature, seed=self._options.seed)
-        if self._attempts:
-            rules.append(renormalize)
+            options = replace(options, temperature=temperature, seed=self._options.seed, draft=None)
         return greedy(network, memory, special, options, (), rules, self._draft_network)
 
     def _rules(self, special: SpecialTokens) -> list[LogitProcessor]:
@@ -162,16 +162,24 @@ def _check_model(network: object, options: DecodingOptions) -> None:
         )
     if options.decoder != "ctc" and not isinstance(network, HasDecoder):
         raise AsrError(f"decoder {options.decoder}: this model has no decoder; use the decoder ctc")
+    scored = options.hot_words or options.language_model
+    if options.decoder == "ctc" and scored and options.beam_size == 1:
+        raise AsrError("beam 1: CTC's best path uses no other scores; give a beam of 2 or more")
+    if options.decoder == "ctc" and options.language_model and Path(options.language_model).is_dir():
+        raise AsrError(
+            f"language_model {options.language_model}: the decoder ctc cannot use a network; use a word "
+            "n-gram model, or the decoder beam or rescoring"
+        )
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
         raise AsrError(f"decoder {options.decoder}: this model has no CTC head; use greedy or beam")
     if options.draft and not has_ctc:
         raise AsrError("draft: this model has no CTC head to write one; omit the option")
     if options.draft and not isinstance(network, CachedForward):
         raise AsrError("draft: the decoder of this model can only decode step by step; omit the option")
-    if options.draft_model and options.weight_of_ctc(has_ctc):
+    weight = options.weight_of_ctc(has_ctc)
+    if options.draft_model and weight:
         raise AsrError("draft_model: CTC takes part in the choice of tokens; set ctc_weight to 0")
-    scored = options.weight_of_ctc(has_ctc) or options.hot_words or options.language_model
-    if options.candidates is not None and not scored:
+    if options.candidates is not None and not (weight or scored):
         raise AsrError("candidates: only the decoder scores tokens, so this has no effect; omit the option")
 
 

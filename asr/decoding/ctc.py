@@ -13,14 +13,13 @@ from torch.nn.functional import ctc_loss, pad
 from asr.decoding.fusion import FusedScores
 from asr.decoding.options import DecodingOptions, Hypothesis
 from asr.decoding.scorers import ScorerFactory
-from asr.errors import AsrError
 from asr.masks import length_mask
 from asr.model.interfaces import HasCTC, Memory
 from asr.tokenizers.special import SpecialTokens
 
-FUSED_CANDIDATES = 16  # the same, with other scorers
 SURE_BLANK = 0.999
 MAX_CANDIDATES = 64  # most likely tokens of each state that can be appended; all tokens of a small vocabulary
+FUSED_CANDIDATES = 16  # the same, with other scorers
 _HASH_FACTOR = 6364136223846793005  # multiplier of the polynomial hash of prefixes (Knuth, MMIX)
 
 
@@ -34,12 +33,11 @@ def ctc_decode(
 ) -> list[list[Hypothesis]]:
     """The `n_best` hypotheses of every row of the memory: of the best path, or of a beam search.
 
-    `log_prob` is the log-probability of the token sequence, the sum over all its alignments. Raises AsrError
-    when scorer factories are given without a beam, and as `FusedScores` does. With scorers the hypotheses are
-    ranked by the sum of `log_prob` and the weighted scores (shallow fusion).
+    `log_prob` is the log-probability of the token sequence, the sum over all its alignments. With
+    scorers, which need a beam, the hypotheses are ranked by the sum of `log_prob` and the weighted scores
+    (shallow fusion).
     """
-    if factories and options.beam_size == 1:
-        raise AsrError("beam 1: CTC's best path uses no other scores; give a beam of 2 or more")
+    assert not factories or options.beam_size > 1, "build_decoder refuses scorers without a beam"
     if memory.states.size(0) == 0:
         return []
     log_probs = mask_untrained(network.ctc(memory), special)

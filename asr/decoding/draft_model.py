@@ -8,6 +8,7 @@ greedy decoding).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ def load_draft_model(bundle: Bundle[Any], options: DecodingOptions) -> Bundle[An
     rates = {each.config.features.sample_rate for each in (bundle, draft)}
     if len(rates) > 1:
         raise AsrError(f"draft_model: {name} has another sample rate; use one with that of the model")
-    most = [each.max_positions for each in networks if isinstance(each, LimitsPositions)]
-    if isinstance(draft.network, LimitsPositions) and most[-1] < most[0]:
+    most = [each.max_positions if isinstance(each, LimitsPositions) else math.inf for each in networks]
+    if most[1] < most[0]:
         raise AsrError(f"draft_model: {name} has fewer positions for tokens than the model; use another one")
     return draft
 

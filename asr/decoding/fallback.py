@@ -37,21 +37,26 @@ def decode_with_fallback(
         if temperature is not None:
             part = memory.select(memory.lengths.new_tensor(rows))
             for row, hypotheses in zip(rows, attempt(part, temperature), strict=True):
-                found[row] = [replace(each, temperature=temperature) for each in hypotheses]
+                found[row] = hypotheses
+        failed = []
         for row in rows:
-            if no_speech is not None:
-                found[row] = _silenced(found[row], no_speech[row], options)
-        rows = [row for row in rows if _fails(found[row][0], text_of, options)]
+            if no_speech is not None and _is_silence(found[row][0], no_speech[row], options):
+                found[row] = [Hypothesis((), math.log(no_speech[row]))]
+            elif _fails(found[row][0], text_of, options):
+                failed.append(row)
+        rows = failed
         if not rows:
             break
-    return found
+    if no_speech is None:
+        return found
+    return [
+        [replace(each, no_speech=probability) for each in hypotheses]
+        for hypotheses, probability in zip(found, no_speech, strict=True)
+    ]
 
 
-def _silenced(found: list[Hypothesis], no_speech: float, options: DecodingOptions) -> list[Hypothesis]:
-    """An empty text where there is probably no speech; the hypotheses with this probability otherwise."""
-    if no_speech > options.no_speech_limit and mean_log_prob(found[0]) < options.lowest_log_prob:
-        return [Hypothesis((), math.log(no_speech), no_speech=no_speech)]
-    return [replace(each, no_speech=no_speech) for each in found]
+def _is_silence(hypothesis: Hypothesis, no_speech: float, options: DecodingOptions) -> bool:
+    return no_speech > options.no_speech_limit and mean_log_prob(hypothesis) < options.lowest_log_prob
 
 
 def _fails(
@@ -71,7 +76,7 @@ def compression_ratio(text: str) -> float:
 
 
 def mean_log_prob(hypothesis: Hypothesis) -> float:
-    """The mean log-probability of the tokens and EOS."""
+    """The mean log-probability of the tokens and EOS. As in Whisper, EOS counts also where it is missing."""
     return hypothesis.log_prob / (len(hypothesis.tokens) + 1)
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from asr.decoding.scorers import ScorerFactory
-from asr.errors import AsrError
 from asr.tokenizers.special import SpecialTokens
 
 
@@ -33,7 +32,7 @@ class RowScorer(Protocol):
 class FusedScores:
     """The weighted sum of the scores of all prefixes of the beam: W of each of B utterances.
 
-    Raises AsrError for a factory whose scorers are not `RowScorer`s.
+    The scorers of the factories must be `RowScorer`s.
     """
 
     def __init__(
@@ -43,11 +42,7 @@ class FusedScores:
         self._scorers: list[tuple[float, RowScorer]] = []
         for factory in factories:
             scorer = factory.start(batch, capacity)
-            if not isinstance(scorer, RowScorer):
-                raise AsrError(
-                    "the decoder ctc cannot use this language model; use a word n-gram model, or the decoder "
-                    "beam or rescoring"
-                )
+            assert isinstance(scorer, RowScorer), "build_decoder refuses networks as language models"
             self._scorers.append((factory.weight, scorer))
         self._totals = torch.zeros(batch, 1)  # (B, W)
         self._extended = self._totals

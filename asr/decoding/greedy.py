@@ -67,7 +67,7 @@ def greedy(
         hypotheses = decode_speculatively(network, memory, ctc, rules)
     if hypotheses is None:
         hypotheses = decode_step_by_step(network, memory, ctc, rules)
-    found = [[hypothesis] for hypothesis in hypotheses.finished()]
+    found = [[hypothesis] for hypothesis in hypotheses.finished(options.temperature or 0.0)]
     return cut_repetitions(network, memory, special, logit_processors, found)
 
 

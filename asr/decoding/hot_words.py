@@ -170,7 +170,8 @@ def _phrase_letters(phrase: str, tokenizer: Tokenizer, spelling: Spelling, space
             "write it with characters that the model knows"
         )
     letters = spelling.spell(text, tokenizer)
-    if len(letters) != size:
+    # Pieces of several characters are no letters, even where a phrase has as many pieces as characters.
+    if not spelling.in_bytes and [spelling.symbols[letter] for letter in letters] != list(text):
         raise AsrError(f"hot word {text!r}: the tokens of this model are not characters; omit hot_words")
     edge = [space] if tokenizer.words_are_spaced else []
     before, after = ([] if _has_no_spaces(character) else edge for character in (text[0], text[-1]))
@@ -179,8 +180,9 @@ def _phrase_letters(phrase: str, tokenizer: Tokenizer, spelling: Spelling, space
 
 def _has_no_spaces(character: str) -> bool:
     """Whether the character belongs to a script that is written without spaces between words."""
-    scripts = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-    return unicodedata.name(character, "").startswith(scripts)
+    name = unicodedata.name(character, "").removeprefix("HALFWIDTH ")
+    scripts = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+    return name.startswith(scripts)
 
 
 @dataclass

@@ -93,8 +93,8 @@ def joint_scores(token_log_probs: Tensor, ctc_scores: Tensor, ctc_weight: float)
 class Hypotheses:
     """The growing hypotheses of B utterances, one for each.
 
-    `tokens` (B, capacity) has EOS after each hypothesis; `with_prompt` (B, P + capacity) is the same memory
-    with the P prompt tokens in front.
+    `tokens` (B, capacity) has EOS after each hypothesis. It is a view of `with_prompt` (B, P + capacity),
+    which begins with the P prompt tokens.
     """
 
     def __init__(self, rules: GreedyRules) -> None:
@@ -136,13 +136,18 @@ class Hypotheses:
         sequences = torch.nn.functional.pad(self.with_prompt[rows], (0, tokens.size(1)), value=self._eos)
         return sequences.scatter(1, positions, tokens)
 
-    def finished(self) -> list[Hypothesis]:
-        """The hypothesis of every utterance."""
+    def finished(self, temperature: float = 0.0) -> list[Hypothesis]:
+        """The hypothesis of every utterance, drawn at this temperature."""
         lengths = (self.tokens != self._eos).sum(1).tolist()
         rows = zip(
             self.tokens.tolist(), lengths, self._log_probs.tolist(), self._finished.tolist(), strict=True
         )
         return [
-            Hypothesis(tuple(tokens[:length]), log_prob, FinishReason.end if ended else FinishReason.length)
+            Hypothesis(
+                tuple(tokens[:length]),
+                log_prob,
+                FinishReason.end if ended else FinishReason.length,
+                temperature=temperature,
+            )
             for tokens, length, log_prob, ended in rows
         ]

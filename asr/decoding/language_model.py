@@ -16,6 +16,7 @@ from asr.decoding.prompts import with_prompt
 from asr.errors import AsrError
 from asr.masks import length_mask
 from asr.model.decoders.transformer import DecoderState
+from asr.model.interfaces import LimitsPositions
 from asr.model.language_model import LanguageModel
 from asr.model_folder import load_language_model
 from asr.tokenizers.interface import Tokenizer
@@ -36,6 +37,8 @@ class LanguageModelFactory:
 
     def __init__(self, network: LanguageModel, special: SpecialTokens, ids: Tensor, weight: float) -> None:
         self.network, self.special, self.ids, self.weight = network, special, ids, weight
+        if isinstance(network.decoder, LimitsPositions):
+            self.max_tokens = network.decoder.max_positions - len(special.prompt)
 
     @classmethod
     def load(

@@ -65,7 +65,7 @@ def mask_predict(
         again = counts * (passes - 1 - number) // passes
         order = scores.masked_fill(~open_, torch.inf).argsort(dim=1, stable=True)
         masked = order.argsort(dim=1) < again  # the others have an infinite score, and are last
-    totals = (scores * valid).sum(1)
+    totals = torch.where(valid, scores, 0.0).sum(1)  # a mask of probability 0 can follow a shorter text
     rows = zip(tokens.tolist(), lengths.tolist(), totals.tolist(), finished.tolist(), strict=True)
     return [
         [Hypothesis(tuple(row[:length]), log_prob, FinishReason.end if whole else FinishReason.length)]

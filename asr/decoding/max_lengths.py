@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from asr.decoding.ctc import collapse_paths
 from asr.decoding.options import DecodingOptions
+from asr.decoding.scorers import LimitsTokens, ScorerFactory
 from asr.model.interfaces import HasDecoder, LimitsPositions, Memory
 from asr.tokenizers.special import SpecialTokens
 
@@ -21,9 +24,10 @@ def compute_max_lengths(
     special: SpecialTokens,
     options: DecodingOptions,
     network: object = None,
+    factories: Sequence[ScorerFactory] = (),
 ) -> Tensor:
     """The maximum number of tokens of each row (B,), from the duration, from CTC, from the options, and from
-    the positions of the network, if their number is limited.
+    the positions of the network and of the scorers, if their number is limited.
 
     `ctc` has the log-probabilities (B, S, V) of the CTC head. It is None for a model without one and for
     decoding by attention alone, which CTC must not limit.
@@ -34,16 +38,19 @@ def compute_max_lengths(
         max_lengths = max_lengths.minimum(CTC_FACTOR * ctc_lengths + SPARE)
     if options.max_tokens is not None:
         max_lengths = max_lengths.clamp_max(options.max_tokens)
-    if (most := most_tokens(network, special)) is not None:
+    if (most := most_tokens(network, special, factories)) is not None:
         max_lengths = max_lengths.clamp_max(most)
     return max_lengths
 
 
-def most_tokens(network: object, special: SpecialTokens) -> int | None:
-    """The most tokens of a text for which the decoder has positions; None: any number.
+def most_tokens(
+    network: object, special: SpecialTokens, factories: Sequence[ScorerFactory] = ()
+) -> int | None:
+    """The most tokens of a text for which the decoder and the scorers have positions; None: any number.
 
     A decoder that fills masks reads no prompt.
     """
-    if not isinstance(network, LimitsPositions):
-        return None
-    return network.max_positions - (len(special.prompt) if isinstance(network, HasDecoder) else 0)
+    limits = [factory.max_tokens for factory in factories if isinstance(factory, LimitsTokens)]
+    if isinstance(network, LimitsPositions):
+        limits.append(network.max_positions - (len(special.prompt) if isinstance(network, HasDecoder) else 0))
+    return min(limits, default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from numbers import Integral, Real
 
 from asr.errors import AsrError
 
@@ -34,6 +35,22 @@ DECODERS: dict[str, tuple[str, ...]] = {
         "language_model", "language_model_weight",
     ),
 }  # fmt: skip
+
+# The lowest and the highest value of each option that is a number.
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("max_tokens", "candidates", "iterations", "beam", "n_best"), (1, math.inf)),
+    **dict.fromkeys(("length_normalization", "hot_word_bonus", "language_model_weight"), (0, math.inf)),
+    **dict.fromkeys(("temperature", "max_compression_ratio"), (0, math.inf)),
+    **dict.fromkeys(("ctc_weight", "no_speech_threshold"), (0, 1)),
+    "min_log_prob": (-math.inf, 0),
+    "seed": (-math.inf, math.inf),
+}
+_TYPES: dict[str, tuple[type, str]] = {  # of values other than lists, by annotation
+    "bool": (bool, "true or false"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "a text"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,33 +90,23 @@ class DecodingOptions:
     no_speech_threshold: float | None = None  # probability of silence that empties such a text; default: 0.6
 
     def __post_init__(self) -> None:
-        if self.decoder is not None and self.decoder not in DECODERS:
-            raise AsrError(f"decoder {self.decoder!r}: unknown decoder; choose one of {', '.join(DECODERS)}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None or field.name == "decoder":
-                continue
-            self._check_that_it_applies(field.name)
-            if field.name in ("max_tokens", "candidates", "iterations", "beam", "n_best") and value < 1:
-                raise AsrError(f"{field.name} {value}: below 1; choose 1 or more")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise AsrError(f"{field.name} {value}: not a finite number; choose a finite one")
-        if self.ctc_weight is not None and not 0 <= self.ctc_weight <= 1:
-            raise AsrError(f"ctc_weight {self.ctc_weight}: not between 0 (attention alone) and 1 (CTC alone)")
+            if value is not None:
+                _check_type(field.name, value, str(field.type).removesuffix(" | None"))
+                self._check_that_it_applies(field.name)
+                if field.name in _RANGES:
+                    _check_range(field.name, value)
         if self.n_best is not None and self.n_best > self.beam_size:
             raise AsrError(f"n_best {self.n_best}: more than the beam of {self.beam_size}; use a wider beam")
-        if self.length_normalization is not None and self.length_normalization < 0:
-            raise AsrError(f"length_normalization {self.length_normalization}: below 0; choose 0 or more")
-        if self.temperature is not None and self.temperature < 0:
-            raise AsrError(f"temperature {self.temperature}: below 0; choose 0 or more")
         if self.seed is not None and not (self.temperature or self.fallback):
             raise AsrError("seed: nothing is drawn; give temperature or fallback too")
         if self.fallback and self.temperature:
             raise AsrError("temperature: fallback begins with 0; omit one of the two options")
+        if self.draft and self.temperature:
+            raise AsrError("draft: tokens are drawn without one; omit draft or temperature")
         if self.draft_model and (self.draft or self.temperature):
             raise AsrError("draft_model: does not go with draft or temperature; omit one of the options")
-        if isinstance(self.hot_words, str):
-            raise AsrError(f"hot_words {self.hot_words!r}: one text; give a tuple of words and phrases")
         if self.max_compression_ratio is not None and not self.fallback:
             raise AsrError("max_compression_ratio: has no effect without fallback; give fallback too")
         if self.min_log_prob is not None and not self.fallback and self.no_speech_threshold is None:
@@ -107,14 +114,13 @@ class DecodingOptions:
         if self.timestamps and (self.n_best or 1) > 1:
             raise AsrError("n_best: parts with timestamps have no other texts; omit one of the two options")
         for weight, owner in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):
-            value = getattr(self, weight)
-            if value is not None and not getattr(self, owner):
+            if getattr(self, weight) is not None and not getattr(self, owner):
                 raise AsrError(f"{weight}: has no effect without {owner}; give {owner} too")
-            if value is not None and value < 0:
-                raise AsrError(f"{weight} {value}: below 0; choose 0 or more")
 
     def _check_that_it_applies(self, name: str) -> None:
-        if self.decoder is not None and name not in DECODERS[self.decoder]:
+        if self.decoder is not None and self.decoder not in DECODERS:
+            raise AsrError(f"decoder {self.decoder!r}: unknown decoder; choose one of {', '.join(DECODERS)}")
+        if self.decoder is not None and name not in ("decoder", *DECODERS[self.decoder]):
             able = [decoder for decoder, options in DECODERS.items() if name in options]
             raise AsrError(
                 f"{name}: the decoder {self.decoder!r} has no such option; "
@@ -177,6 +183,29 @@ class DecodingOptions:
         return self.ctc_weight
 
 
+def _check_type(name: str, value: object, annotation: str) -> None:
+    """Raises AsrError for a value of another type than the annotation of its option."""
+    if annotation == "tuple[str, ...]":
+        matches = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+        expected = "a tuple of words and phrases"
+    else:
+        kind, expected = _TYPES[annotation]
+        matches = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    if not matches:
+        raise AsrError(f"{name} {value!r}: of another type; give {expected}")
+
+
+def _check_range(name: str, value: float) -> None:
+    """Raises AsrError for a number outside the range of its option."""
+    lowest, highest = _RANGES[name]
+    if not math.isfinite(value):
+        raise AsrError(f"{name} {value}: not a finite number; choose a finite one")
+    if value < lowest:
+        raise AsrError(f"{name} {value}: below {lowest}; choose {lowest} or more")
+    if value > highest:
+        raise AsrError(f"{name} {value}: above {highest}; choose {highest} or less")
+
+
 class FinishReason(StrEnum):
     """Why a hypothesis is finished."""
 
@@ -194,7 +223,8 @@ class Hypothesis:
     finish_reason: FinishReason = FinishReason.end
     score: float | None = None  # the score that ranked it; None for greedy decoding, which ranks nothing
     no_speech: float | None = None  # probability that nobody speaks, if it was asked for
-    temperature: float = 0.0  # at which it was drawn; 0: it was not
+    temperature: float = 0.0  # of the draws; 0: nothing was drawn
+    prompt: tuple[int, ...] | None = None  # the one before the tokens; None: that of the tokenizer
 
     @property
     def finished(self) -> bool:

@@ -97,16 +97,23 @@ class PromptedSearch:
         the options."""
         earlier = previous or self._initial
         if not self._detects or self._prompts is None:
-            return self._search(self._special(self._options.language, earlier), memory)
+            return self._decode(self._special(self._options.language, earlier), memory)
         found: list[list[Hypothesis]] = [[] for _ in memory.lengths]
         detected = detect_languages(self._bundle.network, memory, self._prompts)
         for language in dict.fromkeys(detected):
             rows = [row for row, each in enumerate(detected) if each == language]
             part = memory.select(memory.lengths.new_tensor(rows))
-            results = self._search(self._special(language, earlier), part)
+            results = self._decode(self._special(language, earlier), part)
             for row, hypotheses in zip(rows, results, strict=True):
                 found[row] = hypotheses
         return found
+
+    def _decode(self, special: SpecialTokens, memory: Memory) -> list[list[Hypothesis]]:
+        """The hypotheses of every row, with their prompt where it is not that of the tokenizer."""
+        found = self._search(special, memory)
+        if special.prompt == self._bundle.special.prompt:
+            return found
+        return [[replace(each, prompt=special.prompt) for each in row] for row in found]
 
     def _special(self, language: str | None, previous: Sequence[int]) -> SpecialTokens:
         """The special tokens with the prompt. Earlier text has less than half of the decoder's positions."""

@@ -39,7 +39,7 @@ def rescore(
     assert isinstance(network, HasCTC), "build_decoder refuses a model without a CTC head"
     ctc = mask_untrained(network.ctc(memory), special)
     tokens, sizes = prefix_beam_search(ctc, memory.lengths, special, options.beam_size)  # (B, N, U), (B, N)
-    if (most := most_tokens(network, special)) is not None:
+    if (most := most_tokens(network, special, factories)) is not None:
         sizes, tokens = sizes.clamp_max(most), tokens[..., :most]
     ctc_scores = sequence_log_probs(ctc, memory.lengths, special, tokens, sizes)  # (B, N)
     attention_scores = decoder_log_probs(network, memory, special, tokens, sizes)  # (B, N)

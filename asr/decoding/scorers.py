@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -49,4 +49,14 @@ class ScorerFactory(Protocol):
 
     def score_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Scores of whole hypotheses, EOS included: tokens (R, U) padded, lengths (R,) -> (R,)."""
+        ...
+
+
+@runtime_checkable
+class LimitsTokens(Protocol):
+    """A factory of scorers that have a fixed number of positions, such as a model with learned positions."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that a hypothesis can have."""
         ...

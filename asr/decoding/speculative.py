@@ -89,8 +89,7 @@ class _Search:
         self._max_length = min(MAX_LENGTH, draft.tokens.size(1)) + 1
         prompt = memory.lengths.new_tensor(rules.special.prompt).expand(len(memory.lengths), -1)  # (B, P)
         self._prompt_size = prompt.size(1)
-        capacity = self._prompt_size - 1 + self.hypotheses.capacity + self._max_length - 1
-        self._state = network.start(memory, capacity)
+        self._state = network.start(memory, self._prompt_size - 1 + self.hypotheses.capacity)
 
         self._rows = torch.arange(len(memory.lengths), device=ctc.device)  # (R,) the utterance of each row
         self.live = torch.ones_like(self._rows, dtype=torch.bool)  # (R,) unfinished rows
@@ -102,14 +101,16 @@ class _Search:
 
     def check(self, length: int) -> _Checked:
         """One decoder pass over at most `length` tokens of the draft of every row."""
+        sizes = torch.where(self.live, self._sizes, 0)  # no row may pass the last position of the decoder
         left = self._draft.lengths[self._rows] - self._draft_positions
         length = min(length, int(left[self.live].max()) + 1, self._max_length)  # EOS follows the draft
+        length = min(length, self.hypotheses.capacity - int(sizes.max()))
         proposed = self._draft.next_tokens(self._rows, self._draft_positions, length)  # (R, U)
         inputs = torch.cat([self._last_tokens.unsqueeze(1), proposed[:, :-1]], 1)
-        log_probs = self._forward_cached(inputs, self._state, self._prompt_size - 1 + self._sizes)
-        prefixes = self.hypotheses.continued(self._rows, self._sizes, proposed)
+        log_probs = self._forward_cached(inputs, self._state, self._prompt_size - 1 + sizes)
+        prefixes = self.hypotheses.continued(self._rows, sizes, proposed)
         log_probs = self._rules.processors.at_positions(
-            prefixes, self._prompt_size + self._sizes, log_probs
+            prefixes, self._prompt_size + sizes, log_probs
         )  # (R, U, V)
         scorer = CTCDraftScorer(self._scorer, proposed[:, :-1])
         choice = choose(

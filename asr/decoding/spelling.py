@@ -28,8 +28,7 @@ class Spelling:
     eos: int
     counts: Tensor  # (n_letters,) bool: the letter begins a visible character
     used: frozenset[int]  # letters that texts of this tokenizer consist of, as far as it is known
-    leading_space: bool  # the tokens of a text begin with a space, which its text does not have
-    in_bytes: bool
+    in_bytes: bool  # then the tokens of a text can begin with a space, which its text does not have
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Spelling:
@@ -42,7 +41,7 @@ class Spelling:
             counts = torch.tensor([i != space for i in range(len(symbols))])
             used = frozenset(i for i, s in enumerate(symbols) if len(s) == 1 and i not in hidden)
             letters = torch.arange(len(symbols)).unsqueeze(1)
-            return cls(letters, symbols, space, special.eos, counts, used, False, False)
+            return cls(letters, symbols, space, special.eos, counts, used, False)
         spelled = [list(piece) for piece in tokenizer.token_bytes]
         spelled[special.eos] = [256]
         longest = max(map(len, spelled))
@@ -50,7 +49,7 @@ class Spelling:
         counts = torch.tensor([byte != 32 and byte & 0xC0 != 0x80 for byte in range(257)])
         used = frozenset(byte for each in spelled if len(each) > 1 for byte in each)
         symbols = (*map(chr, range(256)), "<eos>")
-        return cls(letters, symbols, 32, 256, counts, used, tokenizer.begins_with_space, True)
+        return cls(letters, symbols, 32, 256, counts, used, True)
 
     @property
     def longest(self) -> int:

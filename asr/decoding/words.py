@@ -151,7 +151,7 @@ class WordModel:
         scores[:, self.space] = ended + np.log(np.maximum(1 - stop, _SMALLEST))
         scores[:, eos] = ended + np.log(np.maximum(stop, _SMALLEST))
         scores[begins, self.space] = IMPOSSIBLE
-        if self.spelling.leading_space:
+        if self.spelling.in_bytes:
             scores[fresh, self.space] = 0.0  # it only says that a word begins
         scores[begins, eos] = IMPOSSIBLE
         scores[fresh, eos] = np.log(np.maximum(ends[fresh], _SMALLEST))
@@ -326,9 +326,8 @@ class _Tree:
             following = self.trigrams[self.pair[up], np.minimum(edge, size - 2)]
             self.spelling[begin:end] = self.spelling[up] * following
         followers = self.pair[:, None] % size * size + np.arange(self._count)
-        self.children = (total + followers).astype(
-            np.int32
-        )  # (nodes, A): outside the tree where nothing else is
+        # (nodes, A): the tree is left where no word goes on
+        self.children = (total + followers).astype(np.int32)
         written = edges < self._count
         below = np.arange(1, total)
         self.children[parents[written], edges[written]] = below[written]

@@ -276,7 +276,7 @@ def _spans(
     if ctc is not None:
         return _ctc_spans(ctc, ids, bundle.special), "CTC"
     if isinstance(bundle.network, HasAlignmentHeads):
-        (spans,) = attention_align(bundle.network, memory, used, [ids], bundle.special)
+        (spans,) = attention_align(bundle.network, memory, used, [ids], [bundle.special.prompt])
         return [(int(span.start), int(span.end)) for span in spans], "alignment heads"
     if cross is not None:
         return align_attention(cross.mean((0, 1))[:-1]), "cross-attention"

@@ -145,18 +145,30 @@ class ByteLevelBPE:
 
         Tokens that were learned from texts with spaces begin with one, which is written as Ġ.
         """
-        return self.language not in UNSPACED and any(s[0] == "Ġ" for s in self.vocabulary if len(s) > 1)
+        return self._is_spaced(self.language)
+
+    def words_are_spaced_after(self, prompt: Sequence[int]) -> bool:
+        """Whether texts that follow a prompt are written with spaces between words.
+
+        Translations are English.
+        """
+        if self.prompts.tasks.get("translate") in prompt:
+            return self._is_spaced("en")
+        named = (code for code, token in self.prompts.languages.items() if token in prompt)
+        return self._is_spaced(next(named, self.language))
+
+    def _is_spaced(self, language: str | None) -> bool:
+        return language not in UNSPACED and self._marks_words
+
+    @cached_property
+    def _marks_words(self) -> bool:
+        return any(s[0] == "Ġ" for s in self.vocabulary if len(s) > 1)
 
     @cached_property
     def token_bytes(self) -> tuple[bytes, ...]:
         """The UTF-8 bytes that each id adds to a text; none for special tokens."""
         textual = [s if i < self._textual else "" for i, s in enumerate(self.vocabulary)]
         return tuple(b"" if i in self._hidden else to_bytes(s) for i, s in enumerate(textual))
-
-    @property
-    def begins_with_space(self) -> bool:
-        """Whether the tokens of a text begin with a space, which its text does not have."""
-        return bool((self.definition.get("pre_tokenizer") or {}).get("add_prefix_space"))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without the prompt and EOS. Every text can be written."""

@@ -69,7 +69,7 @@ class CharacterTokenizer:
 
     @cached_property
     def special(self) -> SpecialTokens:
-        """PAD, BOS and EOS. PAD, BOS and the unknown token are never decoded."""
+        """PAD, BOS and EOS. PAD and BOS are never decoded; `<unk>` can be, where texts in training had it."""
         return SpecialTokens(
             prompt=(_BOS,),
             eos=_EOS,

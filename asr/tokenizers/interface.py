@@ -84,6 +84,10 @@ class HasPromptTokens(Protocol):
         """The tokens of the prompt."""
         ...
 
+    def words_are_spaced_after(self, prompt: Sequence[int]) -> bool:
+        """Whether texts that follow a prompt are written with spaces between words."""
+        ...
+
 
 @runtime_checkable
 class HasTokenBytes(Protocol):
@@ -92,9 +96,4 @@ class HasTokenBytes(Protocol):
     @property
     def token_bytes(self) -> tuple[bytes, ...]:
         """The UTF-8 bytes that each id adds to a text; none for special tokens."""
-        ...
-
-    @property
-    def begins_with_space(self) -> bool:
-        """Whether the tokens of a text begin with a space, which its text does not have."""
         ...

@@ -104,6 +104,10 @@ class SentencePieceTokenizer:
         """Whether pieces mark the beginning of words."""
         return any(piece.startswith("\u2581") for piece in self.vocabulary)
 
+    def words_are_spaced_after(self, prompt: Sequence[int]) -> bool:
+        """The same for every language."""
+        return self.words_are_spaced
+
     def encode(self, text: str) -> list[int]:
         """Ids of the pieces, without the prompt and EOS. A piece outside the vocabulary becomes `<unk>`."""
         pieces = self._processor.encode(text.lower() if self.lower else text, out_type=str)

@@ -43,6 +43,8 @@ def _divide(first: Segment, second: Segment, separator: str) -> tuple[Segment, S
     else:
         before = tuple(word for word in first.words if _middle(word) < cut)
         after = tuple(word for word in second.words if _middle(word) >= cut)
+        cut = max([cut, *(word.end for word in before[-1:])])
+    cut = min([cut, *(word.start for word in after[:1])])  # a segment has all of its own words
     return (
         _with_words(replace(first, end=round(max(cut, first.start), 3)), before, separator),
         _with_words(replace(second, start=round(cut, 3)), after, separator),

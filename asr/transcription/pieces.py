@@ -35,6 +35,7 @@ class Job:
     source: Input = field(init=False)  # what is read: the input, or the bytes of its pipe or open file
     duration: float = 0.0  # seconds read so far
     segments: list[Segment] = field(default_factory=list)
+    spaced: bool = False  # the words of a segment have spaces between them
     error: AsrError | None = None
     # The last tokens of each channel, when segments are decoded one after the other.
     previous: dict[int | None, tuple[int, ...]] = field(default_factory=dict)

@@ -273,21 +273,21 @@ class Recognizer:
             found = decoder(memory, previous)
             state = network.frames_per_state * self.bundle.features.frame_seconds
             used = states_with_audio(lengths / self.sample_rate, state).to(device)
-            spans = self._align(memory, used, [best.tokens for best, *_ in found])
+            spans = self._align(memory, used, [best for best, *_ in found])
         return [
             (self._segments(piece, span, state, *hypotheses), hypotheses[0])
             for piece, hypotheses, span in zip(batch, found, spans, strict=True)
         ]
 
-    def _align(
-        self, memory: Memory, used: torch.Tensor, texts: list[tuple[int, ...]]
-    ) -> list[list[TokenSpan]]:
+    def _align(self, memory: Memory, used: torch.Tensor, found: list[Hypothesis]) -> list[list[TokenSpan]]:
         """The states of each token, if the model can align them. `used` (B,) states have audio."""
         network, special = self.bundle.network, self.bundle.special
+        texts = [hypothesis.tokens for hypothesis in found]
         if isinstance(network, HasCTC):
             return ctc_align(network.ctc(memory), memory.lengths, texts, special)
         if isinstance(network, HasAlignmentHeads):
-            return attention_align(network, memory, used, texts, special)
+            prompts = [hypothesis.prompt or special.prompt for hypothesis in found]
+            return attention_align(network, memory, used, texts, prompts)
         return [[] for _ in texts]
 
     def _segments(
@@ -297,6 +297,9 @@ class Recognizer:
         end = piece.start + len(piece.samples) / self.sample_rate
         tokenizer = self.bundle.tokenizer
         prompts = tokenizer.prompts if isinstance(tokenizer, HasPromptTokens) else None
+        spaced = tokenizer.words_are_spaced
+        if isinstance(tokenizer, HasPromptTokens):
+            spaced = tokenizer.words_are_spaced_after(best.prompt or self.bundle.special.prompt)
         whole = [TimedPart(0, len(best.tokens), 0.0, None)]
         segments = []
         for part in (timed_parts(best.tokens, prompts) if prompts else None) or whole:
@@ -309,19 +312,20 @@ class Recognizer:
                 finish_reason=best.finish_reason.value,
                 score=best.score,
                 alternatives=tuple(Alternative(self._text(h.tokens), h.score, h.confidence) for h in others),
-                words=self._words(tokens, its_spans, state, piece),
+                words=self._words(tokens, its_spans, state, piece, spaced),
                 channel=piece.channel,
                 no_speech=best.no_speech,
             )
             segments.append(segment)
+            piece.job.spaced |= bool(spaced and segment.text)
         return segments
 
     def _words(
-        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, piece: Piece
+        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, piece: Piece, spaced: bool
     ) -> tuple[Word, ...]:
         """Words with calibrated confidence, if the model folder has a calibration."""
         end = piece.start + len(piece.samples) / self.sample_rate
-        words = words_of(tokens, spans, self.bundle.tokenizer, state, piece.start, end)
+        words = words_of(tokens, spans, self.bundle.tokenizer, state, piece.start, end, spaced)
         words = begin_with_sound(words, piece.samples, self.sample_rate, piece.start)
         if self.calibration is None:
             return words
@@ -336,8 +340,8 @@ class Recognizer:
         return self.bundle.tokenizer.decode(tokens).strip()
 
     def _transcript(self, job: Job, options: DecodingOptions) -> Transcript:
-        """Join the segments, with spaces if the script is written with spaces between words."""
-        separator = " " if self.bundle.tokenizer.words_are_spaced else ""
+        """Join the segments, with spaces if a script is written with spaces between words."""
+        separator = " " if job.spaced else ""
         channels: dict[int | None, list[Segment]] = {}
         for segment in job.segments:
             if segment.text:

@@ -9,6 +9,8 @@ from asr.decoding.alignment import TokenSpan
 from asr.tokenizers import Tokenizer
 from asr.transcription.transcript import Character, Word
 
+CONTEXT = 32  # tokens that are decoded with one: more than can share a character
+
 
 def words_of(
     tokens: Sequence[int],
@@ -17,11 +19,12 @@ def words_of(
     seconds_per_state: float,
     start: float,
     end: float,
+    spaced: bool,
 ) -> tuple[Word, ...]:
     """The words of a text of one segment, which goes from `start` to `end` (seconds).
 
-    A word ends at a space, or after each character in a script without spaces. Its confidence is the
-    geometric mean of CTC's probabilities of its characters.
+    A word ends at a space, or after each character where the script is not `spaced`. Its confidence is the
+    geometric mean of the probabilities of its characters.
     """
     words: list[Word] = []
     current: list[tuple[Character, float]] = []
@@ -38,7 +41,7 @@ def words_of(
         if text.isspace():
             close()
             continue
-        if not tokenizer.words_are_spaced:
+        if not spaced:
             close()
         first, last = (min(start + at * seconds_per_state, end) for at in (span.start, span.end))
         current.append((Character(text, round(first, 3), round(last, 3)), span.probability))
@@ -51,15 +54,15 @@ def _characters(
 ) -> list[tuple[str, TokenSpan]]:
     """The characters that each token adds to the text. They share the states of the token evenly."""
     found: list[tuple[str, TokenSpan]] = []
-    before = ""
-    for count, span in enumerate(spans, 1):
-        after = tokenizer.decode(tokens[:count])
+    for last, span in enumerate(spans):
+        first = max(0, last - CONTEXT)
+        before, after = (tokenizer.decode(tokens[first:end]) for end in (last, last + 1))
         same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
-        del found[same:]  # characters of several tokens are complete only with the last one
+        # Characters of several tokens are complete only with the last one.
+        del found[len(found) - len(before) + same :]
         added = after[same:]
         width = (span.end - span.start) / max(1, len(added))
         for i, character in enumerate(added):
-            first = span.start + i * width
-            found.append((character, TokenSpan(first, first + width, span.probability)))
-        before = after
+            start = span.start + i * width
+            found.append((character, TokenSpan(start, start + width, span.probability)))
     return found

@@ -58,7 +58,7 @@ REFUSED = [
     ("--decoder beam --no-draft", "draft: the decoder 'beam'"),
     ("--candidates 3 --ctc-weight 0", "only the decoder"),
     ("--max-tokens 0", "max_tokens 0"),
-    ("--ctc-weight 1.5", "not between 0"),
+    ("--ctc-weight 1.5", "above 1"),
     ("--timestamps", "timestamps: this model has no tokens for times"),
     ("--initial-prompt x", "initial_prompt: this model has no token for earlier text"),
     ("--previous-text", "previous_text: this model has no token"),

@@ -104,12 +104,37 @@ def test_what_a_missing_part_cannot_do_is_refused(parts, options, complaint):
     assert complaint in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_what_ctc_alone_cannot_use_is_refused(tmp_path):
+    with pytest.raises(AsrError, match="beam 1: CTC's best path uses no other scores; give a beam of 2"):
+        build_decoder(bundle(), DecodingOptions("ctc", hot_words=("ab",)))
+    with pytest.raises(AsrError, match="the decoder ctc cannot use a network; use a word n-gram model"):
+        build_decoder(bundle(), DecodingOptions("ctc", beam=2, language_model=str(tmp_path)))
+
+
 def test_options_with_impossible_values():
-    with pytest.raises(AsrError, match="hot_words 'anna': one text; give a tuple"):
+    with pytest.raises(AsrError, match="hot_words 'anna': of another type; give a tuple"):
         DecodingOptions("beam", hot_words="anna")
+    for name, value, complaint in (
+        ("no_speech_threshold", -0.1, "below 0"),
+        ("no_speech_threshold", 7.0, "above 1"),
+        ("max_compression_ratio", -1, "below 0"),
+        ("min_log_prob", 3, "above 0"),
+    ):
+        with pytest.raises(AsrError, match=f"{name} {value}: {complaint}; choose"):
+            DecodingOptions(fallback=True, **{name: value})
+    with pytest.raises(AsrError, match="omit draft or temperature"):
+        DecodingOptions(draft=True, temperature=1.0)
     with pytest.raises(AsrError, match="min_log_prob: has no effect without fallback or no_speech_threshold"):
         DecodingOptions(min_log_prob=-1.0)
     assert DecodingOptions(min_log_prob=-1.0, no_speech_threshold=0.0).no_speech_limit == 0.0
+
+
+def test_a_draft_is_for_the_first_attempt(audio):
+    """Those that follow draw their tokens."""
+    model = bundle()
+    options = DecodingOptions(draft=True, fallback=True, min_log_prob=-1e-6, max_tokens=4)
+    found = build_decoder(model, options)(model.encode(*audio))
+    assert {hypothesis.temperature for (hypothesis,) in found} == {1.0}
 
 
 def test_without_cached_scoring_a_draft_is_refused_and_the_rest_works(audio):

@@ -25,7 +25,6 @@ from asr.decoding import DecodingOptions
 from asr.decoding.ctc import ctc_decode, prefix_beam_search, sequence_log_probs
 from asr.decoding.hot_words import HotWords
 from asr.decoding.rescoring import rescore
-from asr.errors import AsrError
 from asr.tokenizers import CharacterTokenizer
 
 TOKENS = (4, 5)
@@ -216,12 +215,10 @@ def test_a_sequence_that_does_not_fit_into_the_states_is_impossible():
     assert scores[0].isfinite().tolist() == [False, True, False]
 
 
-def test_an_empty_batch_and_other_scorers():
+def test_an_empty_batch():
     empty = network(0).encode(*batch([30])).select(torch.zeros(0, dtype=torch.long))
     assert ctc_decode(None, empty, SPECIAL, DecodingOptions("ctc")) == []
     assert rescore(None, empty, SPECIAL, DecodingOptions("rescoring")) == []
-    with pytest.raises(AsrError, match="a beam of 2 or more"):
-        ctc_decode(None, empty, SPECIAL, DecodingOptions("ctc"), [object()])
 
 
 @pytest.mark.gpu

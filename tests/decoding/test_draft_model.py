@@ -96,6 +96,9 @@ def folders(tmp_path_factory):
         torch.manual_seed(len(name))
         config = Config.model_validate({"model": model, "train": {"ctc_weight": 0.0}})
         Bundle.build(config, CharacterTokenizer.from_characters(letters)).save(root / name)
+    model["decoder"] |= {"positions": {"kind": "learned", "max_length": 6}}
+    config = Config.model_validate({"model": model, "train": {"ctc_weight": 0.0}})
+    Bundle.build(config, CharacterTokenizer.from_characters("seven ix")).save(root / "short")
     return root
 
 
@@ -111,6 +114,8 @@ def test_a_folder_is_the_draft_model_and_must_fit(folders):
     same(found, build_decoder(large, DecodingOptions())(memory))
     with pytest.raises(AsrError, match="foreign has another vocabulary"):
         build_decoder(large, DecodingOptions(draft_model=str(folders / "foreign")))
+    with pytest.raises(AsrError, match="short has fewer positions for tokens"):
+        build_decoder(large, DecodingOptions(draft_model=str(folders / "short")))
     with pytest.raises(AsrError, match="CTC takes part in the choice of tokens"):
         build_decoder(load_model("digits", "cpu"), DecodingOptions(draft_model=str(folders / "small")))
     with pytest.raises(AsrError, match="does not go with draft or temperature"):

@@ -127,6 +127,13 @@ def test_each_script_has_its_own_word_boundaries():
     assert [total(text) for text in ("机器学习", "学习机器", "abc", "ab 学习", "学ab习")] == [2, 2, 0, 4, 0]
 
 
+@pytest.mark.parametrize("phrase", ["佐々", "〇一", "一〇", "ｶﾅ", "カー"])
+def test_japanese_words_need_no_spaces(phrase):
+    tokenizer = CharacterTokenizer.from_characters([f"x {phrase}"])
+    tokens = torch.tensor([tokenizer.encode(f"x{phrase}x")])
+    assert HotWords([phrase], tokenizer, 1.0).score_texts(tokens, torch.tensor([4])).tolist() == [2]
+
+
 def test_long_phrases_and_thousands_of_them():
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(0, 4, (1000, 40), generator=generator).tolist()
@@ -145,12 +152,18 @@ def test_impossible_hot_words_are_refused(wrong, complaint):
 
 
 def test_tokens_that_are_not_characters_are_refused():
+    """Also where a phrase happens to have as many pieces as characters."""
+
     class Pieces(CharacterTokenizer):
         def encode(self, text):
             return super().encode(text)[::2]
 
-    with pytest.raises(AsrError, match="not characters; omit hot_words"):
-        HotWords(["ab"], Pieces(tuple("abc")), 1.0)
+    class Marked(CharacterTokenizer):
+        symbols = (*TOKENIZER.symbols[:4], "\u2581", "\u2581a", "b", "c")
+
+    for tokenizer in (Pieces(tuple("abc")), Marked(tuple(" abc"))):
+        with pytest.raises(AsrError, match="not characters; omit hot_words"):
+            HotWords(["ab"], tokenizer, 1.0)
 
 
 def test_eos_can_have_any_id():

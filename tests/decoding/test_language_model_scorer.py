@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from decoding_networks import BOS, EOS, UNK
+from decoding_networks import BOS, EOS, SPECIAL, UNK, VOCABULARY, batch, network
 from helpers import sections
 from torch.nn.functional import pad
 
@@ -14,6 +14,7 @@ from asr.decoding import DecodingOptions
 from asr.decoding import language_model as module
 from asr.decoding.beam import beam_search
 from asr.decoding.language_model import LanguageModelFactory, matching_tokens
+from asr.decoding.rescoring import rescore
 from asr.errors import AsrError
 from asr.model.encoder_decoder import EncoderDecoder
 from asr.model.language_model import LanguageModel
@@ -42,6 +43,22 @@ def log_probability(factory, text):
     ids = [factory.ids[t] for t in text]
     log_probs = factory.network(torch.tensor([[BOS, *ids]])).log_softmax(-1)[0]
     return sum(float(log_probs[i, token]) for i, token in enumerate([*ids, EOS]))
+
+
+@pytest.mark.parametrize("decoder", ["beam", "rescoring"])
+def test_decoding_ends_at_the_last_position_of_the_language_model(decoder):
+    positions = {"kind": "learned", "max_length": 6}
+    config = LanguageModel.Config(d_model=16, n_heads=2, d_ffn=24, n_layers=1, positions=positions)
+    torch.manual_seed(0)
+    short = LanguageModel(config, VOCABULARY).eval().requires_grad_(False)
+    factory = LanguageModelFactory(short, SPECIAL, torch.arange(VOCABULARY), 0.0)
+    model, search = network(3), beam_search if decoder == "beam" else rescore
+    memory = model.encode(*batch([150, 64]))
+    options = DecodingOptions(decoder, beam=3)
+    free = [hypothesis for (hypothesis,) in search(model, memory, SPECIAL, options)]
+    found = [hypothesis for (hypothesis,) in search(model, memory, SPECIAL, options, [factory])]
+    assert max(len(hypothesis.tokens) for hypothesis in free) > 5
+    assert max(len(hypothesis.tokens) for hypothesis in found) == 5
 
 
 TEXTS = [[4, 5, 6, 6, 5, 4], [], [7, 4], [6], [4, 7, 7, 5]]

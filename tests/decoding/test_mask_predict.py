@@ -111,6 +111,18 @@ def test_a_predicted_length_has_priority_over_ctc_and_all_its_tokens_are_masked_
     assert found.log_prob == pytest.approx(math.log(0.9 * 0.99 * 0.95), abs=1e-5)
 
 
+def test_predicted_lengths_in_a_batch_are_as_alone():
+    """Rows that are shorter than the longest have finite scores."""
+    model, memory = filling_network(length_head=9), Memory(torch.randn(3, 12, 16), torch.tensor([12, 9, 11]))
+    lengths = torch.tensor([5, 2, 0])
+    model.predict_lengths = lambda memory: torch.eye(9)[lengths[memory.states[:, 0, 0].long()]]
+    memory.states[:, 0, 0] = torch.arange(3)
+    for row, (found,) in enumerate(mask_predict(model, memory, SPECIAL, OPTIONS)):
+        ((alone,),) = mask_predict(model, memory.select(torch.tensor([row])), SPECIAL, OPTIONS)
+        assert found.tokens == alone.tokens and len(found.tokens) == lengths[row]
+        assert found.log_prob == pytest.approx(alone.log_prob, abs=1e-4)
+
+
 def test_a_predicted_length_of_zero_is_an_empty_text():
     assert FillingWithLengths([0.9, 0.1], []).decode().tokens == ()
 
@@ -135,10 +147,10 @@ def bundle():
     return SimpleNamespace(special=SPECIAL, network=filling_network(), metadata={})
 
 
-def filling_network():
+def filling_network(**settings):
     torch.manual_seed(0)
     config = network_config().model_dump() | {
-        "decoder": {"kind": "mask_predict", "n_layers": 1, "d_model": 16}
+        "decoder": {"kind": "mask_predict", "n_layers": 1, "d_model": 16, **settings}
     }
     return EncoderDecoder(EncoderDecoder.Config.model_validate(config), MELS, VOCABULARY).eval()
 

@@ -194,6 +194,29 @@ def test_other_files_and_settings_are_refused(tmp_path):
         estimate_ngram(["a b"], 5)
     with pytest.raises(AsrError, match="less than two different words"):
         estimate_ngram(["a a"], 2)
+    with pytest.raises(AsrError, match="no word of the text occurs 2 times"):
+        estimate_ngram(["a b", "c"], 2, minimum_counts=(2, 1))
+    with pytest.raises(AsrError, match="minimum_counts: 3 for the order 4"):
+        estimate_ngram(["a b c d e"] * 3, 4, minimum_counts=(1, 1, 2))
+
+
+def test_damaged_gzip_files_are_refused(tmp_path):
+    data = bytearray(gzip.compress(b"some words " * 500))
+    data[12:] = b"\xff" * len(data[12:])
+    for name, read in (
+        ("x.arpa.gz", load_ngram),
+        ("x.txt.gz", lambda path: train_ngram([path], tmp_path / "m.arpa")),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(AsrError, match=f"{name}: cannot read"):
+            read(tmp_path / name)
+
+
+def test_names_of_special_words_in_a_text_are_unknown_words(tmp_path):
+    model = estimate_ngram(["<s> a <unk> b </s>", "a <UNK> b"] * 3, 2, minimum_counts=(1, 1))
+    assert model.words == ("a", "b")
+    write_arpa(model, tmp_path / "m.arpa")
+    assert load_ngram(tmp_path / "m.arpa").words == model.words
 
 
 def test_training_from_files_holds_sentences_out(tmp_path):

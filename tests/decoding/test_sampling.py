@@ -55,3 +55,4 @@ def test_the_log_probability_of_a_drawn_text_is_the_decoders():
     cold = DecodingOptions(decoder="greedy", temperature=0.05)
     ((found,),) = greedy(model, model.memory(9), SPECIAL, cold)
     assert found.tokens == (5, 6, 7) and found.log_prob == pytest.approx(4 * math.log(0.5))
+    assert found.temperature == 0.05

@@ -13,12 +13,14 @@ from decoding_networks import (
     HALF,
     LENGTHS,
     LONG_PROMPT,
+    PAD,
     SPECIAL,
     VOCABULARY,
     ScriptedWithCTC,
     batch,
     merged,
     network,
+    paths,
     random_processor,
 )
 from hypothesis import given, settings
@@ -184,6 +186,25 @@ def test_the_maximum_length_inside_a_pass_ends_the_hypothesis(cheap_positions):
     assert (found.tokens, found.finish_reason) == ((5, 6), FinishReason.length)
     assert found.log_prob == pytest.approx(2 * HALF)
     assert model.held == [1] * (1 + 3)  # one pass with the draft, three steps without
+
+
+class WithTenPositions(ScriptedWithCTC):
+    """Writing tokens after the last position is an IndexError."""
+
+    max_positions = 10
+
+    def start(self, memory, capacity):
+        return super().start(memory, self.max_positions + len(SPECIAL.prompt))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.05])
+def test_a_draft_that_is_longer_than_the_positions_of_the_decoder(weight, cheap_positions):
+    """No row is read beyond the last position. The first one finishes before the others, and stays."""
+    right = [state for token in ENDLESS[:12] for state in (PAD, token)]
+    wrong = [*right[:3], 7, *right[4:]]
+    model = WithTenPositions(*[ENDLESS[:12]] * 5, ctc=(9 * paths(right, *[wrong] * 4)).log_softmax(-1))
+    for hypothesis in outcome(model, model.memory(*[24] * 5), ctc_weight=weight):
+        assert (hypothesis.tokens, hypothesis.finish_reason) == (ENDLESS[:10], FinishReason.length)
 
 
 def test_where_the_rest_of_the_draft_begins():

@@ -215,10 +215,3 @@ def test_a_file_is_the_language_model_of_the_decoder(name, tmp_path):
     assert without.tokens != found.tokens
     with pytest.raises(AsrError, match="lacks the letters"):
         WordModel.load(path, CharacterTokenizer.from_characters("ABC "), 1.0)
-
-
-def test_a_network_is_refused_as_language_model_of_ctc_alone():
-    factory = SimpleNamespace(weight=1.0, gain=0.0, start=lambda rows, capacity: object())
-    model = ScriptedWithCTC(ctc=random_ctc(0, 3).unsqueeze(0))
-    with pytest.raises(AsrError, match="use a word n-gram model"):
-        ctc_decode(model, model.memory(3), SPECIAL, DecodingOptions("ctc", beam=2), [factory])

@@ -166,7 +166,8 @@ def attempts(*tables):
 
     def attempt(memory, temperature):
         calls.append((temperature, memory.lengths.tolist()))
-        return [[tables[len(calls) - 1][row]] for row in memory.lengths.tolist()]
+        found = (tables[len(calls) - 1][row] for row in memory.lengths.tolist())
+        return [[replace(each, temperature=temperature)] for each in found]
 
     return attempt, calls
 
@@ -226,6 +227,9 @@ def test_fallback_decodes_and_its_limits_use_allowed_tokens_only(bundle, memory)
     assert [h.tokens for (h,) in found] == [h.tokens for (h,) in plain]
     assert all(h.log_prob >= p.log_prob for (h,), (p,) in zip(found, plain, strict=True))
     assert any(h.log_prob > p.log_prob + 1e-3 for (h,), (p,) in zip(found, plain, strict=True))
+    beam = replace(options, decoder="beam", beam=1, length_normalization=0.0)
+    same = [hypothesis.log_prob for (hypothesis,) in build_decoder(bundle, beam)(memory)]
+    assert same == pytest.approx([hypothesis.log_prob for (hypothesis,) in found], abs=1e-3)
     options = DecodingOptions(max_tokens=8, fallback=True, min_log_prob=-1e-6, no_speech_threshold=1.0)
     drawn = build_decoder(bundle, options)(memory)
     assert {h.temperature for (h,) in drawn} == {1.0}
@@ -287,7 +291,7 @@ def test_times_of_tokens_are_those_of_transformers(original, bundle, memory):
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
     inputs = extractor(SAMPLES, sampling_rate=16000, return_tensors="pt")
     lengths = torch.tensor([len(each) // 320 for each in SAMPLES])
-    special = replace(bundle.special, prompt=bundle.tokenizer.prompt(timestamps=True))
+    prompt = bundle.tokenizer.prompt(timestamps=True)
     compared = 0
     for row, (hypothesis,) in enumerate(found[:6]):
         if hypothesis.finish_reason == "repetition":
@@ -302,7 +306,7 @@ def test_times_of_tokens_are_those_of_transformers(original, bundle, memory):
                 return_dict_in_generate=True, force_unique_generate_call=True,
             )  # fmt: skip
         own, used = memory.select(torch.tensor([row])), lengths[row : row + 1]
-        (spans,) = attention_align(bundle.network, own, used, [hypothesis.tokens], special)
+        (spans,) = attention_align(bundle.network, own, used, [hypothesis.tokens], [prompt])
         times = result["token_timestamps"][0].tolist()[-len(hypothesis.tokens) - 1 : -1]
         assert [0.02 * span.start for span in spans] == pytest.approx(times, abs=0.021)
         assert all(a.end == b.start for a, b in pairwise(spans))
@@ -331,11 +335,32 @@ def test_the_path_through_the_attention_is_the_best_one():
 def test_probabilities_of_aligned_tokens_are_the_decoders(bundle, memory):
     own = memory.select(torch.tensor([4]))
     ((hypothesis,),) = build_decoder(bundle, DecodingOptions(max_tokens=12))(own)
-    (spans,) = attention_align(bundle.network, own, own.lengths, [hypothesis.tokens], bundle.special)
+    (spans,) = attention_align(bundle.network, own, own.lengths, [hypothesis.tokens], [bundle.special.prompt])
     total = sum(math.log(span.probability) for span in spans)
     if hypothesis.finish_reason == "length":
         assert total == pytest.approx(hypothesis.log_prob, abs=1e-4)
     assert total >= hypothesis.log_prob - 1e-4
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_segments_and_words_of_a_chosen_language_are_those_of_a_stored_one(language, original, bundle):
+    """Times, confidence and spaces follow the prompt, whoever chose it."""
+    stored = read_model(Source(original[0]), (f"tokenizer.language={language}",)).eval()
+    samples = np.concatenate(waveforms(1.9, 1.9, 1.9))
+    given, expected = (
+        Recognizer(model, "cpu", voice_activity=False).transcribe(samples, 16000, options=options)
+        for model, options in (
+            (bundle, DecodingOptions(language=language, max_tokens=8)),
+            (stored, DecodingOptions(max_tokens=8)),
+        )
+    )
+    assert given == expected and len(given.segments) > 1 and given.words
+
+
+def test_translations_are_written_with_spaces(bundle):
+    tokenizer = bundle.tokenizer
+    for language, task, spaced in (("zh", None, False), ("zh", "translate", True), ("de", None, True)):
+        assert tokenizer.words_are_spaced_after(tokenizer.prompt(language, task)) == spaced
 
 
 def test_models_that_lack_the_tokens_refuse_the_options(bundle):

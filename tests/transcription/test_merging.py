@@ -41,6 +41,16 @@ def test_without_a_common_word_the_middle_decides():
     assert texts(first, second) == ["one two", "three"]
 
 
+def test_segments_have_their_words_whole():
+    first = segment(0, 10, ("one", 7.0), ("two", 8.8))
+    second = segment(8, 18, ("three", 8.95), ("four", 9.6))
+    for both in ([first, second], [segment(0, 10, ("two", 8.6)), segment(8, 18, ("two", 8.62), ("x", 8.85))]):
+        one, other = merge_overlaps(both, " ")
+        assert one.start < one.end == other.start == other.words[0].start
+    one, other = merge_overlaps([first, segment(8, 18, ("three", 9.2))], " ")
+    assert one.end == other.start == pytest.approx(one.words[-1].end)
+
+
 def test_the_same_word_twice_is_kept_twice():
     first = segment(0, 10, ("one", 8.2), ("one", 9.0))
     second = segment(8, 18, ("one", 8.2), ("one", 9.0), ("one", 9.8))

@@ -6,17 +6,17 @@ import gzip
 import io
 import math
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from asr.decoding.ngram.model import MAX_ORDER, ZERO, Floats, Ints, NgramModel
+from asr.decoding.ngram.model import BOS, EOS, MAX_ORDER, UNKNOWN, ZERO, Floats, Ints, NgramModel
 from asr.errors import AsrError
 from asr.files import atomic_write
 
-BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"
 _LOG10 = math.log(10)
 
 
@@ -33,7 +33,7 @@ def read_arpa(path: str | os.PathLike[str]) -> NgramModel:
             else path.open(encoding="utf-8") as file
         ):
             sections = list(_sections(file, path))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise AsrError(f"{path}: cannot read the ARPA file ({error})") from None
     if not sections:
         raise AsrError(f"{path}: not an ARPA file; it has no section \\1-grams:")

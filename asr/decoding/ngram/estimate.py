@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from asr.decoding.ngram.model import MAX_ORDER, ZERO, Floats, Ints, NgramModel
+from asr.decoding.ngram.model import BOS, EOS, MAX_ORDER, UNKNOWN, ZERO, Floats, Ints, NgramModel
 from asr.errors import AsrError
 
 
@@ -41,19 +41,27 @@ def estimate_ngram(
 ) -> NgramModel:
     """The n-gram model of sentences, words separated by spaces.
 
-    The vocabulary is the most frequent words; all others are one unknown word. n-grams of k words that occur
+    The vocabulary is the most frequent words; all others are one unknown word, and so are the names of the
+    unknown word and of the begin and end of a sentence. n-grams of k words that occur
     less than minimum_counts[k - 1] times are left out. Then n-grams are left out whose loss raises the
-    perplexity by less than the share `prune` (such as 1e-8). Raises AsrError for an order that is not 1 to 4
-    and for too little text.
+    perplexity by less than the share `prune` (such as 1e-8). Raises AsrError for an order that is not 1 to 4,
+    for missing minimum counts and for too little text.
     """
     if not 1 <= order <= MAX_ORDER:
         raise AsrError(f"order {order}: give 1 to {MAX_ORDER}")
+    if len(minimum_counts) < order:
+        raise AsrError(f"minimum_counts: {len(minimum_counts)} for the order {order}; give {order}")
     lines = [words for line in sentences if (words := line.split())]
     frequency = Counter(word for line in lines for word in line)
     if len(frequency) < 2:
         raise AsrError("n-gram model: the text has less than two different words; give more text")
     ranked = sorted(frequency.items(), key=lambda item: (-item[1], item[0]))[:vocabulary_size]
-    words = sorted(word for word, count in ranked if count >= minimum_counts[0])
+    words = sorted(w for w, count in ranked if count >= minimum_counts[0] and not _is_special(w))
+    if not words:
+        raise AsrError(
+            f"n-gram model: no word of the text occurs {minimum_counts[0]} times; give more text or lower "
+            "minimum_counts"
+        )
     levels = _count(lines, words, order)
     for k in range(order, 1, -1):  # what continues in a longer one is kept
         level = levels[k - 1]
@@ -64,6 +72,10 @@ def estimate_ngram(
     if prune > 0:
         _prune(levels, probabilities, prune)
     return _assemble(words, levels, probabilities)
+
+
+def _is_special(word: str) -> bool:
+    return word in (BOS, EOS) or word.lower() == UNKNOWN
 
 
 def _count(lines: list[list[str]], words: list[str], order: int) -> list[_Level]:

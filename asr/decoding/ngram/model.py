@@ -31,6 +31,7 @@ from asr.files import atomic_write
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"  # how files write the words that are none
 ZERO = -99 * math.log(10)  # the logarithm of zero in ARPA files, here in natural logarithms
 MAX_ORDER = 4
 _UNITS = 2.0**60
@@ -295,13 +296,13 @@ def load_ngram(path: str | os.PathLike[str]) -> NgramModel:
     try:
         with safe_open(path, "numpy") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
-                raise AsrError(f"{path}: not a word n-gram model; give a file that `asr train-lm` wrote")
+                raise _not_a_model(path)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         reason = error.strerror or "no such file"
         raise AsrError(f"{path}: cannot read the n-gram model ({reason})") from None
     except SafetensorError:
-        raise AsrError(f"{path}: not a word n-gram model; give a file that `asr train-lm` wrote") from None
+        raise _not_a_model(path) from None
     children = arrays["children"].astype(np.int64)
     nodes = len(arrays["word"]) + 1
     parent = np.concatenate([[0], np.repeat(np.arange(len(children)), children)])
@@ -314,4 +315,11 @@ def load_ngram(path: str | os.PathLike[str]) -> NgramModel:
         np.concatenate([[-1], arrays["word"].astype(np.int64)]),
         np.concatenate([[0.0], arrays["log_prob"].astype(np.float64)]),
         backoff,
+    )
+
+
+def _not_a_model(path: str | os.PathLike[str]) -> AsrError:
+    return AsrError(
+        f"{path}: not a word n-gram model; give an ARPA file (.arpa, .arpa.gz), or a file that `train_ngram` "
+        "wrote"
     )
