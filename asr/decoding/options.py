@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from numbers import Integral, Real
@@ -92,6 +93,9 @@ class DecodingOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, os.PathLike):  # of a model; transcripts store options as JSON
+                value = os.fspath(value)
+                object.__setattr__(self, field.name, value)
             if value is not None:
                 _check_type(field.name, value, str(field.type).removesuffix(" | None"))
                 self._check_that_it_applies(field.name)

@@ -111,6 +111,10 @@ def test_what_ctc_alone_cannot_use_is_refused(tmp_path):
         build_decoder(bundle(), DecodingOptions("ctc", beam=2, language_model=str(tmp_path)))
 
 
+def test_a_path_of_a_model_is_stored_as_text(tmp_path):
+    assert DecodingOptions("beam", language_model=tmp_path).language_model == str(tmp_path)
+
+
 def test_options_with_impossible_values():
     with pytest.raises(AsrError, match="hot_words 'anna': of another type; give a tuple"):
         DecodingOptions("beam", hot_words="anna")
