@@ -262,7 +262,7 @@ def test_lhotse_channels_that_are_files(tmp_path):
 
 def test_without_lhotse_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lhotse", None)
-    refused(read_lhotse, tmp_path / "cuts.jsonl.gz", r"pip install 'asr\[lhotse\]'")
+    refused(read_lhotse, tmp_path / "cuts.jsonl.gz", r"pip install lhotse")
 
 
 # -------------------------------------------------------------------------------------------------- manifest

@@ -93,7 +93,7 @@ def test_english_normalization_and_the_message_when_it_is_not_installed(monkeypa
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(AsrError, match=r"pip install 'asr\[normalize\]'"):
+    with pytest.raises(AsrError, match=r"pip install whisper-normalizer"):
         normalizer("english")
 
 

@@ -16,7 +16,7 @@ from asr.transcription.recognizer import Recognizer
 
 def test_without_ray(monkeypatch, tiny_model):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(AsrError, match=r"--ray needs Ray; install it with: pip install 'asr\[ray\]'"):
+    with pytest.raises(AsrError, match=r"--ray needs Ray; install it with: pip install 'ray\[data\]'"):
         next(ray_workers.transcribe_on_ray(None, [Input.of("a.wav")]))
 
 
