@@ -1,16 +1,21 @@
 """Words after a pause begin with their sound; all other words keep their times."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asr import audio
+from asr.audio.segmentation import mean_squares
 from asr.transcription.onsets import EARLIER, FRAME, LATER, begin_with_sound, onset_of
+from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Character, Word
 
 RATE = 16000
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "digits"
 
 
 def word(start: float, end: float, text: str = "ab") -> Word:
@@ -57,9 +62,23 @@ def test_a_short_gap_is_a_part_of_the_word_and_a_longer_one_is_a_pause():
 
 
 def test_frames_of_a_rate_that_100_does_not_divide_do_not_drift():
-    samples = tones((58.0, 59.0), rate=11025, seconds=60.0)
-    (found,) = begin_with_sound([word(58.1, 58.5)], samples, 11025, 0.0)
-    assert found.start == pytest.approx(58.0, abs=FRAME)
+    samples = tones((198.0, 199.0), rate=11025, seconds=200.0)
+    (found,) = begin_with_sound([word(198.1, 198.5)], samples, 11025, 0.0)
+    assert found.start == pytest.approx(198.0, abs=FRAME)
+
+
+def test_a_beginning_is_not_looked_for_far_away():
+    far = word(0.7, 0.9)
+    assert begin_with_sound([far], tones((0.2, 1.0)), RATE, 0.0) == (far,)
+
+
+def test_words_of_a_recognizer_begin_where_their_sound_begins():
+    recognizer = Recognizer("digits", "cpu")
+    for name in ("zip_code", "flight", "pi"):
+        samples = np.concatenate([np.zeros(RATE), audio.read(SAMPLES / f"{name}.wav", RATE)])
+        energy = 10 * np.log10(mean_squares(samples, RATE // 100) + 1e-10)
+        onset = int(np.argmax(energy >= energy[:160].max() - 30)) / 100
+        assert recognizer.transcribe(samples, RATE).words[0].start == pytest.approx(onset, abs=0.02)
 
 
 def test_no_character_is_before_the_beginning_of_its_word():
