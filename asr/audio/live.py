@@ -92,14 +92,14 @@ class _Held:
             speech[: -(-self.done // frame)] = False
             voiced = np.flatnonzero(speech)
             if not len(voiced):
-                if self.shown is not None:  # what was speech is none, now that more is known
+                if self.shown is not None:  # later samples showed that this piece is not speech
                     yield self._piece(self.shown, self.shown, True)
                 # The beginning of a word can be there, before the detector is sure of it.
                 return self._drop(max(self.done, len(self.samples) - context))
             first = max(self.done, (int(voiced[0]) - margin) * frame)
             gaps = np.flatnonzero(np.diff(voiced) > pause)
             end = int(voiced[gaps[0]] if len(gaps) else voiced[-1]) + 1
-            # The margin and the pause that is going on are no reason to cut: they only end sooner.
+            # Only speech counts here. The margin after it and a pause are shortened to the limit instead.
             limit = min(len(self.samples), first + self.longest)
             if end * frame > first + self.longest:
                 mask = np.repeat(speech, frame)[: len(self.samples)]

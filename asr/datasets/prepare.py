@@ -73,10 +73,12 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
     if not splits:
         reason = f"; the first problem: {bad[0]}" if bad else f"; check that it is a corpus of kind {kind!r}"
         raise AsrError(f"{source}: no usable utterance ({len(bad)} left out){reason}")
-    untold = [u.id for group in splits.values() for u in group if u.text is None and u.phonemes is None]
-    if untold:
-        names = ", ".join(untold[:3]) + (", ..." if len(untold) > 3 else "")
-        notes.append(f"{len(untold)} utterances have no text or phonemes, which training needs: {names}")
+    without_text = [u.id for group in splits.values() for u in group if u.text is None and u.phonemes is None]
+    if without_text:
+        names = ", ".join(without_text[:3]) + (", ..." if len(without_text) > 3 else "")
+        notes.append(
+            f"{len(without_text)} utterances have no text or phonemes, which training needs: {names}"
+        )
     splits = hold_out(splits, options.hold_out, notes)
     if kind == "fsdd":
         splits |= write_strings(splits, out)

@@ -82,7 +82,7 @@ def _claim(out: Path, manifest: Path) -> None:
     except FileNotFoundError:
         there = next((found for name in (f"*{SUFFIX}", "manifest.jsonl") for found in out.glob(name)), None)
         if there is not None:
-            raise AsrError(f"{there}: not of shards that were written there; choose another folder") from None
+            raise AsrError(f"{there}: not written by `asr data shard`; choose another folder") from None
         with atomic_write(path) as file:
             file.write(json.dumps({"manifest": source}, ensure_ascii=False) + "\n")
     except (OSError, ValueError, KeyError, TypeError):

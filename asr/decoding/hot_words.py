@@ -170,7 +170,7 @@ def _phrase_letters(phrase: str, tokenizer: Tokenizer, spelling: Spelling, space
             "write it with characters that the model knows"
         )
     letters = spelling.spell(text, tokenizer)
-    # Pieces of several characters are no letters, even where a phrase has as many pieces as characters.
+    # Each token must be one character. Equal numbers of tokens and characters do not show this.
     if not spelling.in_bytes and [spelling.symbols[letter] for letter in letters] != list(text):
         raise AsrError(f"hot word {text!r}: the tokens of this model are not characters; omit hot_words")
     edge = [space] if tokenizer.words_are_spaced else []

@@ -143,8 +143,8 @@ def test_shards_replace_only_their_own(corpus, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for folder, message in (
         ("out", r"out: has the shards of .*good.jsonl; choose another folder"),
-        ("tar", r"000004.tar: not of shards that were written there; choose another folder"),
-        ("json", r"manifest.jsonl: not of shards"),
+        ("tar", r"000004.tar: not written by `asr data shard`; choose another folder"),
+        ("json", r"manifest.jsonl: not written by"),
     ):
         with pytest.raises(AsrError, match=message):
             write_shards(tmp_path / "dev.jsonl", tmp_path / folder)

@@ -344,7 +344,7 @@ def test_probabilities_of_aligned_tokens_are_the_decoders(bundle, memory):
 
 @pytest.mark.parametrize("language", ["de", "zh"])
 def test_segments_and_words_of_a_chosen_language_are_those_of_a_stored_one(language, original, bundle):
-    """Times, confidence and spaces follow the prompt, whoever chose it."""
+    """Times, confidence and spaces are the same whether the language was an option or is stored."""
     stored = read_model(Source(original[0]), (f"tokenizer.language={language}",)).eval()
     samples = np.concatenate(waveforms(1.9, 1.9, 1.9))
     given, expected = (

@@ -47,7 +47,7 @@ class Subsets:
 
 
 ALL = Subsets()
-LEFT_OUT = "left_out.txt"  # the list in OUT of what was left out, which is no text of a recording
+LEFT_OUT = "left_out.txt"  # the list in OUT of what was left out; it is not the text of a recording
 
 
 def source_folder(source: Path, *names: str) -> Path:
