@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
-from asr.model_folder import check_model_folder
+from asr.model_folder import check_model_folder, load_model
 from asr.transcription.calibration import Calibration
 from asr.transcription.inputs import find_inputs
 from asr.transcription.recognizer import Recognizer
@@ -32,8 +32,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     args = parser.parse_args()
     folder = check_model_folder(args.model)
-    recognizer = Recognizer(folder, "cpu")
-    recognizer.calibration = None
+    recognizer = Recognizer(load_model(folder, "cpu"))  # without the calibration of the folder
     calibration = Calibration.fit(*words_of(recognizer, args.dev))
     raw, right = words_of(recognizer, args.test)
     calibrated = np.array([calibration(each) for each in raw])

@@ -67,6 +67,15 @@ def transcribe(
             help="Decode only what the voice activity detector takes for speech.", show_default="yes"
         ),
     ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Least mean confidence of the words of a segment; others get an empty text. 0: keep all.",
+            show_default="0.2 for a model with a calibration, else 0",
+        ),
+    ] = None,
     channels: Annotated[
         Channels,
         typer.Option(help="mix: their mean; first; separate: each, as of a call, merged by time."),
@@ -275,6 +284,7 @@ def transcribe(
         workers=workers,
         ray=ray,
         channels=channels.value,
+        min_confidence=min_confidence,
     )
     if failed:
         raise typer.Exit(1)

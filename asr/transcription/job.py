@@ -56,6 +56,7 @@ def transcribe_inputs(
     workers: int | None = None,
     ray: bool = False,
     channels: str = "mix",
+    min_confidence: float | None = None,
 ) -> int:
     """Transcribe everything the arguments name. Returns the number of inputs and arguments that failed.
 
@@ -98,8 +99,9 @@ def transcribe_inputs(
     recognizer: Recognizer | None = None
     if planned:
         recognizer = Recognizer(
-            model, ranks.device(device), batch_seconds, options, precision, voice_activity, channels
-        )
+            model, ranks.device(device), batch_seconds, options, precision, voice_activity, channels,
+            min_confidence,
+        )  # fmt: skip
         output.check_words(recognizer.has_word_times)
     failed = len(problems) if ranks.main else 0
     writer = output if not (ranks.store and output.file) else part_of(output, ranks.rank)

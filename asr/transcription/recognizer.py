@@ -16,20 +16,17 @@ from asr.audio.live import live_pieces
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.alignment import TokenSpan, attention_align, ctc_align, states_with_audio
 from asr.decoding.build import Decoder
-from asr.decoding.timestamps import TimedPart, timed_parts
 from asr.errors import AsrError
 from asr.model.interfaces import HasAlignmentHeads, HasCTC, Memory
 from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
-from asr.tokenizers.interface import HasPromptTokens
 from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
-from asr.transcription.onsets import begin_with_sound
 from asr.transcription.pieces import Job, Piece, PieceReader
 from asr.transcription.precision import use_bf16, with_precision
-from asr.transcription.transcript import Alternative, Segment, StreamResult, Transcript, Word
+from asr.transcription.segments import SegmentBuilder
+from asr.transcription.transcript import Segment, StreamResult, Transcript
 from asr.transcription.turns import Turns
-from asr.transcription.words import words_of
 
 # Seconds of padded audio. On a CPU, large batches leave the caches in the encoder, but save decoder steps:
 # docs/transcription.md has the measurements.
@@ -50,6 +47,8 @@ class Recognizer:
     "auto": bf16 on a GPU that computes it natively. `voice_activity` decides whether only speech is decoded;
     None: yes, unless the metadata of the model has `voice_activity` "false", as for a model of other sounds.
     `channels` is "mix": their mean, "first", or "separate": each is decoded, and segments are merged by time.
+    A segment whose words have a mean confidence below `min_confidence` gets an empty text. None: 0.2 with a
+    calibrated model, where confidence is the probability that a word is right, and 0 with others.
     """
 
     def __init__(
@@ -61,8 +60,11 @@ class Recognizer:
         precision: str = "auto",
         voice_activity: bool | None = None,
         channels: str = "mix",
+        min_confidence: float | None = None,
     ) -> None:
-        self._arguments = (model, device, batch_seconds, options, precision, voice_activity, channels)
+        self._arguments = (
+            model, device, batch_seconds, options, precision, voice_activity, channels, min_confidence
+        )  # fmt: skip
         self.bundle = model if isinstance(model, Bundle) else load_model(model, device)
         if self.bundle.network.training:
             raise AsrError(
@@ -78,7 +80,10 @@ class Recognizer:
         folder = (
             None if isinstance(model, Bundle) else check_model_folder(PRETRAINED if model is None else model)
         )
-        self.calibration = load_calibration(folder) if folder else None
+        if min_confidence and not self.has_word_times:
+            raise AsrError("min_confidence: this model gives no confidence of words; omit the option")
+        calibration = load_calibration(folder) if folder else None
+        self._segments = SegmentBuilder(self.bundle, calibration, min_confidence)
         self.sample_rate = self.bundle.config.features.sample_rate
         self.bf16 = use_bf16(precision, self.bundle.device)
         self.bundle = with_precision(self.bundle, precision)
@@ -290,54 +295,10 @@ class Recognizer:
             return attention_align(network, memory, used, texts, prompts)
         return [[] for _ in texts]
 
-    def _segments(
-        self, piece: Piece, spans: list[TokenSpan], state: float, best: Hypothesis, *others: Hypothesis
-    ) -> list[Segment]:
-        """One segment, or one for each part between timestamps."""
-        end = piece.start + len(piece.samples) / self.sample_rate
-        tokenizer = self.bundle.tokenizer
-        prompts = tokenizer.prompts if isinstance(tokenizer, HasPromptTokens) else None
-        spaced = tokenizer.words_are_spaced
-        if isinstance(tokenizer, HasPromptTokens):
-            spaced = tokenizer.words_are_spaced_after(best.prompt or self.bundle.special.prompt)
-        whole = [TimedPart(0, len(best.tokens), 0.0, None)]
-        segments = []
-        for part in (timed_parts(best.tokens, prompts) if prompts else None) or whole:
-            tokens, its_spans = best.tokens[part.first : part.last], spans[part.first : part.last]
-            segment = Segment(
-                start=round(min(piece.start + part.start, end), 3),
-                end=round(end if part.end is None else min(piece.start + part.end, end), 3),
-                text=self._text(tokens),
-                confidence=best.confidence,
-                finish_reason=best.finish_reason.value,
-                score=best.score,
-                alternatives=tuple(Alternative(self._text(h.tokens), h.score, h.confidence) for h in others),
-                words=self._words(tokens, its_spans, state, piece, spaced),
-                channel=piece.channel,
-                no_speech=best.no_speech,
-            )
-            segments.append(segment)
-            piece.job.spaced |= bool(spaced and segment.text)
-        return segments
-
-    def _words(
-        self, tokens: Sequence[int], spans: list[TokenSpan], state: float, piece: Piece, spaced: bool
-    ) -> tuple[Word, ...]:
-        """Words with calibrated confidence, if the model folder has a calibration."""
-        end = piece.start + len(piece.samples) / self.sample_rate
-        words = words_of(tokens, spans, self.bundle.tokenizer, state, piece.start, end, spaced)
-        words = begin_with_sound(words, piece.samples, self.sample_rate, piece.start)
-        if self.calibration is None:
-            return words
-        return tuple(replace(word, confidence=self.calibration(word.confidence)) for word in words)
-
     @property
     def has_word_times(self) -> bool:
         """Whether segments have words with times. They need a CTC head, or alignment heads in the decoder."""
         return isinstance(self.bundle.network, HasCTC | HasAlignmentHeads)
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        return self.bundle.tokenizer.decode(tokens).strip()
 
     def _transcript(self, job: Job, options: DecodingOptions) -> Transcript:
         """Join the segments, with spaces if a script is written with spaces between words."""

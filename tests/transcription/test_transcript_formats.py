@@ -228,3 +228,5 @@ def test_words_of_a_model_without_ctc_are_refused(sounds, tmp_path):
         transcribe_inputs([str(sounds)], output, tmp_path / "model", "cpu")
     assert not (tmp_path / "out").exists()
     assert all(not s.words for s in Recognizer(bundle).transcribe(sounds / "a.wav").segments)
+    with pytest.raises(AsrError, match=r"min_confidence: this model gives no confidence of words; omit"):
+        Recognizer(bundle, min_confidence=0.2)
