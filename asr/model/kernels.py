@@ -18,7 +18,8 @@ ONEDNN = (
     _HALF_WIDTH and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
 ROWS = 64  # with fewer rows MKL is faster ...
-OUTPUTS = 8192  # ... unless there are so many outputs, as of a large vocabulary
+OUTPUTS = 8192  # ... unless there are so many outputs, as of a large vocabulary ...
+LARGE = 2**17  # ... or so many weights, stored column by column, and two rows
 
 
 class Linear(nn.Linear):
@@ -35,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ONEDNN
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and (x.numel() >= ROWS * x.size(-1) or (len(weight) >= OUTPUTS and x.numel()))
+        and _is_faster(x.shape[:-1].numel(), weight)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
@@ -43,6 +44,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         matrix = x.reshape(-1, x.size(-1)).contiguous()
         return _OneDnnLinear.apply(matrix, weight, bias).unflatten(0, x.shape[:-1])
     return torch.nn.functional.linear(x, weight, bias)
+
+
+def _is_faster(rows: int, weight: Tensor) -> bool:
+    """Whether oneDNN is faster than MKL for a product of so many rows with a weight (d_out, d_in)."""
+    if rows >= ROWS:
+        return True
+    if is_by_columns(weight):
+        return rows > 1 and weight.numel() >= LARGE
+    return rows > 0 and len(weight) >= OUTPUTS
+
+
+def is_by_columns(weight: Tensor) -> bool:
+    """Whether a matrix is stored column by column."""
+    return weight.stride(0) == 1 < weight.stride(1)
 
 
 class _OneDnnLinear(torch.autograd.Function):

@@ -15,7 +15,7 @@ from asr.masks import length_mask
 from asr.model.attention import MultiHeadAttention, self_attention
 from asr.model.blocks import Block, BlockSection, Residual, feed_forward, final_norm
 from asr.model.interfaces import Memory
-from asr.model.kernels import linear
+from asr.model.kernels import Linear, linear
 from asr.model.positions.interface import Relation, build_positions
 from asr.section import Positive, load_kind
 
@@ -250,7 +250,7 @@ class TransformerDecoder(nn.Module):
             self.max_positions = self.positions.max_length
         self.blocks = nn.ModuleList(DecoderBlock(config, cross_attention) for _ in range(config.n_layers))
         self.norm = final_norm(config)
-        self.out = None if config.tie_embedding else nn.Linear(config.d_model, vocabulary_size)
+        self.out = None if config.tie_embedding else Linear(config.d_model, vocabulary_size)
         self.alignment_heads = getattr(config, "alignment_heads", ())
         self._cache_shape = (config.n_layers, config.n_heads, config.d_model // config.n_heads)
 
