@@ -18,6 +18,9 @@ class Bf16Linear(nn.Module):
         self._bias = None if bias is None else bias.detach().bfloat16()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16(), ROWS)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Bf16Linear:
+        return self  # it never changes, and torch cannot copy packed weights
+
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out), bfloat16."""
         rows = x.bfloat16().flatten(0, -2)

@@ -27,6 +27,9 @@ class Int8Linear(nn.Module):
         self._extremes = torch.zeros(weight.size(1))  # a row that gives a matrix its full range
         self._extremes[0], self._extremes[-1] = 1.0, -1.0
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Int8Linear:
+        return self  # it never changes, and torch cannot copy packed weights
+
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out)."""
         rows = x.flatten(0, -2)

@@ -15,11 +15,12 @@ from torch.nn.functional import dropout, scaled_dot_product_attention
 _CPU: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
 _HALF_WIDTH = bool(_CPU.get("avx512_f")) and "AMD" in str(_CPU.get("cpu_name"))
 ONEDNN = (
-    _HALF_WIDTH and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    _HALF_WIDTH
+    and torch.backends.mkldnn.is_available()
+    and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
 )
 ROWS = 64  # with fewer rows MKL is faster ...
-OUTPUTS = 8192  # ... unless there are so many outputs, as of a large vocabulary ...
-LARGE = 2**17  # ... or so many weights, stored column by column, and two rows
+OUTPUTS = 8192  # ... unless there are so many outputs, as of a large vocabulary
 
 
 class Linear(nn.Linear):
@@ -36,7 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ONEDNN
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and _is_faster(x.shape[:-1].numel(), weight)
+        and (x.numel() >= ROWS * x.size(-1) or (len(weight) >= OUTPUTS and x.numel()))
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     ):
@@ -44,20 +45,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         matrix = x.reshape(-1, x.size(-1)).contiguous()
         return _OneDnnLinear.apply(matrix, weight, bias).unflatten(0, x.shape[:-1])
     return torch.nn.functional.linear(x, weight, bias)
-
-
-def _is_faster(rows: int, weight: Tensor) -> bool:
-    """Whether oneDNN is faster than MKL for a product of so many rows with a weight (d_out, d_in)."""
-    if rows >= ROWS:
-        return True
-    if is_by_columns(weight):
-        return rows > 1 and weight.numel() >= LARGE
-    return rows > 0 and len(weight) >= OUTPUTS
-
-
-def is_by_columns(weight: Tensor) -> bool:
-    """Whether a matrix is stored column by column."""
-    return weight.stride(0) == 1 < weight.stride(1)
 
 
 class _OneDnnLinear(torch.autograd.Function):

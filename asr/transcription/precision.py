@@ -11,22 +11,21 @@ import torch
 from asr.errors import AsrError
 from asr.model.bf16 import to_bf16
 from asr.model.int8 import to_int8
-from asr.model.linear_layers import store_by_columns
+from asr.model.linear_layers import to_float32_linear
 from asr.model_folder import Bundle
 
 
 def with_precision(bundle: Bundle[Any], precision: str) -> Bundle[Any]:
-    """The model, or a copy with other linear layers for a CPU. The caller keeps its own.
+    """The model, or for a CPU a copy with other linear layers. The caller keeps its own.
 
-    The model itself gets no other values, but its weights may be stored in another order.
+    Weights of other layers are shared with the model.
     """
-    bf16 = precision == "bf16" and bundle.device.type == "cpu"
-    if precision != "int8" and not bf16:
-        store_by_columns(bundle.network)
+    if bundle.device.type != "cpu" and precision != "int8":
         return bundle
-    copied = replace(bundle, network=copy.deepcopy(bundle.network))
-    (to_bf16 if bf16 else to_int8)(copied.network)
-    return copied
+    shared = {id(each): each for each in (*bundle.network.parameters(), *bundle.network.buffers())}
+    network = copy.deepcopy(bundle.network, shared)
+    {"bf16": to_bf16, "int8": to_int8}.get(precision, to_float32_linear)(network)
+    return replace(bundle, network=network)
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:

@@ -43,7 +43,9 @@ def test_a_recording_is_transcribed_and_the_given_model_stays_as_it_is():
     layers = list(with_precision(bundle, "bf16").network.modules())
     assert any(isinstance(each, Bf16Linear) for each in layers)
     assert not any(isinstance(each, torch.nn.Linear) for each in layers)
-    assert with_precision(bundle, "float32") is with_precision(bundle, "auto") is bundle
+    for precision in ("float32", "auto"):
+        layers = list(with_precision(bundle, precision).network.modules())
+        assert not any(isinstance(each, Bf16Linear) for each in layers)
 
 
 def test_a_processor_without_bfloat16_computes_with_autocast(monkeypatch):

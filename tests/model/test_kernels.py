@@ -2,13 +2,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, scaled_dot_product_attention
 
-from asr.model import kernels
 from asr.model.blocks import Dropout
-from asr.model.decoders.transformer import TransformerDecoder
 from asr.model.front_ends.convolution import ConvolutionFrontEnd
-from asr.model.interfaces import Memory
-from asr.model.kernels import LARGE, Linear, attention, is_by_columns, linear
-from asr.model.linear_layers import store_by_columns
+from asr.model.kernels import Linear, attention, linear
 
 
 @pytest.mark.parametrize(("d_in", "d_out"), [(24, 40), (40, 24), (16, 5), (16, 9000)])
@@ -47,63 +43,6 @@ def test_the_output_of_a_linear_layer_can_be_changed_in_place() -> None:
 def test_a_linear_layer_without_bias() -> None:
     x, weight = torch.randn(300, 8), torch.randn(4, 8)
     torch.testing.assert_close(linear(x, weight, None), x @ weight.t(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("d_in", "d_out"), [(16, LARGE // 16), (LARGE // 16, 16), (512, 256)])
-@pytest.mark.parametrize("rows", [0, 1, 2, 5, 63, 64])
-def test_products_with_weights_stored_by_columns_are_the_same(rows: int, d_in: int, d_out: int) -> None:
-    torch.manual_seed(0)
-    layer, x = Linear(d_in, d_out), torch.randn(rows, d_in)
-    expected = x @ layer.weight.t() + layer.bias
-    store_by_columns(layer)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
-
-
-needs_onednn = pytest.mark.skipif(not kernels.ONEDNN, reason="oneDNN is not faster on this processor")
-
-
-@needs_onednn
-def test_large_weights_are_stored_by_columns_and_keep_their_values() -> None:
-    large, small = Linear(512, 256), Linear(256, 128)
-    before = large.weight.detach().clone()
-    store_by_columns(torch.nn.Sequential(large, small))
-    assert is_by_columns(large.weight) and not is_by_columns(small.weight)
-    assert torch.equal(large.weight, before)
-
-
-@needs_onednn
-@pytest.mark.parametrize(("rows", "by_columns"), [(1, False), (2, True), (63, True)])
-def test_few_rows_take_onednn_with_weights_stored_by_columns_only(
-    rows: int, by_columns: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    monkeypatch.setattr(kernels, "_product", lambda *args: calls.append(args) or args[0] @ args[1].t())
-    layer = Linear(512, 256, bias=False)
-    layer(torch.randn(rows, 512))
-    assert not calls
-    store_by_columns(layer)
-    layer(torch.randn(rows, 512))
-    assert bool(calls) == by_columns
-
-
-@needs_onednn
-def test_a_shared_embedding_is_stored_by_columns_and_the_decoder_computes_the_same() -> None:
-    torch.manual_seed(0)
-    config = TransformerDecoder.Config(d_model=16, n_layers=1, n_heads=2, d_ffn=16, tie_embedding=True)
-    decoder = TransformerDecoder(config, LARGE // 16).eval()
-    inputs = torch.tensor([[5, 77, LARGE // 16 - 1]]), Memory(torch.randn(1, 4, 16), torch.tensor([4]))
-    with torch.no_grad():
-        expected = decoder(*inputs)
-        store_by_columns(decoder)
-        assert is_by_columns(decoder.embed.weight)
-        torch.testing.assert_close(decoder(*inputs), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_nothing_is_stored_anew_where_onednn_is_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "ONEDNN", False)
-    layer = Linear(512, 256)
-    store_by_columns(layer)
-    assert layer.weight.is_contiguous()
 
 
 @pytest.mark.parametrize("kind", ["plain", "masked", "causal"])

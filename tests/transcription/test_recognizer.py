@@ -196,13 +196,14 @@ def test_precision(bundle, mixed, monkeypatch):
     assert not use_bf16("float32", torch.device("cuda"))
     with pytest.raises(AsrError, match="precision 'int4': unknown; choose auto, float32, bf16 or int8"):
         Recognizer(bundle, precision="int4")
-    types, encode = [], bundle.network.encode
+    network = type(bundle.network)
+    types, encode = [], network.encode
 
     def seen(*arguments):
         types.append(torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"))
         return encode(*arguments)
 
-    monkeypatch.setattr(bundle.network, "encode", seen)
+    monkeypatch.setattr(network, "encode", seen)
     for precision in ("bf16", "auto"):
         Recognizer(bundle, precision=precision).transcribe(mixed[0])
     assert types[0] is torch.bfloat16 and types[-1] is False
