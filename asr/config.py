@@ -211,7 +211,7 @@ def load_experiment(
         tree = yaml.compose(text)
     except OSError as error:
         raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise AsrError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     _refuse_duplicates(tree, path)
     values = {} if values is None else values
@@ -240,6 +240,8 @@ def _with_sections_of_init(values: dict[str, Any], path: Path) -> dict[str, Any]
     init = train.get("init") if isinstance(train, dict) else None
     if not init:
         raise AsrError(f"{path}: {taken[0]}.kind is init, but train.init is not set; name a model folder")
+    if not isinstance(init, str):
+        raise AsrError(f"{path}: train.init: {init!r} is not a path; name a model folder")
     from asr.model_folder import check_model_folder, read_config  # they use this module
 
     folder = check_model_folder(init)
@@ -310,7 +312,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise AsrError(f"{override!r}: {section!r} is not a section")
     try:
         values[key] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):
         raise AsrError(f"{override!r}: the value is not YAML") from None
 
 

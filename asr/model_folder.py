@@ -245,7 +245,9 @@ def _upgrade_config(values: dict[str, Any]) -> dict[str, Any]:
     }
     for old, (part, name) in places.items():
         if old in model:
-            model[part] = {**model.get(part, {}), name: model.pop(old)}
+            value, section = model.pop(old), model.get(part, {})
+            if isinstance(section, dict):  # others are refused where the configuration is read
+                model[part] = {**section, name: value}
     for section in (model, model.get("decoder")):
         # Version 0.2.0 stored an empty list of alignment heads for every decoder and language model.
         if isinstance(section, dict) and section.get("alignment_heads") == []:

@@ -89,7 +89,7 @@ class FeaturesSection(Section):
     """Settings that every kind of features has."""
 
     kind: str
-    sample_rate: Positive = Field(16000, description="samples in a second, in Hz")
+    sample_rate: Positive = Field(16000, le=10**6, description="samples in a second, in Hz")
 
     @property
     def level_matters(self) -> bool:

@@ -221,26 +221,19 @@ def model_limits(path: Path) -> Limits:
     """What the model of a folder, or one that ships, can write and align. Raises AsrError as `load_model`."""
     import torch
 
-    from asr.features.interface import LimitsLength
     from asr.model.interfaces import HasCTC
     from asr.model_folder import load_model
 
     bundle = load_model(path, "cpu")
-    network = bundle.network
-    if not isinstance(network, HasCTC):
+    features, network, rate = bundle.features, bundle.network, bundle.config.features.sample_rate
+    if not isinstance(bundle.network, HasCTC):
         return Limits(bundle.tokenizer, None)
-    encode, rate = bundle.network.encode, bundle.config.features.sample_rate
-    window = bundle.features.max_samples if isinstance(bundle.features, LimitsLength) else None
-    longest = min(11 * rate, window or math.inf)
-    points = []
-    for samples in (int(longest) // 11, int(longest)):
-        with torch.inference_mode():
-            features, frames = bundle.features(torch.zeros(1, samples), torch.tensor([samples]))
-            points.append((samples / rate, int(encode(features, frames).lengths[0])))
-    # A line through two points; with a window, every recording has as many states.
-    (begin, few), (end, many) = points
-    slope = (many - few) / (end - begin)
-    return Limits(bundle.tokenizer, lambda seconds: math.ceil(round(many + slope * (seconds - end), 3)))
+
+    def states(seconds: float) -> int:  # rounded up once; patches of a last, partial time may be more
+        frames = int(features.frames(torch.tensor([round(seconds * rate)])))
+        return math.ceil(frames / network.frames_per_state)
+
+    return Limits(bundle.tokenizer, states)
 
 
 def printable_character(character: str) -> str:

@@ -109,8 +109,11 @@ class Loader:
                 for future in ahead:
                     future.cancel()
 
-    def load(self, examples: Sequence[Example], place: int = 0) -> Batch:
-        """Decode, augment and pad. A recording that cannot be read adds a message to the batch."""
+    def load(self, examples: Sequence[Example], place: int = 0, read: bool = True) -> Batch:
+        """Decode, augment and pad. A recording that cannot be read adds a message to the batch.
+
+        Without `read`, no recording is opened: as much silence takes its place.
+        """
         waveforms, tokens, ids, texts, treatments, bad = [], [], [], [], [], []
         phonemes, has_text, has_phonemes = [], [], []
         for example in examples:
@@ -121,7 +124,8 @@ class Loader:
             text = self._separator.join(u.text or "" for u in utterances) if known else ""
             encoded = self.tokenizer.encode(text)
             try:
-                waveform, treatment = self._waveform(example, utterances)
+                make = self._waveform if read else self._silence
+                waveform, treatment = make(example, utterances)
                 self._check_limits(id, waveform, encoded)
             except AsrError as error:
                 bad.append(str(error))
@@ -188,6 +192,11 @@ class Loader:
             pieces += [part, pause]
         samples, rest = self.augmenter(np.concatenate(pieces), sum(map(len, parts)), example.key)
         return samples, ", ".join(done + rest)
+
+    def _silence(self, example: Example, utterances: list[Utterance]) -> tuple[np.ndarray, str]:
+        """Silence (samples,) as long as the audio of an example, and its description."""
+        spoken = sum(utterance.duration or 0.0 for utterance in utterances) / example.speed
+        return np.zeros(round((spoken + sum(example.pauses)) * self.sample_rate), np.float32), "silence"
 
     def _read(self, index: int, utterance: Utterance) -> np.ndarray:
         """A recording, from the cache if it is there. Two threads may read it at once, which does no harm."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,12 @@ from asr.decoding.alignment import (
 from asr.errors import AsrError
 from asr.features.interface import HasFrequencies
 from asr.files import printable
-from asr.inspection.measures import diagonality, entropy
+from asr.inspection.attention import (
+    Heads,
+    self_attention_heads,
+    teacher_forced_attention,
+    with_audio,
+)
 from asr.model.interfaces import (
     PHONEMES,
     FillsMasks,
@@ -57,29 +61,6 @@ class Token:
     end: float | None
     probability: float | None  # the decoder's, after the tokens before it; None without a decoder
     posterior: float | None  # the highest of CTC in its states; None without a CTC head
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The attention of one layer: weights (n_heads, Q, K), float32. Each column has `seconds` of audio.
-
-    Of features that pad a recording to a window, only the columns with audio are kept, and each row is
-    divided by its sum.
-    """
-
-    layer: str
-    weights: np.ndarray
-    seconds: float
-
-    @cached_property
-    def entropy(self) -> np.ndarray:
-        """The mean entropy of the rows of each head, in nats: (n_heads,)."""
-        return entropy(self.weights)
-
-    @cached_property
-    def diagonality(self) -> np.ndarray:
-        """How near each head is to the diagonal: (n_heads,)."""
-        return diagonality(self.weights)
 
 
 @dataclass(frozen=True)
@@ -165,7 +146,7 @@ def gather(
     ctc = network.ctc(memory)[0, :size] if isinstance(network, HasCTC) else None  # (S, V)
     cross = None
     if isinstance(network, ShowsAttention):
-        cross = _columns(teacher_forced_attention(bundle, ids, memory), size)
+        cross = with_audio(teacher_forced_attention(bundle, ids, memory), size)
     used = states_with_audio(torch.tensor([len(samples) / rate]), state_seconds)
     try:
         spans, times_from = _spans(bundle, ids, memory, used.to(bundle.device), ctc, cross)
@@ -198,7 +179,7 @@ def gather(
             for number, weights in enumerate(() if cross is None else cross, start=1)
         ),
         self_attention=tuple(
-            _heads(name, weights[0], int(memory.lengths[0]), share, state_seconds)
+            self_attention_heads(name, weights[0], int(memory.lengths[0]), share, state_seconds)
             for name, weights in layers.items()
         ),
         posteriors=tuple(_posteriors(bundle, memory, ctc, share, state_seconds)),
@@ -226,17 +207,6 @@ def first_segment(
                 samples = audio.normalize_level(samples, features.sample_rate)
             return start + offset, samples
     raise AsrError(f"{printable(source)}: silence; there is nothing to inspect in this part")
-
-
-def teacher_forced_attention(bundle: Bundle[Any], ids: Sequence[int], memory: Memory) -> Tensor:
-    """Cross-attention weights (n_layers, n_heads, U + 1, S) of one utterance, a row for each token and EOS.
-
-    The decoder receives the prompt and the U tokens of the text, whatever it would predict itself.
-    """
-    prompt = bundle.special.prompt
-    decoder_input = torch.tensor([[*prompt, *ids]], device=memory.states.device)  # (1, P + U)
-    weights: Tensor = bundle.network.cross_attention(decoder_input, memory)[0]
-    return weights[:, :, len(prompt) - 1 :]
 
 
 def token_label(tokenizer: Tokenizer, id: int) -> str:
@@ -327,20 +297,6 @@ def _tokens(
     if probabilities is not None:
         found.append(Token(special.eos, "EOS", None, None, probabilities[-1], None))
     return tuple(found)
-
-
-def _columns(weights: Tensor, size: int) -> np.ndarray:
-    """The first `size` columns of attention weights (..., S), so that their rows have the sum 1."""
-    kept = weights[..., :size].float()
-    return (kept / kept.sum(-1, keepdim=True).clamp_min(1e-10)).cpu().numpy()
-
-
-def _heads(name: str, weights: Tensor, size: int, share: Fraction, state_seconds: float) -> Heads:
-    """weights (n_heads, S', S') of a layer that may work at a lower rate than the memory of `size` states."""
-    states = weights.size(-1)
-    rate = 2 ** math.ceil(math.log2(size / states))  # pairs become one, and so does the last of an odd number
-    kept = math.ceil(states * share)
-    return Heads(f"encoder {name}", _columns(weights[:, :kept], kept), state_seconds * rate)
 
 
 def _posteriors(

@@ -16,7 +16,8 @@ from importlib.resources import files
 import numpy as np
 import soundfile
 
-from asr.inspection.gather import Heads, Inspection, Posteriors, Token
+from asr.inspection.attention import Heads
+from asr.inspection.gather import Inspection, Posteriors, Token
 from asr.inspection.images import MAGMA, VIRIDIS, Scale, data_url, envelope, palette
 
 WEIGHTS = Scale(0.0, 1.0, 2.0)  # colors follow the square root, so that small weights are visible

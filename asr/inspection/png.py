@@ -14,7 +14,8 @@ import numpy as np
 
 from asr.errors import AsrError
 from asr.files import atomic_write
-from asr.inspection.gather import Heads, Inspection, Posteriors
+from asr.inspection.attention import Heads
+from asr.inspection.gather import Inspection, Posteriors
 from asr.inspection.images import envelope
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from asr.datasets.batching import Example
 from asr.datasets.loading import Batch, Loader
-from asr.inspection.gather import teacher_forced_attention, token_label
+from asr.inspection.attention import teacher_forced_attention
+from asr.inspection.gather import token_label
 from asr.inspection.png import installed_fonts, show_weights
 from asr.model.interfaces import ShowsAttention
 from asr.model_folder import Bundle

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
 from asr.config import Config
-from asr.datasets.batching import EpochPlan
 from asr.datasets.loading import Batch
 from asr.flops import count_flops
 from asr.training.distributed import Ranks, join
-from asr.training.memory_check import check_batch
+from asr.training.memory_check import check_memory
 from asr.training.optimizer import build_optimizer
 from asr.training.precision import choose_precision
 from asr.training.recognition import RecognitionTask
@@ -65,24 +64,19 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
     if config.train.recompute:
         recompute_blocks(bundle.network)
     objective = task.objective().train()
-    heaviest, bad = _heaviest(task, plans, config.data.max_bad)
-    for line in bad:
-        yield f"cannot be read: {line}"
-    if heaviest is None:
-        yield "no batch could be read: memory and time are not known"
-        return
-    seconds = heaviest.waveforms.numel() / config.features.sample_rate
-    description = f"{len(heaviest.ids)} utterances, {seconds:.0f} s padded"
-    yield check_batch(task, objective, heaviest, description)
+    yield check_memory(task, objective, epoch=0)
     order = first.padded_seconds.argsort()  # batches at equal distances from the lightest to the heaviest
     places = order[((np.arange(TIMED) + 0.5) / TIMED * len(order)).astype(int)].tolist()
     optimizer = build_optimizer(bundle.network, config.optim, ranks)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     batches = list(task.loader.batches(first, places))
-    for line in dict.fromkeys(line for batch in batches for line in batch.bad if line not in bad):
+    for line in dict.fromkeys(line for batch in batches for line in batch.bad):
         yield f"cannot be read: {line}"
-    batches = [batch for batch in batches if batch.ids] or [heaviest]
+    batches = [batch for batch in batches if batch.ids]
+    if not batches:
+        yield "no batch could be read: the time is not known"
+        return
 
     def step(batch: Batch) -> float:
         """Do a whole step. Returns its seconds."""
@@ -109,23 +103,6 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
         f"time: {_clock(steps * per_step)} an epoch, {_clock(config.train.steps * per_step)} in all, "
         "without validation"
     )
-
-
-def _heaviest(task: RecognitionTask, plans: Sequence[EpochPlan], most: int) -> tuple[Batch | None, list[str]]:
-    """The batch with the most padded seconds of those with a recording that can be read, and what cannot.
-
-    The search ends after `most` recordings that cannot be read, with which training would end too.
-    """
-    bad: list[str] = []
-    padded = np.concatenate([plan.padded_seconds for plan in plans])
-    ends = np.cumsum([len(plan) for plan in plans])
-    for place in padded.argsort()[::-1].tolist():
-        number = int(np.searchsorted(ends, place, side="right"))
-        batch = task.loader.load(plans[number][place - int(ends[number])])
-        bad += batch.bad
-        if batch.ids or len(bad) > most:
-            return (batch if batch.ids else None), bad
-    return None, bad
 
 
 def _clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asr.errors import AsrError
-from asr.training.tasks import B, Task
+from asr.training.tasks import Task
 
 
 def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
@@ -18,11 +18,7 @@ def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
 
     Weights and gradients are as before. Raises AsrError when memory does not suffice.
     """
-    return check_batch(task, objective, *task.heaviest_batch(epoch))
-
-
-def check_batch(task: Task[B], objective: nn.Module, batch: B, description: str) -> str:
-    """`check_memory` for a batch of the task. Returns a line, and raises AsrError, as that does."""
+    batch, description = task.heaviest_batch(epoch)
     device = task.bundle.device
     trained = [p for p in objective.train().parameters() if p.requires_grad]
     try:

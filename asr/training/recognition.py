@@ -121,11 +121,19 @@ class RecognitionTask(Task[Batch]):
         return PlannedBatches(self.loader, plan)
 
     def heaviest_batch(self, epoch: int) -> tuple[Batch, str]:
-        """The batch with the most padded seconds: the first one of a plan."""
-        plans = (plan for pool in range(self.pools) if len(plan := self.plan(epoch, pool)))
-        batch = self.loader.load(max(plans, key=lambda plan: plan.padded_seconds[0])[0])
-        seconds = batch.waveforms.numel() / self.loader.sample_rate
-        return batch, f"{len(batch.ids)} utterances, {seconds:.0f} s padded"
+        """The batch with the most padded seconds, with silence for audio: recordings may be unreadable.
+
+        Batches whose examples are all too long for the model are passed over, as in training. Raises AsrError
+        when there is no other.
+        """
+        plans = [plan for pool in range(self.pools) if len(plan := self.plan(epoch, pool))]
+        for plan in sorted(plans, key=lambda plan: -plan.padded_seconds[0]):
+            for place in (-plan.padded_seconds).argsort().tolist():
+                batch = self.loader.load(plan[place], place, read=False)
+                if batch.ids:
+                    seconds = batch.waveforms.numel() / self.loader.sample_rate
+                    return batch, f"{len(batch.ids)} utterances, {seconds:.0f} s padded"
+        raise AsrError(f"data.train: no utterance of epoch {epoch} fits the model; the last: {batch.bad[-1]}")
 
     @torch.inference_mode()
     def validate(self, ranks: Ranks, stop: Callable[[], bool] = bool) -> Validation | None:

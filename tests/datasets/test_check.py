@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from architectures import config
 from helpers import sections
 from typer.testing import CliRunner
 
@@ -90,17 +92,21 @@ def test_against_a_model(sets):
     assert problems["text longer than CTC allows"] == [f"{sets[0]}: good0: 18 states needed, 8 there"]
 
 
-def test_limits_of_a_model_are_those_of_its_encoder(tiny_model):
-    import torch
-
-    from asr.model_folder import load_model
-
-    bundle, limits = load_model(tiny_model, "cpu"), model_limits(tiny_model)
-    for seconds in (0.31, 1.0, 2.77):
-        samples = round(seconds * bundle.config.features.sample_rate)
-        features, frames = bundle.features(torch.zeros(1, samples), torch.tensor([samples]))
-        states = int(bundle.network.encode(features, frames).lengths[0])
-        assert abs(limits.states(seconds) - states) <= 1
+@pytest.mark.parametrize(
+    "name", ["transformer", "stacked frames", "conformer at half rate", "Listen, Attend and Spell"]
+)
+def test_limits_of_a_model_are_those_of_its_encoder(name, tmp_path):
+    """To the state, with features of any kind and recordings as short as they get."""
+    for features in ({"kind": "log_mel"}, {"kind": "kaldi_fbank"}, {"kind": "whisper_log_mel"}):
+        settings = config(name, features=features)
+        bundle = Bundle.build(settings, CharacterTokenizer.from_characters(["ab"])).eval()
+        bundle.save(tmp_path)
+        limits = model_limits(tmp_path)
+        for seconds in (0.05, 0.31, 0.322, 1.0, 1.234, 2.77):
+            samples = round(seconds * settings.features.sample_rate)
+            with torch.inference_mode():
+                given = bundle.features(torch.zeros(1, samples), torch.tensor([samples]))
+                assert limits.states(seconds) == int(bundle.network.encode(*given).lengths[0])
 
 
 def test_every_recording_has_the_states_of_a_window(tmp_path):

@@ -329,6 +329,18 @@ def test_a_batch_without_a_readable_recording_has_no_rows(tmp_path):
     assert batch.amount == 0 and len(batch.bad) == 1 and not batch.ids
 
 
+def test_without_reading_a_batch_has_silence_of_the_same_length(tones, reads):
+    config = configuration(BUSY)
+    source, plan = loader(tones, config), plan_of(tones, config)
+    silent = [source.load(plan[place], place, read=False) for place in range(len(plan))]
+    assert not reads
+    for place, batch in enumerate(silent):
+        full = source.load(plan[place], place)
+        assert batch.ids == full.ids and torch.equal(batch.tokens, full.tokens)
+        # Each part and pause is rounded to whole samples.
+        assert (batch.lengths - full.lengths).abs().max() <= 4 and not batch.waveforms.any()
+
+
 def test_what_the_model_has_no_positions_for_is_left_out_and_named(tones):
     config = configuration()
     source = loader(tones, config)

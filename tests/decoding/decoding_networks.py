@@ -197,3 +197,19 @@ class ScriptedWithCTC(Scripted):
 def merged(path):
     """The tokens of a CTC path."""
     return tuple(token for token, _ in itertools.groupby(path) if token != PAD)
+
+
+def ctc_output(*changes):
+    """CTC's log-probabilities with their lengths, and the decoder's tokens.
+
+    A change has the output of CTC in each state, _ for a blank, such as `5 _ 6/8 _`. Where CTC is wrong, the
+    decoder's token comes second.
+    """
+    states = [[state.split("/") for state in change.replace("_", "0").split()] for change in changes]
+    logits = torch.zeros(len(states), max(map(len, states)), VOCABULARY)
+    for row, line in enumerate(states):
+        for position, (best, *second) in enumerate(line):
+            logits[row, position, [int(s) for s in second]] = 5.0
+            logits[row, position, int(best)] = 7.0
+    decoded = [merged([int(state[-1]) for state in line]) for line in states]
+    return logits.log_softmax(-1), [len(line) for line in states], decoded

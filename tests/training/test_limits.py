@@ -138,6 +138,35 @@ def test_the_memory_check_has_no_side_effects(tmp_path):
     assert all(p.grad is None for p in task.bundle.network.parameters())
 
 
+def test_the_memory_check_does_not_need_the_recordings(monkeypatch):
+    """A heaviest batch that cannot be read would measure nothing."""
+
+    def read(path, *rest):
+        raise AsrError(f"{path}: no such file")
+
+    task = RecognitionTask(settings(data={"cache_mb": 0}), lambda line: None)
+    with_audio = task.loader.load(task.plan(0)[0])
+    monkeypatch.setattr("asr.audio.read", read)
+    assert task.loader.load(task.plan(0)[0]).ids == []
+    batch, description = task.heaviest_batch(0)
+    assert batch.waveforms.shape == with_audio.waveforms.shape
+    assert torch.equal(batch.tokens, with_audio.tokens)
+    assert description.startswith("3 utterances, ")
+    assert description in memory_check.check_memory(task, task.objective(), epoch=0)
+
+
+def test_the_memory_check_passes_over_what_is_too_long_for_the_model():
+    task = RecognitionTask(settings(data={"max_batch": 1}), lambda line: None)
+    seconds = sorted(task.plan(0).seconds, reverse=True)
+    task.loader.max_samples = round(seconds[1] * 16000)
+    assert float(task.heaviest_batch(0)[0].amount) == pytest.approx(seconds[1], abs=1e-3)
+    task.loader.max_samples = 1
+    with pytest.raises(
+        AsrError, match=r"data\.train: no utterance of epoch 0 fits the model; the last: .* s "
+    ):
+        task.heaviest_batch(0)
+
+
 def test_a_full_disk_is_an_error_before_the_first_step(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
