@@ -24,6 +24,29 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return (os.cpu_count() or 1) if whole else 0
 
 
+class Decoded(list):
+    """The number of samples of each channel that each call of a decoder gave; `rate` is that of the last."""
+
+    rate = 0
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """What is decoded during the test."""
+    from asr.audio import reading
+
+    found, original = Decoded(), reading._read
+
+    def read(file, sound, frames, at):
+        samples = original(file, sound, frames, at)
+        found.append(len(samples))
+        found.rate = sound.samplerate
+        return samples
+
+    monkeypatch.setattr(reading, "_read", read)
+    return found
+
+
 @pytest.fixture(scope="module")
 def no_attention_plots():
     """Training draws no cross-attention: matplotlib takes longer than all the rest of a small validation."""

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -62,8 +62,8 @@ def read(
     `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name`
     stands for it in messages. Channels are mixed by their mean, unless `channel`, from 0, chooses one.
     Concatenated streams are read one after the other, each resampled from its own rate. A `duration` beyond
-    the end gives what is there. Float files with 16-bit values are scaled, with a UserWarning (see
-    `from_array`).
+    the end gives what is there. What follows the part is not decoded, so damage there is not found. Float
+    files with 16-bit values are scaled, with a UserWarning (see `from_array`).
 
     Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has
     impossible samples or an impossible rate, and for a `start` at or beyond the end.
@@ -81,7 +81,7 @@ def read(
             resampled.append(soxr.resample(np.concatenate(pieces), rate, sample_rate, RESAMPLER))
     samples = np.concatenate(resampled) if len(resampled) > 1 else resampled[0]
     if not len(samples):
-        raise AsrError(f"{file.name}: shorter than one sample at {sample_rate} Hz; leave it out")
+        raise _too_short(file.name, sample_rate)
     scale = scale_for(peak, file.name)
     return samples if scale == 1 else samples * np.float32(scale)
 
@@ -97,25 +97,27 @@ def blocks(
 ) -> Iterator[np.ndarray]:
     """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
 
-    Memory holds a few blocks (and all of a pipe). A file of floats is read twice, the first time for its
-    peak. Raises AsrError as `read` does, for some defects only when their block is reached.
+    Memory holds a few blocks (and all of a pipe). A file of floats that is longer than a block is read twice,
+    because its first block needs the peak of all. Raises AsrError as `read` does, for some defects only when
+    their block is reached.
     """
     check_rate(sample_rate, "requested sample rate")
     if not (math.isfinite(seconds) and seconds > 0):
         raise AsrError(f"blocks of {seconds} seconds are impossible; give a length above 0")
     with _opened(source, name) as file:
-        scale = 1.0
-        if _has_floats(file):
-            scale = scale_for(max(b.peak for b in _decode(file, start, duration, None, channel)), file.name)
-        for (_, rate), decoded in groupby(
-            _decode(file, start, duration, seconds, channel), lambda b: (b.stream, b.rate)
-        ):
+        decoded, peak = _with_peak(file, start, duration, seconds, channel)
+        scale, empty = scale_for(peak, file.name), True
+        for (_, rate), parts in groupby(decoded, lambda b: (b.stream, b.rate)):
             resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality=RESAMPLER)
-            for part in decoded:
+            for part in parts:
                 if len(block := resampler.resample_chunk(part.mono)):
                     yield block * np.float32(scale)
+                    empty = False
             if len(block := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
                 yield block * np.float32(scale)  # what the filter still held
+                empty = False
+        if empty:
+            raise _too_short(file.name, sample_rate)
 
 
 def duration(source: Source, name: str | None = None) -> float:
@@ -129,8 +131,10 @@ def duration(source: Source, name: str | None = None) -> float:
         for stream in file.streams:
             with _decoder(file, stream) as sound:
                 check_rate(sound.samplerate, file.name)
-                frames = _count(file, stream, sound)
-                if frames and sound.format == "FLAC":
+                frames = int(sound.frames)
+                if frames >= _UNKNOWN:
+                    frames = _skip(file, sound, frames)  # to the end
+                elif frames and sound.format == "FLAC":
                     # Its header says nothing about truncation: the last frame must be there.
                     _skip(file, sound, frames - 1)
                     if _read(file, sound, 1, frames - 1).shape[0] == 0:
@@ -251,6 +255,10 @@ def _empty(name: str) -> AsrError:
     return AsrError(f"{name}: no audio in it (0 samples); leave it out or record it again")
 
 
+def _too_short(name: str, sample_rate: int) -> AsrError:
+    return AsrError(f"{name}: shorter than one sample at {sample_rate} Hz; leave it out")
+
+
 def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
     """The decoder for one stream. Raises AsrError when it does not know the encoding."""
     reader = StreamReader(file.raw, stream)
@@ -272,22 +280,24 @@ def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
     return sound
 
 
-def _count(file: _File, stream: Stream, sound: _ForwardSound | ContainerSound) -> int:
-    """The number of frames (samples of each channel). A stream that does not know it is decoded once."""
-    if sound.frames < _UNKNOWN:
-        return int(sound.frames)
-    total = 0
-    with _decoder(file, stream) as other:
-        while len(block := _read(file, other, _BLOCK, total)):
-            total += len(block)
-    return total
+def _with_peak(
+    file: _File, start: float, duration: float | None, seconds: float, channel: int | None
+) -> tuple[Iterator[_Block], float]:
+    """The blocks of `_decode`, and the peak of all if there are floats among them."""
+    decoded = _decode(file, start, duration, seconds, channel)
+    begin = list(islice(decoded, 2))
+    if len(begin) == 1 or not _has_floats(file):
+        return chain(begin, decoded), begin[0].peak
+    peak = max(block.peak for block in chain(begin, decoded))
+    return _decode(file, start, duration, seconds, channel), peak
 
 
 def _has_floats(file: _File) -> bool:
     for stream in file.streams:
-        with _decoder(file, stream) as sound:
-            if sound.subtype in _FLOATS:
-                return True
+        if not stream.container:
+            with _decoder(file, stream) as sound:
+                if sound.subtype in _FLOATS:
+                    return True
     return False
 
 
@@ -302,30 +312,38 @@ def _decode(
         with _decoder(file, stream) as sound:
             rate = sound.samplerate
             check_rate(rate, name)
-            frames = _count(file, stream, sound)
-            first = max(0, round((start - offset) * rate))
-            before = round(offset * rate)
-            offset += frames / rate
+            frames = int(sound.frames)
+            known = frames < _UNKNOWN  # if not, the stream ends where its decoder finds no more samples
+            first, before = max(0, round((start - offset) * rate)), round(offset * rate)
             left = frames - first
             if remaining is not None:
                 left = min(left, round(remaining * rate) if found else max(1, round(remaining * rate)))
+            if known:
+                offset += frames / rate
             if left <= 0:
                 continue
-            found, at, size = True, before + first, _BLOCK  # at: in the whole file, for messages
-            floats = sound.subtype in _FLOATS
+            size = _BLOCK
             if block_seconds is not None:
                 size = max(1, round(min(block_seconds, left / rate) * rate))
-            if remaining is not None:
-                remaining -= left / rate
-            _skip(file, sound, first)
+            floats = sound.subtype in _FLOATS
+            largest = LARGEST_FLOAT if floats else LARGEST_DECODED
+            at = skipped = _skip(file, sound, first)  # in the stream
             while left:
-                samples = _read(file, sound, min(size, left), at)
+                place = before + at  # in the whole file, for messages
+                samples = _read(file, sound, min(size, left), place)
                 if not len(samples):
-                    raise truncated(name, f"{at / rate:.2f} s of audio where {offset:.2f} s are promised")
-                peak = check_samples(samples, name, at, rate, LARGEST_FLOAT if floats else LARGEST_DECODED)
+                    if not known:
+                        break
+                    raise truncated(name, f"{place / rate:.2f} s of audio where {offset:.2f} s are promised")
+                found = True
+                peak = check_samples(samples, name, place, rate, largest)
                 yield _Block(one_channel(samples, channel, name), number, rate, peak if floats else 0.0)
                 left -= len(samples)
                 at += len(samples)
+            if remaining is not None:
+                remaining -= (at - skipped) / rate
+            if not known:
+                offset += at / rate
     if not offset:
         raise _empty(name)
     if not found:
@@ -347,16 +365,22 @@ def _read(file: _File, sound: _ForwardSound | ContainerSound, frames: int, at: i
     return samples
 
 
-def _skip(file: _File, sound: _ForwardSound | ContainerSound, frames: int) -> None:
-    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3."""
+def _skip(file: _File, sound: _ForwardSound | ContainerSound, frames: int) -> int:
+    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3.
+
+    Returns the frame that was reached: an earlier one if the stream ends there.
+    """
     at = 0
-    try:
-        with quiet_c_stderr():
-            if frames and isinstance(sound, _ForwardSound) and sound.frames < _UNKNOWN and sound.can_seek():
-                at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
+    if frames and isinstance(sound, _ForwardSound) and sound.frames < _UNKNOWN and sound.can_seek():
+        at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
+        try:
+            with quiet_c_stderr():
                 sound.seek(at)
-            while at < frames and len(block := sound.read(min(frames - at, _BLOCK), "float32", True)):
-                at += len(block)
-    except soundfile.SoundFileError:
-        second = frames / sound.samplerate
-        raise AsrError(f"{file.name}: damaged or truncated before {second:.2f} s; copy it again") from None
+        except soundfile.SoundFileError:
+            second = frames / sound.samplerate
+            raise AsrError(
+                f"{file.name}: damaged or truncated before {second:.2f} s; copy it again"
+            ) from None
+    while at < frames and len(block := _read(file, sound, min(frames - at, _BLOCK), at)):
+        at += len(block)
+    return at

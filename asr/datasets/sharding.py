@@ -127,13 +127,13 @@ def _write_shard(
 
 def _content(utterance: Utterance, whole: bool) -> tuple[str, bytes]:
     """The suffix and the bytes of a recording. Raises AsrError when it cannot be read."""
-    seconds = audio.duration(utterance.audio)
     if whole and utterance.start == 0:
+        audio.duration(utterance.audio)  # a file that is cut has an error here
         if tar_of(utterance.audio):
             return utterance.audio.suffix, read_member(utterance.audio)
         return utterance.audio.suffix.lower(), utterance.audio.read_bytes()
     rate = _rate(utterance.audio)
-    samples = audio.read(utterance.audio, rate, utterance.start, utterance.duration or seconds)
+    samples = audio.read(utterance.audio, rate, utterance.start, utterance.duration)
     out = io.BytesIO()
     soundfile.write(out, np.clip(samples, -1, 1), rate, format="FLAC", subtype="PCM_16")
     return ".flac", out.getvalue()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain
 from queue import Full, Queue
 from threading import Event, Thread
 
@@ -19,7 +18,8 @@ from asr.errors import AsrError
 from asr.transcription.inputs import Input, in_memory, is_portable
 from asr.transcription.transcript import Segment
 
-LONG = 300.0  # seconds; a longer file is read block by block in its turn, shorter ones are read ahead
+LONG = 120.0  # seconds of a file that are read before its turn; the rest is read piece by piece when it comes
+BLOCK = 30.0  # seconds that are decoded at a time
 AHEAD = 16  # files that are read ahead
 PIECES_AHEAD = 32  # pieces of a long file that are read ahead
 CHANNELS = ("mix", "first", "separate")
@@ -80,16 +80,17 @@ class PieceReader:
     def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
         """Each input with its pieces, in order, but a slow one does not hold up those after it.
 
-        Threads read short files before their turn, and the next pieces of a long file. A pipe, whose other
-        end may never write, has a thread of its own that does not keep the process from ending.
+        Threads read short files before their turn, the beginning of a long one, and then its next pieces. A
+        pipe, whose other end may never write, has a thread of its own that does not keep the process from
+        ending.
         """
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="audio")
-        ahead: dict[Future[list[Piece] | None], Job] = {}
+        ahead: dict[Future[Iterable[Piece]], Job] = {}
         try:
             for position, input in enumerate(inputs):
                 job = Job(input, position)
                 read = _in_daemon if not is_portable(input) else pool.submit
-                ahead[read(self._read_short, job)] = job
+                ahead[read(self._begin, job)] = job
                 if len(ahead) > AHEAD:
                     yield self._next(ahead)
             while ahead:
@@ -97,29 +98,31 @@ class PieceReader:
         finally:  # the caller may stop early
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _next(self, ahead: dict[Future[list[Piece] | None], Job]) -> tuple[Job, Iterable[Piece]]:
+    def _next(self, ahead: dict[Future[Iterable[Piece]], Job]) -> tuple[Job, Iterable[Piece]]:
         """The first of the inputs that have been read, with its pieces."""
         done = wait(ahead, return_when=FIRST_COMPLETED).done
         future = next(each for each in ahead if each in done)
         job = ahead.pop(future)
         try:
-            pieces = future.result()
+            return job, future.result()
         except AsrError as error:
-            job.error, pieces = error, []
-        return job, _in_thread(self._read_long(job)) if pieces is None else pieces
+            job.error = error
+            return job, []
 
-    def _read_short(self, job: Job) -> list[Piece] | None:
-        """All pieces of a recording, or None when it is too long to be read ahead."""
-        if not is_portable(job.input):  # it can be read only once, and says its length only as a whole
+    def _begin(self, job: Job) -> Iterable[Piece]:
+        """The pieces of a recording. Those of its first LONG seconds are read now, the rest when it is used.
+
+        So a file is decoded once. To ask for its length first would decode many formats a second time.
+        """
+        if not is_portable(job.input):  # it can be read only once, and channels are read one after the other
             job.source = in_memory(job.input)
-        source, data = job.source, job.source.audio
-        if not isinstance(data, np.ndarray):  # samples in memory need no second place there
-            length = source.duration or 0.0
-            if source.duration is None and (not isinstance(data, Path) or os.path.isfile(data)):  # noqa: PTH113
-                length = audio.duration(data, source.label)
-            if length > LONG:
-                return None
-        return [piece for channel in self._channels(source) for piece in self._whole(job, channel)]
+        begin: list[Piece] = []
+        pieces = self._read(job)
+        for piece in pieces:
+            begin.append(piece)
+            if job.duration > LONG:
+                return _in_thread(chain(begin, pieces))
+        return begin
 
     def _channels(self, source: Input) -> Iterable[int | None]:
         """The channels to read, from 0; None: the mean of all."""
@@ -131,30 +134,22 @@ class PieceReader:
             return range(check_shape(source.audio, source.id))
         return range(audio.channels(source.audio, name=source.label))
 
-    def _read_long(self, job: Job) -> Iterator[Piece]:
-        source = job.source
-        for channel in self._channels(source):
-            assert not isinstance(source.audio, np.ndarray)
-            blocks = audio.blocks(
-                source.audio,
-                self.sample_rate,
-                start=source.start,
-                duration=source.duration,
-                name=source.label,
-                channel=channel,
-            )
-            yield from self._pieces(job, blocks, channel)
+    def _read(self, job: Job) -> Iterator[Piece]:
+        """The pieces of one channel after the other.
 
-    def _whole(self, job: Job, channel: int | None) -> Iterator[Piece]:
-        """The pieces of a recording that is read at once."""
-        source = job.source
-        part = (self.sample_rate, source.start, source.duration, source.label, channel)
-        if isinstance(source.audio, np.ndarray):
-            assert source.sample_rate is not None
-            samples = audio.from_array(source.audio, source.sample_rate, *part)
-        else:
-            samples = audio.read(source.audio, *part)
-        yield from self._pieces(job, [samples], channel)
+        With separate channels, a file is decoded once for each: the pieces of a channel come in one row, and
+        in a single pass the blocks of the other channels would have to wait in memory.
+        """
+        source, data = job.source, job.source.audio
+        blocks: Iterable[np.ndarray]
+        for channel in self._channels(source):
+            part = (source.start, source.duration, source.label, channel)
+            if isinstance(data, np.ndarray):
+                assert source.sample_rate is not None
+                blocks = [audio.from_array(data, source.sample_rate, self.sample_rate, *part)]
+            else:
+                blocks = audio.blocks(data, self.sample_rate, BLOCK, *part)
+            yield from self._pieces(job, blocks, channel)
 
     def _pieces(self, job: Job, blocks: Iterable[np.ndarray], channel: int | None) -> Iterator[Piece]:
         """The pieces of blocks of samples. The job's duration counts the samples that were read."""
@@ -177,9 +172,9 @@ class PieceReader:
         return Piece(job, start, leveled, channel)
 
 
-def _in_daemon(read: Callable[[Job], list[Piece] | None], job: Job) -> Future[list[Piece] | None]:
+def _in_daemon(read: Callable[[Job], Iterable[Piece]], job: Job) -> Future[Iterable[Piece]]:
     """The result of a call in a thread of its own, which ends with the process."""
-    future: Future[list[Piece] | None] = Future()
+    future: Future[Iterable[Piece]] = Future()
 
     def run() -> None:
         try:

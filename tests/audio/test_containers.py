@@ -2,6 +2,7 @@
 
 import io
 import sys
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -87,6 +88,40 @@ def test_a_part_of_a_container(mp4):
     np.testing.assert_allclose(part[50:-50], audio.read(mp4)[168050:171950], atol=0.01)
 
 
+@pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("adts", "aac")])
+def test_a_container_is_decoded_once(format, codec, decoded):
+    data = container(format, codec)
+    length = len(audio.read(data)) / 16000
+    for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source, seconds=3))):
+        decoded.clear()
+        function(data)
+        assert sum(decoded) == pytest.approx(length * decoded.rate, abs=1)
+    decoded.clear()
+    audio.read(data, start=3.0, duration=1.5)
+    assert sum(decoded) == 4.5 * decoded.rate
+    decoded.clear()
+    assert audio.channels(data) == 2 and not decoded
+
+
+def test_a_start_beyond_the_end_of_a_container(mp4):
+    with pytest.raises(AsrError, match=r"^audio data: start 99 s is beyond the end \(15\.\d+ s\)"):
+        audio.read(mp4, start=99.0)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_container():
+    pytest.importorskip("av")
+    seconds = 1200
+    data = b"#!AMR\n" + (b"\x04" + bytes(12)) * (50 * seconds)
+    tracemalloc.start()
+    try:
+        samples = sum(len(block) for block in audio.blocks(data, 8000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert samples == seconds * 8000
+    assert peak < 4 * samples / 4  # bytes: a quarter of the samples
+
+
 def test_containers_without_a_length_are_whole():
     """ffmpeg guesses their length by the bit rate of their beginning, which says nothing of what follows."""
     for codec, options in (("aac", {}), ("libmp3lame", dict(frame=1152, seekable=False))):
@@ -145,8 +180,9 @@ def test_a_cut_container_is_refused(share):
     """webm and mkv have their header first, mp4 made here its index last."""
     for format in ("mp4", "matroska"):
         data = container(format, "aac")
-        with pytest.raises(AsrError, match=r"^audio data: .*(cannot be read|damaged or truncated)"):
-            audio.read(data[: round(share * len(data))])
+        for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source, seconds=3))):
+            with pytest.raises(AsrError, match=r"^audio data: .*(cannot be read|damaged or truncated)"):
+                function(data[: round(share * len(data))])
 
 
 @pytest.mark.parametrize("channel", [0, 1, None])

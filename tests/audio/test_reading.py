@@ -142,15 +142,22 @@ def test_wav_streamed_without_a_length(tmp_path):
         assert audio.duration(path) == 1.0
 
 
-def test_flac_streamed_without_a_length(tmp_path):
+def test_flac_streamed_without_a_length(tmp_path, decoded):
     path = tmp_path / "a.flac"
     soundfile.write(path, tone(16000, 20.0), 16000)
     encoded = bytearray(path.read_bytes())
     encoded[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
     encoded[22:26] = bytes(4)
     path.write_bytes(encoded)
-    assert audio.duration(path) == 20.0
     np.testing.assert_allclose(audio.read(path, start=18.5), tone(16000, 20.0)[296000:], atol=1e-4)
+    for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source, seconds=3))):
+        decoded.clear()
+        function(path)
+        assert sum(decoded) == 20 * 16000
+    assert audio.duration(path) == 20.0
+    assert message(path, start=21.0).endswith("a.flac: start 21 s is beyond the end (20 s); check the times")
+    twice = path.read_bytes() * 2
+    np.testing.assert_allclose(audio.read(twice, start=19.0, duration=2.0)[16000:], tone(16000), atol=1e-4)
 
 
 def test_importing_audio_does_not_import_torch_or_librosa():
@@ -175,7 +182,8 @@ def test_no_samples(tmp_path):
     for function in (audio.read, audio.duration, audio.blocks):
         assert "no audio in it" in message(path, function)
     soundfile.write(path, np.zeros(1), 48000)
-    assert "shorter than one sample" in message(path)
+    for function in (audio.read, audio.blocks):
+        assert "shorter than one sample" in message(path, function)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -65,6 +65,14 @@ def test_truncated_files_are_rejected(name, part):
             function(encoded[: int(part * len(encoded))])
 
 
+def test_flac_cut_between_frames():
+    encoded = encode(tone(seconds=3.0), "flac")
+    last = encoded.rindex(b"\xff\xf8")
+    for function in (audio.read, audio.duration, lambda source: list(audio.blocks(source, seconds=0.5))):
+        with pytest.raises(AsrError, match="truncated"):
+            function(encoded[:last])
+
+
 def test_mp3_cut_between_frames_and_within_one():
     encoded = encode(tone(seconds=3.0), "mp3")
     frames = [at for at in range(len(encoded)) if encoded[at : at + 2] == encoded[:2]]
@@ -374,6 +382,14 @@ def test_floats_of_16_bits_are_scaled_with_a_warning():
         with pytest.warns(UserWarning, match="divided by 32768"):
             samples = scaled()
         np.testing.assert_allclose(samples, quiet_start, atol=1e-6)
+
+
+def test_floats_that_fit_in_a_block_are_decoded_once(decoded):
+    encoded = float_file(tone(seconds=2.0))
+    for seconds, times in ((2.0, 1), (1.5, 2)):
+        decoded.clear()
+        list(audio.blocks(encoded, seconds=seconds))
+        assert sum(decoded) == times * 2 * 16000
 
 
 def test_impossible_values_from_a_decoder_are_not_read_as_16_bit_samples():

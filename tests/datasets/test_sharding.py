@@ -21,7 +21,7 @@ from asr.datasets.batching import EpochPlan, count_pools
 from asr.datasets.corpus import Corpus
 from asr.datasets.export import export_manifest
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
-from asr.datasets.sharding import write_shards
+from asr.datasets.sharding import _content, write_shards
 from asr.errors import AsrError
 from asr.model_folder import load_tensors
 from asr.training.loop import train
@@ -159,6 +159,14 @@ def test_many_tar_files_are_read_without_reading_their_indexes_again(shards, tmp
     first = [read_member(name / member) for name in names]
     monkeypatch.setattr(tarfile, "open", None)
     assert [read_member(name / member) for name in names] == first
+
+
+def test_a_part_is_read_without_asking_for_the_length_of_its_recording(corpus, monkeypatch):
+    """The length of a container is known only when all of it is decoded."""
+    part = read_manifest(corpus / "good.jsonl")[-1]
+    monkeypatch.setattr(audio, "duration", None)
+    suffix, data = _content(part, whole=True)
+    assert suffix == ".flac" and audio.read(data, 8000).size == 0.2 * 8000
 
 
 def test_a_recording_that_cannot_be_read_is_listed_and_left_out(corpus, tmp_path):

@@ -42,9 +42,9 @@ def test_a_long_recording_is_cut_in_its_pauses(recognizer, bursts, monkeypatch):
 def test_read_block_by_block_as_at_once(recognizer, bursts, tmp_path, monkeypatch):
     samples = np.concatenate([bursts[0]] * 2)  # longer than a block
     file = write(tmp_path / "a.wav", samples)
-    at_once = recognizer.transcribe(file.audio)
+    at_once = recognizer.transcribe(samples, RATE)
     monkeypatch.setattr(module, "LONG", 1.0)
-    monkeypatch.setattr(module.audio, "read", None)  # it is not used now
+    monkeypatch.setattr(module, "BLOCK", 5.0)
     by_blocks = recognizer.transcribe(file.audio)
     same(at_once, by_blocks)
     assert by_blocks.duration == at_once.duration == pytest.approx(len(samples) / RATE, abs=1e-3)
@@ -90,7 +90,8 @@ def test_memory_does_not_grow_with_the_length_of_data_in_memory(recognizer, tmp_
     data = path.read_bytes()
     expected = recognizer.transcribe(path)
     monkeypatch.setattr(module, "LONG", 2.0)
-    monkeypatch.setattr(module.PieceReader, "_whole", None)
+    monkeypatch.setattr(module, "BLOCK", 1.0)
+    monkeypatch.setattr(module.audio, "read", None)  # it would read the whole
     read, write_end = os.pipe()
     Thread(target=lambda: (os.write(write_end, data), os.close(write_end)), daemon=True).start()
     opened = io.BytesIO(data)

@@ -129,7 +129,7 @@ def test_a_file_that_fails_in_another_way_ends_the_work(recognizer, inputs):
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_killed_process(recognizer, inputs, texts, tmp_path, monkeypatch, times):
     """At its second end at a file, the file has an error. All other files have their results."""
-    original = PieceReader._read_short
+    original = PieceReader._begin
 
     def deadly(self, job):
         if job.input.id.endswith("05.wav") and len(list(tmp_path.iterdir())) < times:
@@ -137,7 +137,7 @@ def test_a_killed_process(recognizer, inputs, texts, tmp_path, monkeypatch, time
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, job)
 
-    monkeypatch.setattr(PieceReader, "_read_short", deadly)
+    monkeypatch.setattr(PieceReader, "_begin", deadly)
     found = pooled(recognizer, inputs)
     if times == 2:
         error = found.pop(5)
@@ -217,10 +217,10 @@ def test_an_error_of_the_model_is_raised(recognizer, inputs):
 
 def test_the_job_writes_in_the_order_of_the_inputs(tiny_model, sounds, texts, tmp_path, capsys, monkeypatch):
     """Also where later results are there first: the first file takes as long as the others together."""
-    original = PieceReader._read_short
+    original = PieceReader._begin
     monkeypatch.setattr(
         PieceReader,
-        "_read_short",
+        "_begin",
         lambda self, job: time.sleep(1.0 * job.input.id.endswith("00.wav")) or original(self, job),
     )
     arguments = [str(sounds / "00.wav"), str(tmp_path / "gone.wav"), str(sounds)]
