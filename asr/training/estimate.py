@@ -40,7 +40,7 @@ def dry_run(config: Config, device: str = "auto") -> None:
 def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[str]:
     """Lines about a training. A few batches are measured, the rest is computed from the plan.
 
-    The weights do not change. The time is that of the steps alone. Validation, exchange between processes and
+    The weights do not change. The time includes the steps only. Validation, exchange between processes and
     waiting for data are not included.
     """
     bundle = task.bundle
@@ -112,9 +112,9 @@ def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[st
 
 
 def _heaviest(task: RecognitionTask, plans: Sequence[EpochPlan], most: int) -> tuple[Batch | None, list[str]]:
-    """The batch with the most padded seconds of those with a recording that can be read, and what cannot.
+    """The batch with the most padded seconds that has a readable recording, and all unreadable recordings.
 
-    The search ends after `most` recordings that cannot be read, with which training would end too.
+    The search ends after `most` unreadable recordings, because training would end there too.
     """
     bad: list[str] = []
     padded = np.concatenate([plan.padded_seconds for plan in plans])

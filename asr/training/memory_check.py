@@ -14,15 +14,16 @@ from asr.training.tasks import B, Task
 
 
 def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
-    """Compute loss and gradients of an epoch's heaviest batch, with room for the optimizer. Returns a line.
+    """Compute loss and gradients of an epoch's heaviest batch, with the memory of the optimizer reserved.
 
-    Weights and gradients are as before. Raises AsrError when memory does not suffice.
+    Returns a line for the log. Weights and gradients do not change. Raises AsrError when memory does not
+    suffice.
     """
     return check_batch(task, objective, *task.heaviest_batch(epoch))
 
 
 def check_batch(task: Task[B], objective: nn.Module, batch: B, description: str) -> str:
-    """`check_memory` for a batch of the task. Returns a line, and raises AsrError, as that does."""
+    """As `check_memory`, for a given batch of the task."""
     device = task.bundle.device
     trained = [p for p in objective.train().parameters() if p.requires_grad]
     try:
