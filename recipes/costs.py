@@ -2,6 +2,8 @@
 
     python recipes/costs.py [RECIPE.yaml ...]
 
+README.md beside this file explains the columns of the table.
+
 One batch of noise is computed forward and backward. Operations and the bytes of stored activations are
 counted, and grow with the seconds of audio. `asr train RECIPE --dry-run` measures time and memory on a
 machine with the data. On several GPUs the same audio is divided among them; the exchange of gradients is not

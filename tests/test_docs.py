@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data" / "samples"
 PAGES = [
     "README.md",
+    "recipes/README.md",
     "recipes/fsdd/README.md",
     "recipes/books_lm/README.md",
     "recipes/speechocean762/README.md",
@@ -32,11 +33,14 @@ PAGES = [
     "recipes/common_voice/README.md",
     "recipes/yesno/README.md",
     "recipes/whisper/README.md",
+    "recipes/voice_activity/README.md",
     "CONTRIBUTING.md",
     "data/samples/README.md",
     "data/samples/digits/README.md",
+    "docs/architectures.md",
     "docs/corpora.md",
     "docs/inspection.md",
+    "docs/performance.md",
     "docs/public_models.md",
     "docs/training.md",
     "docs/transcription.md",
@@ -135,12 +139,22 @@ def test_python_of_the_readme_runs(monkeypatch, capsys):
     assert jiwer.cer((SAMPLES / "letter.txt").read_text().strip(), capsys.readouterr().out.strip()) < 0.3
 
 
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"(?m)^#+ (.*)$", path.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", [*PAGES, "docs/design.md", "docs/cli.md"])
 def test_links_have_a_target(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
-            assert ((ROOT / page).parent / target).exists(), target
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        if target.startswith("http"):
+            continue
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        if heading:
+            assert heading in anchors(path), f"{target}#{heading}"
 
 
 if __name__ == "__main__":

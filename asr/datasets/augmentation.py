@@ -1,8 +1,8 @@
 """Changes of the audio of an example after its recordings are joined: a room, another level, noise.
 
-The order follows nature: a voice sounds in a room, and noise is added at the microphone. All changes are
-a function of the example's key. Each has its own random stream, so switching one off does not change the
-others.
+The order is that of a real recording: a voice sounds in a room, and noise is added at the microphone. All
+changes are a function of the example's key. Each has its own random stream, so switching one off does not
+change the others.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ class Folder:
 def reverberate(samples: np.ndarray, response: np.ndarray) -> np.ndarray:
     """Audio (n,) in a room with this impulse response (m,): (n,), as loud as before.
 
-    The highest peak of the response is taken for the direct sound. It stays in its place, so texts and times
-    remain right. Reverberation after the end is removed. Ko et al. 2017, "A study on data augmentation of
-    reverberant speech for robust speech recognition".
+    The highest peak of the response counts as the direct sound. The direct sound does not move in time, so
+    the times of the text stay correct. Reverberation after the end is removed. Ko et al. 2017, "A study on
+    data augmentation of reverberant speech for robust speech recognition".
     """
     from scipy.signal import (
         fftconvolve,

@@ -183,7 +183,7 @@ def _cut(
     if not len(seconds):
         return np.zeros(0, np.int32), np.zeros(1, np.int64)
     low, high = seconds.min(), seconds.max()
-    # Edges come from multiplications, because logarithms can differ in the last bit between machines.
+    # Edges are computed by multiplication, because logarithms can differ in the last bit between machines.
     edges = np.cumprod([low, *[BUCKET] * int(np.ceil(1 + np.log(high / low) / np.log(BUCKET)))])
     edges = np.minimum(edges, high).astype(np.float32)[::-1]  # upper bounds of the buckets, falling
     bucket = np.searchsorted(-edges, -seconds, side="right").astype(np.int16)
@@ -216,7 +216,7 @@ def _draw_strings(
     begin = np.searchsorted(speakers, speakers[first], side="left")
     end = np.searchsorted(speakers, speakers[first], side="right")
     starts = np.concatenate([[0], counts.cumsum()])
-    if join.order == "neighbors":  # the ones that follow; near the speaker's last one, the start is earlier
+    if join.order == "neighbors":  # consecutive; near the speaker's last recording, from an earlier start
         counts = np.minimum(counts, end - begin)
         starts = np.concatenate([[0], counts.cumsum()])
         first = np.minimum(first, end - counts)

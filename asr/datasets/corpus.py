@@ -1,4 +1,4 @@
-"""Many utterances in little memory: arrays hold what planning needs, the rest stays in the manifest.
+"""Many utterances in little memory: arrays hold the values for planning, the rest stays in the manifest.
 
 An utterance takes 16 bytes (duration, speaker, place of its line), so 30 million of them take 480 MB. Reading
 the manifest takes 8 more bytes and about 8 us for each line. The line of an utterance is read again when it
@@ -226,7 +226,7 @@ def _shard_of(audio: str, manifest: Path, number: int) -> Path:
 
 
 def lacks(tokenizer: Tokenizer, character: str) -> bool:
-    """Whether a tokenizer cannot write a character. Alone, a space would be removed as white space is."""
+    """Whether a tokenizer cannot write a character. A text of one space would lose it as white space."""
     return character in tokenizer.unknown(f"|{character}|")
 
 
@@ -248,7 +248,7 @@ def sort_by(codes: np.ndarray, minor: np.ndarray | None = None) -> np.ndarray:
 
 
 class _Lines:
-    """Fetches utterances from their lines in the manifests, which stay open.
+    """Reads utterances from their lines in the manifests. The files stay open.
 
     A manifest that is replaced, as `asr prepare` does, can still be read. A change in place is noticed.
     """

@@ -1,8 +1,8 @@
-"""Download and unpack archives: with progress, continued where they stopped, checked, complete or not there.
+"""Download and unpack archives, with progress and checks. An interrupted download continues.
 
 An archive is written to NAME.part, and gets its name when its length and its checksum (where one is known)
 are right. It is unpacked into a folder of its own, whose contents then go to their places, and the file
-.NAME.complete marks the end. A second call does only what is left to do.
+.NAME.complete marks the end. A second call does only the remaining work.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ def _download(archive: Archive, path: Path) -> None:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             if response.status != 206:
-                have = 0  # the server does not continue: from the beginning
+                have = 0  # the server cannot continue, so the file is sent from the beginning
             left = int(response.headers.get("Content-Length") or 0)
             _check_room(path, have, left)
             _copy(response, part, have, left)
     except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: there is nothing after what we have
+        if error.code != 416 or not have:  # 416: the server has no bytes after the downloaded ones
             answer = f"{error.code} {error.reason}"
             raise AsrError(f"{archive.url}: the server answered {answer}; try later") from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
@@ -154,7 +154,7 @@ def unpack(path: Path, folder: Path) -> None:
     """Unpack a tar or zip archive into `folder`. Files that are there already are replaced.
 
     Raises AsrError for an archive that is cut short or damaged, and for entries that would be written outside
-    of the folder, or are devices. Nothing is then left of it in the folder.
+    of the folder, or are devices. Then no file of the archive stays in the folder.
     """
     staging = folder / f".{path.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)
@@ -162,7 +162,7 @@ def unpack(path: Path, folder: Path) -> None:
         staging.mkdir()
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as zipped:
-                zipped.extractall(staging)  # zipfile itself removes "..", drives and leading slashes
+                zipped.extractall(staging)  # zipfile removes "..", drives and leading slashes
         else:
             _unpack_tar(path, staging)
         _move(staging, folder)

@@ -46,7 +46,7 @@ class Batch:
     has_phonemes: Tensor  # (B,) bool
     ids: list[str]
     texts: list[str]
-    treatments: list[str]  # what was done to each row's audio, for readers
+    treatments: list[str]  # a description of each row's augmentation, for people
     amount: float  # seconds of audio, without padding
     bad: tuple[str, ...]  # a message for each recording that could not be read
 
@@ -117,7 +117,7 @@ class Loader:
         waveforms, tokens, ids, texts, treatments, bad = [], [], [], [], [], []
         phonemes, has_text, has_phonemes = [], [], []
         for example in examples:
-            utterances = [self.corpus[index] for index in example.parts]  # an error here ends training
+            utterances = [self.corpus[index] for index in example.parts]  # an error here ends the training
             id = "+".join(utterance.id for utterance in utterances) or "silence"
             # Every part of a string needs the target. Silence has the empty text and no phonemes.
             known = all(utterance.text is not None for utterance in utterances)

@@ -180,7 +180,7 @@ def to_record(utterance: Utterance, folder: Path) -> dict[str, Any]:
         record["start"] = utterance.start
     if utterance.phonemes is not None:
         record["phonemes"] = utterance.phonemes
-    # A value that a corpus keeps under a name of ours must not take its place.
+    # An extra value of a corpus must not replace a field of the manifest that has the same name.
     return record | {k: v for k, v in utterance.extra.items() if k not in _TYPES and k not in _NEMO}
 
 

@@ -1,6 +1,6 @@
 """Normalization of texts at preparation, by name. The names of `asr score --normalize` mean the same here.
 
-What was done is recorded beside the manifests, in corpus.json, so that a score can say it.
+The normalization is recorded beside the manifests, in corpus.json, so that `asr score` can print it.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ def normalize_splits(
 
 
 def split_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the corpus.json of a folder records of each split; nothing without a readable one."""
+    """The records of the splits in the corpus.json of a folder; empty if this file cannot be read."""
     try:
         record = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        # Until version 0.2 all splits had one record.
+        # Versions up to 0.2 wrote one record for all splits.
         shared = {key: record[key] for key in ("corpus", "license", "site", "normalize") if key in record}
         return {name: shared | split for name, split in record["splits"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

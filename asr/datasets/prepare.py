@@ -48,7 +48,7 @@ def prepare_corpus(kind: str, source: Path, out: Path, options: Options | None =
     """
     options, corpus = options or Options(), CORPORA[kind]
     if options.normalize is not None:
-        text_normalizer(options.normalize)  # a wrong name shows before a download of hours
+        text_normalizer(options.normalize)  # a wrong name is reported before a long download
     if options.download:
         from asr.datasets.download import download_corpus
 

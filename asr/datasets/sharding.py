@@ -1,4 +1,4 @@
-"""Shards: tar files of recordings and their descriptions, for corpora of more files than a disk likes.
+"""Shards: tar files of recordings and their descriptions, for corpora of very many files.
 
 OUT/000000.tar has, for each utterance, its recording and a JSON file of the same name (the layout of
 WebDataset). OUT/manifest.jsonl names the recordings as `000000.tar/00000042.flac`, so every command reads
@@ -47,7 +47,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
 
     utterances = read_manifest(manifest)
     if any(tar.parent.resolve() == out.resolve() for tar in {tar_of(u.audio) for u in utterances} if tar):
-        # They would be replaced before all of their recordings are read.
+        # The shards would be replaced before all of their recordings are read.
         raise AsrError(f"{manifest}: its recordings are in shards in {out}; choose another folder")
     _claim(out, manifest)
     if shuffle:
@@ -160,13 +160,13 @@ def _complete(path: Path, first: int, group: Sequence[Utterance]) -> list[Uttera
     for number, utterance in enumerate(group, first):
         key = f"{number:08}"
         if not _is_same(stored.get(key), _description(utterance)):
-            return []  # a recording that could not be read then gets another chance
+            return []  # a recording that could not be read in that call is tried again
         found.append(replace(utterance, audio=path / names[key], start=0.0))
     return found
 
 
 def _description(utterance: Utterance) -> dict[str, Any]:
-    """What a shard says about an utterance: its line in a manifest, and what its samples were copied from."""
+    """The description of an utterance in a shard: its line in a manifest, and the source of its samples."""
     record = {k: v for k, v in to_record(utterance, Path()).items() if k not in ("audio", "start")}
     source: dict[str, Any] = {"path": os.path.abspath(utterance.audio), "start": utterance.start}  # noqa: PTH100
     with suppress(OSError):
@@ -176,7 +176,8 @@ def _description(utterance: Utterance) -> dict[str, Any]:
 
 
 def _is_same(stored: dict[str, Any] | None, description: dict[str, Any]) -> bool:
-    """Whether a shard has what would be written. A recording that is gone is compared by its path alone."""
+    """Whether a shard has the data that would be written. A missing recording is compared by its path
+    only."""
     if stored is None:
         return False
     known, source = stored.get("copied_from", {}), description["copied_from"]

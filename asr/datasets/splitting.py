@@ -15,9 +15,9 @@ def hold_out(splits: Splits, shares: dict[str, float], notes: list[str]) -> Spli
     """Take a share of the hours of "train" (or "all") out for each new split, whole speakers at a time.
 
     The choice is a function of the names of the speakers alone, the same on every machine and for every order
-    of the utterances. Utterances without a speaker stay in "train", because they could be anyone's. Where
-    there are fewer speakers than splits, utterances with equal texts stay together instead. `notes` says
-    which. Raises AsrError for a split that exists already, and when a split would be empty.
+    of the utterances. Utterances without a speaker stay in "train", because their speaker could be any of the
+    others. Where there are fewer speakers than splits, utterances with equal texts stay together instead.
+    `notes` says which. Raises AsrError for a split that exists already, and when a split would be empty.
     """
     if not shares:
         return splits

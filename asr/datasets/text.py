@@ -29,7 +29,7 @@ BLOCK = 1 << 16  # bytes
 POOL = 256  # blocks: 16 MiB of text are shuffled and sorted together
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 CASES: dict[str, Callable[[str], str]] = {"as_is": str, "upper": str.upper, "lower": str.lower}
-LONGEST = 1 << 20  # bytes of a line that are read, far more than a sentence may have
+LONGEST = 1 << 20  # bytes of a line that are read; a sentence is much shorter
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class TextFile:
                     f"{self.path}: byte {start + error.start} is not UTF-8; convert the file with iconv"
                 ) from None
             start += len(line)
-            self.file.seek(start)  # the caller may have read elsewhere in between
+            self.file.seek(start)  # the caller may have read at another position in between
 
     def _ends_with_newline(self) -> bool:
         self.file.seek(max(self.start, self.end - 1))
@@ -129,11 +129,11 @@ class TextBatch:
     tokens: Tensor
     lengths: Tensor  # (B,) with prompt and EOS
     n_targets: int
-    bad: tuple[str, ...] = ()  # nothing can go wrong with a sentence
+    bad: tuple[str, ...] = ()  # a sentence can always be read
 
     @property
     def ids(self) -> Sequence[str]:
-        """The sentences have no names; their number in the batch must do."""
+        """The numbers of the sentences in the batch, because sentences have no names."""
         return [f"sentence {i}" for i in range(len(self.tokens))]
 
     @property

@@ -1,4 +1,4 @@
-"""At which states of the encoder the tokens of a known text are spoken: by CTC, or by cross-attention."""
+"""The encoder states in which the tokens of a known text are spoken, from CTC or from cross-attention."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TokenSpan:
 
     start: float
     end: float
-    probability: float  # 0 to 1: CTC's highest one of the token in its states, or the decoder's
+    probability: float  # 0 to 1: CTC's highest value in the token's states, or the decoder's value
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ def states_needed(text: Sequence[int]) -> int:
 
 
 def states_with_audio(seconds: Tensor, state_seconds: float) -> Tensor:
-    """The states of recordings of so many seconds (B,), without those of padding to a window."""
+    """The number of states of recordings of these seconds (B,), without the states of padding to a window."""
     return (seconds / state_seconds).ceil().long().clamp_min(1)
 
 
@@ -96,7 +96,7 @@ def attention_align(
     if not any(texts):
         return [[] for _ in texts]
     rows = [torch.tensor([*prompt, *text]) for prompt, text in zip(prompts, texts, strict=True)]
-    tokens = pad_sequence(rows, batch_first=True).to(memory.lengths)  # no position sees those after it
+    tokens = pad_sequence(rows, batch_first=True).to(memory.lengths)  # no position sees later ones
     logits, weights = network.alignment(tokens, memory)  # (B, P + U, V), (B, N, P + U, S)
     first = min(map(len, prompts))
     log_probs = logits[:, first - 1 : -1].float().log_softmax(-1)
@@ -114,7 +114,7 @@ def attention_align(
 def _normalized(weights: Tensor) -> Tensor:
     """Weights of heads (N, U, S), normalized over the tokens, smoothed over time and averaged: (U, S)."""
     deviation, mean = torch.std_mean(weights, dim=1, correction=0, keepdim=True)
-    weights = (weights - mean) / deviation.clamp_min(1e-10)  # one token alone does not deviate
+    weights = (weights - mean) / deviation.clamp_min(1e-10)  # a single token has the deviation 0
     if weights.size(2) > SMOOTHED // 2:
         padded = pad(weights, (SMOOTHED // 2, SMOOTHED // 2), mode="reflect")
         weights = padded.unfold(2, SMOOTHED, 1).sort(3).values[..., SMOOTHED // 2]
@@ -140,7 +140,7 @@ def warp_time(weights: np.ndarray) -> list[int]:
     starts, token, end = [0] * rows, rows, states
     while token > 0:
         starts[token - 1] = end - 1
-        move = 1 if end == 1 else int(steps[token, end])  # before the first state there are only tokens
+        move = 1 if end == 1 else int(steps[token, end])  # in the first state only the token can change
         if token == 1 and end > 1:
             move = 2
         token, end = token - (move != 2), end - (move != 1)

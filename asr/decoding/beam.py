@@ -6,7 +6,7 @@ further scorers, summed over its tokens and EOS. The sum is divided by
 
 At each step the best `beam` continuations of an utterance are kept. Finished hypotheses move from the beam to
 a pool of results, which leaves room for others at the next step. A hypothesis of maximum length is cut: the
-token after it is not part of the result, but its score is.
+token after it is not part of the result, but the score of this token is.
 
 The search for an utterance stops when no live hypothesis can become one of the n best. All log-probabilities
 are at most 0, so a live hypothesis of n tokens and score s finishes with m >= n tokens and a score of at most
@@ -94,7 +94,7 @@ class _Beam:
     previous_log_probs: Tensor  # (B, W) without the last token
     tokens: Tensor  # (B, W) the last token
     sequences: Tensor  # (B, W, P + capacity) prompt and tokens, padded with EOS
-    parent_rows: Tensor  # (B * W,) what each hypothesis continues, as an index into the B * W before it
+    parent_rows: Tensor  # (B * W,) index of the hypothesis of the step before that each one continues
     prompt_size: int
 
     @classmethod

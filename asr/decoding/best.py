@@ -1,4 +1,4 @@
-"""The most accurate decoding options of a model. Its folder has them in a file."""
+"""The most accurate decoding options of a model, from a file in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From options to a decoder. Options that do not apply to the model are refused here, before any work."""
+"""Makes a decoder from options. Options that do not apply to the model are refused before any work."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class _Search:
         return decode_with_fallback(attempt, memory, self._bundle.tokenizer.decode, no_speech, self._options)
 
     def _attempt(self, special: SpecialTokens, memory: Memory, temperature: float) -> list[list[Hypothesis]]:
-        """Tokens are drawn one hypothesis at a time: a temperature above 0 needs no beam."""
+        """One attempt. At a temperature above 0, tokens are drawn for one hypothesis, without a beam."""
         network, rules = self._bundle.network, self._rules(special)
         if self._attempts:
             rules.append(renormalize)
@@ -128,14 +128,14 @@ class _Search:
 
 
 def default_decoder(network: object) -> str:
-    """The name of the decoder that a model is made for."""
+    """The name of the decoder that fits the parts of a model."""
     if isinstance(network, FillsMasks):
         return "mask-predict"
     return "greedy" if isinstance(network, HasDecoder) else "ctc"
 
 
 def _with_length_normalization(bundle: Bundle[Any], options: DecodingOptions) -> DecodingOptions:
-    """These options; without a length normalization, with the one of the model's metadata."""
+    """These options. If they have no length normalization, that of the model's metadata is used."""
     stored = bundle.metadata.get("length_normalization")
     applies = "length_normalization" in DECODERS[options.decoder or ""]
     if stored is None or options.length_normalization is not None or not applies:

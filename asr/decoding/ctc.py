@@ -105,7 +105,7 @@ def prefix_beam_search(
     All utterances and prefixes advance together, state by state. Prefixes are compared by their hashes: a
     prefix can be reached both as itself and as the continuation of a shorter one.
 
-    With `fused` the beam is ranked by the sum of CTC's and its scores. Then each state has fewer candidates,
+    With `fused` the beam is ranked by the sum of its scores and CTC's. Then each state has fewer candidates,
     and consecutive states that are almost certainly blank count as one.
     """
     if fused:
@@ -142,7 +142,7 @@ def prefix_beam_search(
 def _advance(
     prefixes: _Prefixes, log_probs: Tensor, special: SpecialTokens, candidates: Tensor, likely: Tensor
 ) -> Tensor:
-    """Move the path probabilities of all prefixes on by one state.
+    """Update the path probabilities of all prefixes for the next state.
 
     log_probs (B, V) of the state, candidates (B, K) with their log-probabilities likely (B, K). Returns the
     log-probabilities (B, W, K) of the prefixes with one more token that are not in the beam.
@@ -196,7 +196,7 @@ def _keep_best(
         )
     )  # fmt: skip
     tokens = prefixes.tokens.gather(1, origin.unsqueeze(2).expand(-1, -1, prefixes.tokens.size(2)))
-    # A prefix that does not grow writes EOS after its end, where EOS already is.
+    # A prefix that does not grow writes EOS after its end. There is an EOS already, so this changes nothing.
     tokens.scatter_(2, sizes.unsqueeze(2), torch.where(grown, added, special.eos).unsqueeze(2))
     impossible = totals == -torch.inf
     prefixes.blank = blank.masked_fill(grown, -torch.inf)
@@ -213,7 +213,8 @@ def _keep_best(
 def merge_blanks(log_probs: Tensor, lengths: Tensor, special: SpecialTokens) -> tuple[Tensor, Tensor]:
     """Keep one of each run of states whose blank has a probability above 0.999.
 
-    log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many.
+    log_probs (B, S, V), lengths (B,) -> the same, shorter. One blank separates equal tokens as well as many
+    blanks do.
     """
     sure = log_probs[..., special.blank] > math.log(SURE_BLANK)
     kept = length_mask(lengths, sure.size(1)) & ~(sure & pad(sure[:, :-1], (1, 0)))

@@ -38,7 +38,7 @@ class CTCDraftScorer:
         in_blank = self._paths[..., 1].transpose(1, 2)  # (R, U + 1, S + 1)
         exact = in_blank + self._paths[..., 0].transpose(1, 2)
         peak, peak_time = exact.max(2, keepdim=True)  # (R, U + 1, 1)
-        # (R, U + 1): such a prefix is so unlikely that terms of its sums could be lost.
+        # (R, U + 1): true for a prefix that is so unlikely that terms of its sums could be lost.
         self.underflow = peak.squeeze(2) < torch.finfo(peak.dtype).tiny ** 0.5
         scale, self._log_factor = self._rescale(exact, peak_time)
         # Probabilities divided by exp(_log_factor): (R, U + 1, S + 1).

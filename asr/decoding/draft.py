@@ -14,7 +14,7 @@ from asr.tokenizers.special import SpecialTokens
 
 MAX_LENGTH = 512  # positions of a row in one pass
 MIN_REVISION_PROB = 0.5  # a choice after a mismatch revises the draft only if it is as probable as this
-CONFIDENT = 0.7  # CTC keeps its own token, beside an inserted one, if it gives it this probability
+CONFIDENT = 0.7  # a token with at least this CTC probability stays, and the new one is inserted before it
 
 
 class Draft:
@@ -80,9 +80,9 @@ class Draft:
         """Change the draft after the first mismatch (R, 1), wherever the decoder chose another token.
 
         proposed (R, U) is the draft from `positions` (R,) on; chosen and log_probs (R, U) are the decoder's
-        choices with their log-probabilities. As these choices follow a wrong token, they are only guesses,
-        which the next pass checks. A choice that is the next token of the draft deletes a token; a choice at
-        a token of which CTC is confident is inserted before it; any other choice replaces the token.
+        choices with their log-probabilities. These choices follow a wrong token, so they can be wrong. The
+        next pass checks them. A choice that is the next token of the draft deletes a token; a choice at a
+        token of which CTC is confident is inserted before it; any other choice replaces the token.
         """
         eos = self._special.eos
         order = torch.arange(proposed.size(1), device=rows.device)
@@ -143,12 +143,12 @@ class DraftLength:
 
     def __init__(self, pass_cost: int, confidence: float) -> None:
         self._pass_cost = pass_cost
-        self._decided, self._wrong = 10.0, 10.0 * (1 - confidence)  # the expectation counts as ten tokens
+        self._decided, self._wrong = 10.0, 10.0 * (1 - confidence)  # counts as ten observed tokens
 
     def best(self, rows: int) -> tuple[int, float]:
         """The number of positions with the lowest cost per decided token, for so many rows.
 
-        Also returns how many times cheaper this is than one position in a pass.
+        Also returns the gain: the cost per token with one position in a pass, divided by this cost.
         """
         right = 1 - self._wrong / self._decided
         length, tokens, gain = 1, 1.0, 1.0  # expected tokens of a pass: 1 + right + right ** 2 ...

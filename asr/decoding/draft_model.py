@@ -22,7 +22,7 @@ from asr.model.interfaces import CachedForward, HasDecoder, LimitsPositions, Mem
 from asr.model_folder import Bundle, load_model
 
 FIRST, FEWEST, MOST = 4, 2, 16  # tokens of a draft
-LONGER = 2  # a draft that was right in all rows is followed by one with so many tokens more, else by one less
+LONGER = 2  # after a draft that is right in all rows, the next has so many more tokens, else one less
 
 
 def load_draft_model(bundle: Bundle[Any], options: DecodingOptions) -> Bundle[Any] | None:
@@ -47,7 +47,7 @@ def load_draft_model(bundle: Bundle[Any], options: DecodingOptions) -> Bundle[An
 def decode_with_draft_model(
     network: HasDecoder, draft: HasDecoder, memory: Memory, rules: GreedyRules
 ) -> Hypotheses | None:
-    """The hypotheses of decoding step by step, or None if that must be done instead.
+    """The hypotheses of decoding step by step, or None if the caller must decode step by step.
 
     None is returned when a choice is so close that rounding could decide it. `memory.draft` is the memory of
     the draft model, for the same audio. Both networks must also offer `CachedForward`.

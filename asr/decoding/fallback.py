@@ -70,13 +70,14 @@ def _fails(
 
 
 def compression_ratio(text: str) -> float:
-    """How many times shorter the text becomes when it is compressed. Repetition makes it large."""
+    """The length of the text divided by its compressed length. It is large for a text with repetitions."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 
 
 def mean_log_prob(hypothesis: Hypothesis) -> float:
-    """The mean log-probability of the tokens and EOS. As in Whisper, EOS counts also where it is missing."""
+    """The mean log-probability of the tokens and EOS. As in Whisper, EOS counts as a token even if the text
+    has none."""
     return hypothesis.log_prob / (len(hypothesis.tokens) + 1)
 
 

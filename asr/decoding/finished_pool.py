@@ -41,7 +41,7 @@ class FinishedPool:
         count. The finish reason is `reason` for `not_ended` (B, W), and EOS for the others.
         """
         if scores.device.type == "cpu" and not scores.isfinite().any():
-            return  # as in most steps; on a GPU the check takes longer than the work that it saves
+            return  # most steps end here; not on a GPU, where this check takes longer than the work
         reasons = _REASONS.index(reason) * not_ended  # FinishReason.end has the index 0
         facts = torch.stack((scores, log_probs, torch.full_like(scores, length), reasons.to(scores.dtype)), 2)
         ranks = scores - REPETITION_PENALTY * not_ended if reason is FinishReason.repetition else scores

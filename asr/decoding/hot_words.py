@@ -5,11 +5,11 @@ that several occurrences share count once. In a script written with spaces a phr
 
 So that a search follows a phrase, the characters of an unfinished phrase already count, and are subtracted
 again if the phrase is not completed. The phrases form an automaton (Aho and Corasick 1975). Its state is the
-longest beginning of a phrase that the prefix ends with. The bits of a number tell which of the prefix's last
-characters do not count permanently yet.
+longest beginning of a phrase that the prefix ends with. The bits of a number mark those of the prefix's last
+characters that do not count permanently yet.
 
-Tokens that are strings of bytes are followed byte by byte (`asr.decoding.spelling`). Of a character of
-several bytes the first one counts.
+Tokens that are strings of bytes are followed byte by byte (`asr.decoding.spelling`). For a character of
+several bytes, the first byte counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _ALL_BITS = 2**62 - 1
 
 
 Row = tuple[Tensor, Tensor, Tensor]
-"""The state of prefixes: that of the automaton, the open bits, and how many characters count for now."""
+"""The state of prefixes: the automaton's state, the open bits, and the number of characters that count
+now."""
 
 
 class HotWords:
@@ -97,8 +98,8 @@ class HotWords:
         return torch.where(self.keys[index] == keys, self.targets[index], self.after_root[letters])
 
     def follow(self, row: Row, tokens: Tensor) -> tuple[Row, Tensor]:
-        """The rows after a token each, and by how much it changes the count. `row` has shapes that broadcast
-        with `tokens`.
+        """The rows after one token each, and the change of the count by this token. `row` has shapes that
+        broadcast with `tokens`.
         """
         states, open_bits, pending = (each.expand(tokens.shape) for each in row)
         changes = torch.zeros_like(pending)
@@ -132,7 +133,7 @@ class HotWordScorer:
         self._row: Row = (states, open_bits, pending)  # (R,) each
 
     def score(self, candidates: Tensor) -> Tensor:
-        """By how much each candidate changes the count: tokens (R, K) -> (R, K)."""
+        """The change of the count by each candidate: tokens (R, K) -> (R, K)."""
         states, open_bits, pending = (each.unsqueeze(1) for each in self._row)
         (_, _, left), changes = self._words.follow((states, open_bits, pending), candidates)
         # After EOS, the characters of an unfinished phrase do not count.

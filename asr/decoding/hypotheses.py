@@ -1,4 +1,4 @@
-"""What both greedy decoders share: the choice of the next token, and the growing hypotheses."""
+"""Code that both greedy decoders share: the choice of the next token, and the growing hypotheses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CandidateScorer(Protocol):
 
 @dataclass(frozen=True)
 class GreedyRules:
-    """What decides the next token and the end of each hypothesis."""
+    """The rules for the next token and for the end of each hypothesis."""
 
     special: SpecialTokens
     max_lengths: Tensor  # (B,), most tokens of each utterance
@@ -53,9 +53,9 @@ class Choice:
 def choose(log_probs: Tensor, scorer: CandidateScorer | None, rules: GreedyRules, prefixes: Tensor) -> Choice:
     """The token with the best joint score, or one that is drawn if the rules say so.
 
-    `log_probs` (R, V) are the decoder's, after the logit processors. Without a
-    scorer they decide alone. A scorer scores EOS and the decoder's best candidates, and has the weight
-    `ctc_weight`. Sampling needs the `prefixes` (R, U), the tokens before.
+    `log_probs` (R, V) are the decoder's, after the logit processors. Without a scorer, only these decide. A
+    scorer scores EOS and the decoder's best candidates, and has the weight `ctc_weight`. Sampling needs the
+    `prefixes` (R, U), the tokens before.
     """
     sampling = rules.sampling
     eos, count, weight = rules.special.eos, rules.candidate_count, rules.ctc_weight

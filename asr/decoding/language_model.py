@@ -107,9 +107,9 @@ def matching_tokens(recognizer: Tokenizer, language: Tokenizer) -> Tensor:
     """The language model's token for each token of the recognizer: (V,).
 
     Tokens match by their symbols, EOS by its role. A language model with symbols that the recognizer does not
-    have is refused: it would spend probability on them, and it probably was trained on text of another kind
-    (lower case instead of upper case, punctuation). The opposite is harmless: a symbol that the language
-    model does not have is its unknown token, which is unlikely.
+    have is refused: it would give probability to symbols that cannot occur, and it probably was trained on
+    text of another kind (lower case instead of upper case, punctuation). The opposite is harmless: a symbol
+    that the language model lacks is replaced by its unknown token, which has a low probability.
 
     Raises AsrError also if the language model needs an unknown token and has none.
     """

@@ -64,8 +64,8 @@ def mask_predict(
         tokens, scores = torch.where(masked, ids, tokens), torch.where(masked, best, scores)
         again = counts * (passes - 1 - number) // passes
         order = scores.masked_fill(~open_, torch.inf).argsort(dim=1, stable=True)
-        masked = order.argsort(dim=1) < again  # the others have an infinite score, and are last
-    totals = torch.where(valid, scores, 0.0).sum(1)  # a mask of probability 0 can follow a shorter text
+        masked = order.argsort(dim=1) < again  # tokens that stay have an infinite score and are last
+    totals = torch.where(valid, scores, 0.0).sum(1)  # after a text, masks have probability 0
     rows = zip(tokens.tolist(), lengths.tolist(), totals.tolist(), finished.tolist(), strict=True)
     return [
         [Hypothesis(tuple(row[:length]), log_prob, FinishReason.end if whole else FinishReason.length)]
@@ -74,7 +74,7 @@ def mask_predict(
 
 
 def _masks_of_predicted_lengths(log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Any tokens (B, U), of probability 0 each, so that all are masked (B, U), and the best lengths (B,)."""
+    """Arbitrary tokens (B, U) of probability 0 (B, U), so that all are masked, and the best lengths (B,)."""
     lengths = log_probs.argmax(1)
     shape = len(lengths), int(lengths.max())
     return lengths.new_zeros(shape), log_probs.new_full(shape, -torch.inf), lengths

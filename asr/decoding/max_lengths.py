@@ -12,7 +12,7 @@ from asr.decoding.scorers import LimitsTokens, ScorerFactory
 from asr.model.interfaces import HasDecoder, LimitsPositions, Memory
 from asr.tokenizers.special import SpecialTokens
 
-# One encoder state covers about 40 ms, and nobody speaks 25 characters a second for long. CTC merges
+# One encoder state covers about 40 ms, and speech does not have 25 characters per second for long. CTC merges
 # repeated tokens and can miss some, hence the factor. Both limits get some spare tokens for short utterances.
 CTC_FACTOR = 2
 SPARE = 8

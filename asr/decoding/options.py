@@ -81,11 +81,11 @@ class DecodingOptions:
     task: str | None = None  # of the prompt: transcribe or translate; default: that of the tokenizer
     language_model_weight: float | None = None  # factor of its scores; default: 0.3, or 0.5 for n-grams
     timestamps: bool | None = None  # decode the times of parts of the text; default: no
-    initial_prompt: str | None = None  # a text that is taken for the one before the recording
+    initial_prompt: str | None = None  # a text that counts as the text before the recording
     previous_text: bool | None = None  # the prompt of a segment has the text before it; default: no
     temperature: float | None = None  # above 0: tokens are drawn, from flatter probabilities; default: 0
     seed: int | None = None  # of the draws; default: 0
-    fallback: bool | None = None  # decode again, at rising temperatures, what fails the limits; default: no
+    fallback: bool | None = None  # decode failed texts again, at rising temperatures; default: no
     max_compression_ratio: float | None = None  # a text that can be compressed more fails; default: 2.4
     min_log_prob: float | None = None  # a text with a lower mean log-probability fails; default: -1
     no_speech_threshold: float | None = None  # probability of silence that empties such a text; default: 0.6

@@ -1,6 +1,7 @@
 """Logit processors change the decoder's log-probabilities before a token is chosen.
 
-They forbid tokens or follow a grammar, such as that of timestamps. Suppression of special tokens is one.
+They forbid tokens or follow a grammar, such as that of timestamps. The suppression of special tokens is a
+logit processor too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LogitProcessors:
         if not self._others:
             return log_probs
         prefix_sizes = sizes.unsqueeze(1) + torch.arange(log_probs.size(1), device=sizes.device)  # (R, U)
-        for size in prefix_sizes.unique().tolist():  # a processor gets rows of one length
+        for size in prefix_sizes.unique().tolist():  # a processor takes rows of equal length only
             rows, positions = (prefix_sizes == size).nonzero(as_tuple=True)
             selected = log_probs[rows, positions]
             for processor in self._others:

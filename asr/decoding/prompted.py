@@ -1,4 +1,4 @@
-"""A search with the prompt that the options ask for, and what the decoder says after its first token."""
+"""A search with the prompt of the options, and the language and silence that the decoder detects."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def no_speech_probabilities(
 
 
 def _after_start(network: HasDecoder, memory: Memory, prompt: Sequence[int], prompts: PromptTokens) -> Tensor:
-    """Log-probabilities (B, V) of what follows the token `prompts.start` of the prompt."""
+    """Log-probabilities (B, V) of the token after `prompts.start` in the prompt."""
     known = prompt[: prompt.index(prompts.start) + 1]
     state = network.start(memory, len(known))
     for token in known:
@@ -69,8 +69,8 @@ def check_prompt_options(bundle: Bundle[Any], options: DecodingOptions) -> None:
 class PromptedSearch:
     """The search with the prompt of the options.
 
-    A model of several languages whose tokenizer names none detects that of each utterance; rows of one
-    language are decoded together. Raises AsrError for a language or task that the model does not have.
+    A model of several languages, whose tokenizer names none, detects the language of each utterance; rows of
+    one language are decoded together. Raises AsrError for a language or task that the model does not have.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class PromptedSearch:
         self._special(None if self._detects else options.language, self._initial)
 
     def __call__(self, memory: Memory, previous: Sequence[int] = ()) -> list[list[Hypothesis]]:
-        """The hypotheses of every row. `previous` are the tokens of the text before; else it is the one of
-        the options."""
+        """The hypotheses of every row. `previous` are the tokens of the text before; if empty, those of the
+        options."""
         earlier = previous or self._initial
         if not self._detects or self._prompts is None:
             return self._decode(self._special(self._options.language, earlier), memory)

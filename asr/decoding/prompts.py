@@ -18,7 +18,7 @@ def with_prompt(tokens: Tensor, special: SpecialTokens) -> Tensor:
 def start_with_prompt(
     network: HasDecoder, memory: Memory, special: SpecialTokens, capacity: int
 ) -> tuple[State, Tensor]:
-    """A state that has read all prompt tokens but the last, with capacity for the last and its successors.
+    """A state that has read all prompt tokens except the last, with capacity for it and later tokens.
 
     Returns the state and the last prompt token of each row, (B,). It is the first input of decoding: the
     decoder's output for it predicts the first token. `capacity` counts it and the positions after it.

@@ -15,7 +15,7 @@ class Sampling:
 
     The token with the highest sum of log-probability and noise of a Gumbel distribution is such a draw
     (Maddison et al. 2014, "A* sampling"). The noise is a function of the seed, the temperature and the tokens
-    so far. So a text does not depend on what is decoded with it.
+    so far. So a text does not depend on the other texts of its batch.
     """
 
     temperature: float
@@ -23,7 +23,7 @@ class Sampling:
     vocabulary_size: int
 
     def perturb(self, prefixes: Tensor, scores: Tensor, candidates: Tensor | None = None) -> Tensor:
-        """Scores whose highest is the draw, from those of all tokens (R, V), or of the candidates (R, K).
+        """Adds noise to scores of all tokens (R, V) or candidates (R, K). The highest sum is the drawn token.
 
         `prefixes` (R, U) are the tokens before. The noise of a candidate is that of its token.
         """

@@ -11,7 +11,7 @@ class Scorer(Protocol):
     """Scores of the growing prefixes of R rows, one token at a time."""
 
     def score(self, candidates: Tensor) -> Tensor:
-        """What appending each candidate adds to its row's score: tokens (R, K) -> (R, K).
+        """The change of a row's score by each candidate that is appended: tokens (R, K) -> (R, K).
 
         EOS can be a candidate.
         """

@@ -31,7 +31,7 @@ MIN_GAIN = 1.4  # a pass that checks a draft takes this many times as long as on
 def decode_speculatively(
     network: HasDecoder, memory: Memory, ctc: Tensor, rules: GreedyRules
 ) -> Hypotheses | None:
-    """The hypotheses of decoding step by step, or None if that must be done instead.
+    """The hypotheses of decoding step by step, or None if the caller must decode step by step.
 
     None is returned when a choice is so close that rounding could decide it, and when the draft is so bad
     that step by step is faster. `ctc` (B, S, V) are CTC's log-probabilities. The network must also offer

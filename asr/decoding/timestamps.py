@@ -17,8 +17,8 @@ class TimestampGrammar:
 
     A text begins with a timestamp, not later than `last_initial_timestamp`. After a timestamp that ends a
     part comes the one that begins the next part, or EOS; after one that begins a part comes text. Times never
-    fall, and a part has a duration. Where all timestamps together are more probable than any other token, the
-    next token is a timestamp.
+    decrease, and the end of a part is after its begin. Where all timestamps together are more probable than
+    any other token, the next token is a timestamp.
     """
 
     def __init__(self, prompts: PromptTokens, eos: int, prompt_size: int) -> None:

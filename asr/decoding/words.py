@@ -32,7 +32,7 @@ from asr.tokenizers import Tokenizer
 
 IMPOSSIBLE = -30.0  # the score of a space or of the end of the text without a word before it
 WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 0.0, 3.0  # best on read English (recipes/english)
-MAX_STATES = 200_000  # more than these, and the next search begins with empty tables
+MAX_STATES = 200_000  # with more states, the next search begins with empty tables
 MAX_LETTERS = 128
 MAX_UNREACHABLE = 0.2  # share of the unigram probability whose words a recognizer may be unable to write
 _SMALLEST = 1e-300

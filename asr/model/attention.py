@@ -120,8 +120,8 @@ def self_attention(config: BlockSection) -> MultiHeadAttention:
 def recorded_weights(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Records the weights of every attention in a module while it works, by its name, in the order of use.
 
-    The weights (B, n_heads, T, S), float32, are computed from the very queries, keys and mask of the forward
-    pass, positions included. Only one thread may use the module.
+    The weights (B, n_heads, T, S), float32, are computed from the queries, keys and mask of the same forward
+    pass, with positions. Only one thread may use the module.
     """
     found = {name: each for name, each in module.named_modules() if isinstance(each, MultiHeadAttention)}
     weights: dict[str, Tensor] = {}

@@ -103,7 +103,8 @@ class EncoderDecoder(nn.Module):
                     fields = load_kind(kinds, kind).Config.model_fields
                     taken = ("d_model",) if part == "front_end" else SHARED
                     inherited = {key: value for key, value in shared.items() if key in taken}
-                    # A preset is for the usual kinds: another kind takes from it what it has.
+                    # A preset is for the default kinds. A part of another kind uses those settings of the
+                    # preset that it has.
                     found = {k: v for k, v in (inherited | preset.get(part, {})).items() if k in fields}
                     expanded[part] = found | dict(section)
                     unused = {key: value for key, value in unused.items() if key not in found}
@@ -146,7 +147,7 @@ class EncoderDecoder(nn.Module):
             """The size of the encoder's states."""
             return self.encoder.d_model
 
-    # Weights with one row for each token: with another vocabulary, a row goes where its token goes.
+    # Weights with one row for each token: with another vocabulary, a row moves with its token.
     BY_TOKEN = (
         "decoder.embed.weight",
         *("decoder.out.weight", "decoder.out.bias"),
@@ -157,7 +158,8 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.front_end = load_kind(FRONT_ENDS, config.front_end.kind)(config.front_end, n_features)
         self.encoder = load_kind(ENCODERS, config.encoder.kind)(config.encoder)
-        # Stated by the parts, because the states of a short recording, rounded up, do not tell it.
+        # The parts state this ratio. It cannot be computed from a short recording, whose states are rounded
+        # up.
         self.frames_per_state: float = self.front_end.frames_per_state * self.encoder.stride
         if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
             self._offer("self_attention")

@@ -13,8 +13,8 @@ class Int8Linear(nn.Module):
     """A linear layer with weights of 8 bits, one scale for each output, by torch's kernel for processors.
 
     The kernel rounds the inputs to 7 bits over the range of a whole matrix. Here every row is first scaled to
-    the range from -1 to 1, so a row does not depend on the rows beside it. Its values can: sums of float32
-    before this layer differ by about 1e-7 with the shape of a batch, which can change a rounding.
+    the range from -1 to 1, so a row does not depend on the rows beside it. But sums of float32 before this
+    layer differ by about 1e-7 with the shape of a batch, and such a difference can change a rounding.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

@@ -78,8 +78,8 @@ def attention(
     """Scaled dot-product attention: queries (B, H, T, d), keys and values (B, H, S, d) -> (B, H, T, d).
 
     `mask` broadcasts to (B, H, T, S). It is true where a key may be seen, or it is added to the scores. This
-    is torch's fused kernel, except for bfloat16 on a CPU, where that takes up to four times as long as its
-    parts.
+    is torch's fused kernel, except for bfloat16 on a CPU, where the kernel takes up to four times as long as
+    separate operations.
     """
     if queries.dtype != torch.bfloat16 or queries.device.type != "cpu":
         return scaled_dot_product_attention(queries, keys, values, mask, dropout_p, causal)

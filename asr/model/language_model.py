@@ -28,7 +28,7 @@ class LanguageModel(nn.Module):
             """The size of the states."""
             return self.d_model
 
-    # Weights with one row for each token: with another vocabulary, a row goes where its token goes.
+    # Weights with one row for each token: with another vocabulary, a row moves with its token.
     BY_TOKEN = ("decoder.embed.weight", "decoder.out.weight", "decoder.out.bias")
 
     def __init__(self, config: LanguageModel.Config, vocabulary_size: int) -> None:

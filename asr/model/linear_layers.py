@@ -19,7 +19,7 @@ def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | N
     """Replace each linear layer by one of another kind, which is made of its weight and bias.
 
     An output matrix that a Transformer decoder shares with its embedding is replaced too: it becomes a
-    layer of its own. That of a mask-predict decoder stays as it is.
+    layer of its own. The output matrix of a mask-predict decoder is not replaced.
     """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):

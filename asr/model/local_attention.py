@@ -28,7 +28,7 @@ def local_attention(
     """Attention to `window` states on each side: queries, keys, values (B, H, S, d_head) -> the same shape.
 
     `mask` (B, 1, 1, S) is true where a state is valid. Long sequences are computed in blocks of queries, each
-    with the keys in reach. So time and memory grow with S and not with its square.
+    with the keys in its window. So time and memory grow with S and not with its square.
     """
     size = queries.size(2)
     block = max(window, MIN_BLOCK)
@@ -78,7 +78,7 @@ def _with_bias(bias: Tensor, mask: Tensor | None) -> Tensor:
 def _in_window(rows: int, columns: int, first: int, window: int, valid: Tensor) -> Tensor:
     """True where a query may see a key: (B, 1, rows, columns). The first query is at key `first`.
 
-    `valid` (B, columns) tells valid keys. Every query sees itself: without any key a sum would be undefined.
+    `valid` (B, columns) tells valid keys. Every query sees itself: a softmax over no keys would be undefined.
     """
     row = torch.arange(first, first + rows, device=valid.device).unsqueeze(1)
     distance = (row - torch.arange(columns, device=valid.device)).abs()  # (rows, columns)

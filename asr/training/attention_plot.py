@@ -22,7 +22,7 @@ from asr.model_folder import Bundle
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TRIES = 20  # utterances that are read before the plot is given up
+TRIES = 20  # the plot is left out after so many unreadable utterances
 
 
 def plot_attention(bundle: Bundle[Any], loader: Loader) -> Figure | None:

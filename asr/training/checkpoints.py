@@ -1,4 +1,4 @@
-"""Checkpoints of a run: complete or absent, never half written (file names: asr.run_folder).
+"""Checkpoints of a run. A checkpoint is complete or absent (file names: asr.run_folder).
 
 A checkpoint is a model folder with trainer.json, which holds the state of the run and the checksums of the
 other files. The two newest ones can be resumed from: they have optimizer.safetensors, with the moments. With
@@ -100,10 +100,10 @@ def read_state(folder: Path) -> TrainState:
 
 
 def damage_of(folder: Path) -> str | None:
-    """The first problem of a checkpoint's files, None if they are as they were written."""
+    """The first problem of a checkpoint's files. None if no file has changed since it was written."""
     try:
         values = json.loads((folder / TRAINER).read_text(encoding="utf-8"))
-        checksums = values.pop("checksums", {})  # until version 0.2 there were none
+        checksums = values.pop("checksums", {})  # versions up to 0.2 wrote no checksums
         found = {name: _checksum(folder / name) for name in checksums if name != TRAINER}
         found[TRAINER] = _text_checksum(values)
     except OSError as error:
@@ -125,10 +125,10 @@ def resumable(run: Path) -> list[Path]:
 
 
 def prune_checkpoints(run: Path, state: TrainState, keep: int) -> None:
-    """Delete checkpoints but the newest two and the `keep` best, and unfinished files of earlier processes.
+    """Delete all checkpoints except the newest two and the `keep` best, and delete unfinished files.
 
-    Checkpoints of later steps than the state's are deleted too: they are damaged. A folder gets the name of
-    an unfinished one before it is deleted, so that half a checkpoint is never taken for a whole one.
+    Checkpoints of later steps than the state's are deleted too: they are damaged. A folder is renamed to an
+    unfinished one before it is deleted, so that a partly deleted checkpoint is never read as a complete one.
     """
     steps = [step_of(path) for path in resumable(run) if step_of(path) <= state.step][:RESUMABLE]
     best = {entry["step"] for entry in best_validations(state.history, keep)}
@@ -145,7 +145,7 @@ def prune_checkpoints(run: Path, state: TrainState, keep: int) -> None:
 
 
 def has_weights(run: Path, step: int) -> bool:
-    """Whether the checkpoint of a step is there. It is not if the disk was full."""
+    """Whether the checkpoint of a step exists. It does not exist if the disk was full."""
     return (checkpoint_folder(run, step) / WEIGHTS).is_file()
 
 
@@ -202,7 +202,7 @@ def _write_folder(
         shutil.rmtree(folder, ignore_errors=True)  # one of the best, without moments
         unfinished.rename(folder)
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)  # leave the room to the next checkpoint
+        shutil.rmtree(unfinished, ignore_errors=True)  # free the disk space for the next checkpoint
         raise
 
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together."""
+    """One process of a training, and its exchange with the other processes."""
 
     rank: int
     count: int
@@ -83,7 +83,7 @@ class Ranks:
         return result[0]
 
     def complete(self, tensors: Sequence[Tensor]) -> None:
-        """Fill in tensors that other processes have computed. Tensor i is that of the process i % count."""
+        """Receive the tensors that other processes have computed. The process i % count computes tensor i."""
         for rank in range(self.count if self.count > 1 else 0):
             own = tensors[rank :: self.count]
             if own:
@@ -131,7 +131,7 @@ def join(device: str) -> Iterator[Ranks]:
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
-    """Whether an exchange failed because another process is gone. gloo has no exception class of its own."""
+    """Whether an exchange failed because another process has ended. gloo has no exception class for this."""
     message = str(error).lower()
     signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
     return isinstance(error, dist.DistError) or any(sign in message for sign in signs)

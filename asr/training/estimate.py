@@ -39,7 +39,7 @@ def dry_run(config: Config, device: str = "auto") -> None:
 def estimate(task: RecognitionTask, config: Config, ranks: Ranks) -> Iterator[str]:
     """Lines about a training. A few batches are measured, the rest is computed from the plan.
 
-    The weights do not change. The time is that of the steps alone. Validation, exchange between processes and
+    The weights do not change. The time includes the steps only. Validation, exchange between processes and
     waiting for data are not included.
     """
     bundle = task.bundle

@@ -16,8 +16,8 @@ MAX_EXPLODED = 3  # steps in a row with a far too high loss before the weights a
 class WeightGuard:
     """Checks the weights with the last batch that had a usual loss.
 
-    One strange batch makes the loss high, and one bad step ruins the weights. The loss of a batch that
-    was learned well tells these cases apart.
+    One strange batch makes the loss high, and one bad step ruins the weights. The loss of that last batch
+    distinguishes the two cases.
     """
 
     def __init__(self, objective: nn.Module, vocabulary_size: int, state: TrainState, ranks: Ranks) -> None:

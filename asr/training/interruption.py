@@ -10,7 +10,8 @@ from typing import Any
 class Interruption:
     """Catches Ctrl-C, SIGTERM and SIGHUP (a lost terminal) while the block runs.
 
-    A second signal of the same kind has its usual effect. SIGHUP stays ignored where it is (`nohup`).
+    A second signal of the same kind has its usual effect. If SIGHUP is ignored already (`nohup`), it stays
+    ignored.
     """
 
     signal = 0
@@ -24,7 +25,7 @@ class Interruption:
         return self
 
     def __call__(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signal != 0
 
     @property

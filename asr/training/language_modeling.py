@@ -123,7 +123,7 @@ class LanguageTask(Task[TextBatch]):
         if stops:
             return None
         mean = loss / total
-        perplexity = math.exp(min(mean, 700.0))  # a larger exponent overflows
+        perplexity = math.exp(min(mean, 700.0))  # exp of a larger number overflows
         return Validation(
             {"loss": mean, "perplexity": perplexity}, f"held-out perplexity {perplexity:.3f} per {self.token}"
         )

@@ -58,7 +58,8 @@ NAMED = 3  # texts that are too long for CTC and are named in an epoch
 
 
 def train(config: RunConfig, run: Path, resume: Resume = "never", device: str = "auto") -> int:
-    """Train to the end or to a signal. Then the run folder is a model folder with the best model so far.
+    """Train to the end or to a signal. At the end, the run folder is a model folder with the best model so
+    far.
 
     `config` is a `Config` for a recognizer or a `LanguageConfig` for a language model. Returns 0, or 128 +
     the number of the signal that stopped the run after everything was saved. Everything random in a step is a
@@ -162,7 +163,7 @@ class Training:
         self.guard = WeightGuard(objective, task.bundle.special.vocabulary_size, state, ranks)
 
     def run_to_the_end(self) -> int:
-        """Do steps until a stop rule or a signal. Returns the exit status."""
+        """Do steps until a stop rule or a signal ends the run. Returns the exit status."""
         state, stop = self.state, self.interruption
         stepping = steps(
             self.task, self.ranks.wrap(self.objective), self.optimizer, self.config, self.optim, state,
@@ -182,7 +183,7 @@ class Training:
                 self._report(step)
                 if self.guard.suspects(step, batch):
                     self._weights_are_good()
-                # Several processes stop together, after they told each other.
+                # All processes stop at the same step, because they exchange the request to stop.
                 if step.stop or (self.ranks.count == 1 and stop()):
                     return self._stopped()
         return self._finish()
@@ -210,7 +211,7 @@ class Training:
         )  # fmt: skip
 
     def _validate(self) -> bool:
-        """Score the validation data. The run folder gets the model if it is the best. False: interrupted."""
+        """Score the validation data. The best model goes to the run folder. Returns False if interrupted."""
         state = self.state
         with self.average.in_place() if self.average else nullcontext():
             found = self.task.validate(self.ranks, self.interruption)

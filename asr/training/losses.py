@@ -127,7 +127,8 @@ def _attention_loss(
 
 
 def _states_needed(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """The least number of encoder states (B,) for CTC: the tokens, and a blank between two equal ones."""
+    """The least number of encoder states (B,) for CTC: one for each token, and one blank between equal
+    tokens."""
     inside = length_mask(lengths, tokens.size(1))
     repeats = (tokens[:, 1:] == tokens[:, :-1]) & inside[:, 1:]
     return lengths + repeats.sum(1)

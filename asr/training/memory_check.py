@@ -14,9 +14,10 @@ from asr.training.tasks import Task
 
 
 def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
-    """Compute loss and gradients of an epoch's heaviest batch, with room for the optimizer. Returns a line.
+    """Compute loss and gradients of an epoch's heaviest batch, with the memory of the optimizer reserved.
 
-    Weights and gradients are as before. Raises AsrError when memory does not suffice.
+    Returns a line for the log. Weights and gradients do not change. Raises AsrError when memory does not
+    suffice.
     """
     batch, description = task.heaviest_batch(epoch)
     device = task.bundle.device

@@ -36,7 +36,7 @@ class _Recent(NamedTuple):
 
 
 class Monitor:
-    """Counts steps and shows speed, loss and time left, which follow from the last steps alone.
+    """Counts steps and shows speed, loss and time left, which are computed from the last steps only.
 
     The time of a validation does not count as that of steps. The time left includes the validations to come.
     """
@@ -110,7 +110,7 @@ class Monitor:
         self.log.say(f"step {step}  {found.summary}")
         for example in found.examples:
             self.log.say(f"    {example}")
-        if self.board is None:  # the disk may have room again
+        if self.board is None:  # the disk may have free space again
             self._open_board(step - 1)
         self._curves("dev", found.scores, step)
         if found.examples:
@@ -125,7 +125,7 @@ class Monitor:
             self._draw("add_scalar", f"{group}/{name}", value, step)
 
     def _open_board(self, step: int) -> None:
-        """Begin a file of curves. It removes what an earlier file has after the step."""
+        """Begin a file of curves. Points of an earlier file that are after the step are removed."""
         if not self._silent:
             try:
                 self.board = SummaryWriter(str(self.folder), purge_step=step + 1)

@@ -9,9 +9,9 @@ from torch.amp.grad_scaler import GradScaler
 
 from asr.model.kernels import Linear
 
-MIN_WIDTH = 96  # casts cost narrower models more than bfloat16 saves, so nothing is measured
+MIN_WIDTH = 96  # for narrower models, casts take more time than bfloat16 saves, so nothing is measured
 MAX_WIDTH = 512  # the gain grows with the width, so wider models need no longer measurement
-MIN_GAIN = 1.2  # the result of a measurement must not hang on chance
+MIN_GAIN = 1.2  # a smaller gain could be an error of the measurement
 _ROUNDS = 5
 
 

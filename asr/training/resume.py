@@ -16,7 +16,7 @@ from asr.training.train_state import TrainState, flatten
 
 Resume = Literal["never", "always", "if_possible"]
 
-# Settings that a resumed run may change. The others decide which batches follow, or which weights there are.
+# Settings that a resumed run may change. All other settings determine the next batches or the weights.
 MAY_CHANGE = (
     *("train.steps", "train.validate_every", "train.checkpoint_every", "train.average", "train.show"),
     *("train.patience", "train.stop_wer", "train.max_minutes", "train.max_skipped"),

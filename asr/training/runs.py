@@ -1,6 +1,6 @@
 """A table of runs: their settings and results, from the files of the run folders.
 
-It reads JSON and the headers of the weights, and does not import torch, so a hundred runs take no time.
+It reads JSON and the headers of the weights, and does not import torch, so a hundred runs are fast to read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asr.training.train_state import best_validations, flatten, stop_reason
 
 @dataclass
 class Run:
-    """A run, as far as its files describe it. Anything else is None."""
+    """A run, as its files describe it. A value that no file has is None."""
 
     run: str  # its folder
     status: str = ""
@@ -85,7 +85,8 @@ def report(runs: Sequence[Run], width: int | None) -> str:
     """A table of results, and of the settings that differ between the runs.
 
     Values are separated by tabs when `width` is None. Otherwise the table is drawn for a terminal with
-    `width` columns. If it does not fit and is narrower that way, it has a column for each run.
+    `width` columns. If the table does not fit, and a table with one column for each run is narrower, the runs
+    are columns.
     """
     results = dict(RESULTS)
     if not any(run.perplexity for run in runs):
@@ -182,7 +183,7 @@ def _read_model(folder: Path, run: Run, checkpoint: Path | None) -> None:
 
 
 def _status(run: Run) -> str:
-    """The progress that the files prove. They do not show whether a process still works on the run."""
+    """The progress of a run, from its files. They do not show whether a process still works on the run."""
     if run.step is None:
         return "nothing saved yet" if run.parameters is None else "a model alone"
     if run.steps is None:

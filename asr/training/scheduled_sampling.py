@@ -1,7 +1,8 @@
 """Scheduled sampling: in training, some of the decoder's input tokens are its own predictions.
 
-A decoder that was trained on the true text alone has never seen its own errors, but in decoding it must go on
-after them. Bengio et al. 2015, "Scheduled sampling for sequence prediction with recurrent neural networks".
+A decoder that was trained on the true text only has never read its own errors, but in decoding it must
+continue after them. Bengio et al. 2015, "Scheduled sampling for sequence prediction with recurrent neural
+networks".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def decode_sampled(
     """Teacher forcing in which a share of the tokens is drawn from the network's own predictions.
 
     tokens (B, U), each row from the prompt on -> logits (B, U, V). The prompt is never replaced. A decoder
-    that reads its predictions one after the other does so itself. Others make two passes (Mihaylova and
+    that works step by step reads its own predictions in one pass. Others make two passes (Mihaylova and
     Martins 2019, "Scheduled sampling for Transformers"): the first one reads the true tokens, and its
     predictions replace a share of them in the second one. The first pass has no gradient.
     """

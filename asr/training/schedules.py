@@ -13,8 +13,8 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
     All schedules rise linearly over `warmup_steps` to `lr`. Then `inverse_sqrt` falls with the root of the
     step, which is the schedule of Vaswani et al. 2017 with `lr` = (d_model * warmup_steps) ** -0.5; `cosine`
     falls along half a cosine to zero at `total`; `constant` stays. In the last `decay_steps` before `total`
-    the rate of the schedule is also multiplied by a factor that falls linearly from 1 to 0. A constant rate
-    with such an end can be continued later from any point before it (Hu et al. 2024, MiniCPM).
+    the rate of the schedule is also multiplied by a factor that falls linearly from 1 to 0. With a constant
+    rate before this end, a training can be continued later from any earlier point (Hu et al. 2024, MiniCPM).
     """
     rate = _before_decay(step, total, config)
     left = max(0, total - step) / (config.decay_steps + 1)
@@ -24,8 +24,8 @@ def learning_rate(step: int, total: int, config: OptimConfig) -> float:
 def expected_steps(step: int, seconds: float, config: LoopConfig) -> int:
     """The total number of steps, for the schedule of a step counted from 0 after `seconds` of steps.
 
-    With `max_minutes` it follows from the mean time of the steps so far, so that a schedule ends when the
-    time is over, on a machine of any speed.
+    With `max_minutes` the number is computed from the mean time of the steps so far, so that a schedule ends
+    when the time is over, on a machine of any speed.
     """
     if config.max_minutes is None or not step or seconds <= 0:
         return config.steps

@@ -57,7 +57,7 @@ def steps(
     average: MovingAverage | None = None,
     stop: Callable[[], object] = bool,
 ) -> Generator[tuple[Step, B | None], None, None]:
-    """Do optimizer steps without end, yielding each with one of its batches. `state` is updated.
+    """Do optimizer steps without end. Yields each step with one of its batches, and updates `state`.
 
     A step takes the next `accumulate` batches of every process, or what is left of a pool. Everything random
     in it follows from (seed, step, place in the step), so nothing else must be stored to resume, and n
@@ -69,7 +69,7 @@ def steps(
     while True:
         epoch, number, done = state.position
         pool = task.pool(epoch, number)
-        if not len(pool):  # a weight below 1 can leave nothing of it in this epoch
+        if not len(pool):  # with a weight below 1, a pool can be empty in this epoch
             state.position = _following(state.position, task.pools)
             continue
         with closing(pool.batches(range(done + ranks.rank, len(pool), ranks.count))) as batches:
@@ -92,7 +92,7 @@ def steps(
                 *sums, n_unalignable, spent = ranks.total(
                     *losses.sum(0).tolist(), len(unalignable), rest + measured - began
                 )
-                state.seconds += spent / ranks.count  # equal in all processes, as it decides on the end
+                state.seconds += spent / ranks.count  # equal in all processes, because the end depends on it
                 means = [each / max(1.0, n_targets) for each in sums]
                 rate = learning_rate(state.step, expected_steps(state.step, state.seconds, config), optim)
                 for parameter_group in optimizer.param_groups:
@@ -142,7 +142,7 @@ def steps(
 
 
 def explosion_limit(typical_loss: float | None, vocabulary_size: int) -> float:
-    """The loss per token from which on a model is ruined. Guessing costs log V."""
+    """The loss per token above which the weights count as ruined. Random guesses have a loss of log V."""
     return math.inf if typical_loss is None else EXPLODED * max(typical_loss, math.log(vocabulary_size))
 
 
@@ -157,7 +157,7 @@ def backward(
     """Add up the scaled gradients of this process's batches of a step. `key` is the seed and the step.
 
     Returns their losses (batches, n_losses) and the ids of texts that are too long for CTC. A process without
-    a batch takes part with none, because the others wait for its gradients. Every batch has its own seed,
+    a batch takes part with zeros, because the others wait for its gradients. Every batch has its own seed,
     from its place in the step, so the process that it belongs to makes no difference.
     """
     objective.train()

@@ -11,8 +11,8 @@ History = Sequence[Mapping[str, Any]]
 
 
 class StreamPosition(NamedTuple):
-    """How many batches of an endless stream are done. An epoch is a series of pools, a pool one of
-    batches.
+    """How many batches of an endless stream are done. An epoch is a series of pools, and a pool is a series
+    of batches.
     """
 
     epoch: int = 0
@@ -22,7 +22,7 @@ class StreamPosition(NamedTuple):
 
 @dataclass
 class TrainState:
-    """With the weights and the moments of the optimizer, everything that resuming needs."""
+    """The state that resuming needs, in addition to the weights and the moments of the optimizer."""
 
     step: int = 0  # steps done, skipped ones included
     position: StreamPosition = field(default_factory=StreamPosition)
@@ -30,7 +30,7 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)  # validations
     bad: list[str] = field(default_factory=list)  # recordings that could not be read, one message each
     updates: int = 0  # steps that changed the weights
-    skipped: int = 0  # steps in a row that did not
+    skipped: int = 0  # steps in a row that did not change the weights
     typical_loss: float | None = None  # moving average of the loss per token
     unalignable: int = 0  # texts of this epoch that were too long for CTC
     precision: str | None = None  # in which steps compute; a run keeps it if train.precision is auto
@@ -84,7 +84,7 @@ def stop_reason(
 ) -> str | None:
     """Why a run ends at a step, None if it goes on.
 
-    `stop_wer` is compared with the WER, or with the CER where words are not written apart.
+    `stop_wer` is compared with the WER, or with the CER in scripts without spaces between words.
     """
     if step >= steps:
         return "all steps are done"

@@ -41,7 +41,7 @@ class MovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the average as its weights inside the block."""
+        """Inside the block, the weights of the network are the average."""
         self._exchange()
         try:
             yield
@@ -84,7 +84,7 @@ def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
         lines.append(f"start at random: {', '.join(fresh)}")
     if unseen := [c for c in bundle.tokenizer.symbols if c not in id_of]:
         lines.append(f"new tokens: {' '.join(map(repr, unseen))}")
-    if "length_normalization" in old.metadata:  # a trained decoder favors the same lengths
+    if "length_normalization" in old.metadata:  # a decoder trained from it needs the same normalization
         bundle.metadata["length_normalization"] = old.metadata["length_normalization"]
     if bundle.features is not None and old.features is not None:
         if old.config.features == bundle.config.features:

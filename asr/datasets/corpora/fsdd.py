@@ -1,7 +1,7 @@
 """Free Spoken Digit Dataset: single English digits, 8 kHz (github.com/Jakobovski/free-spoken-digit-dataset).
 
 The official test set is recordings 0 to 4 of each digit and speaker; 5 and 6 are taken out of the rest as
-`dev`. Since one word alone is a weak test of a recognizer, `write_strings` joins recordings of one speaker to
+`dev`. Since single words are a weak test of a recognizer, `write_strings` joins recordings of one speaker to
 strings of 3 to 10 digits: fixed audio files, the same on every machine.
 """
 
@@ -55,14 +55,14 @@ def read_fsdd(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str,
 def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) -> dict[str, list[Utterance]]:
     """Digit strings of the test and dev recordings as OUT/audio/*.flac; returns test_strings and dev_strings.
 
-    A string joins 3 to 10 recordings of one speaker with pauses of 0.1 to 0.5 s of noise at -70 dBFS. The
-    recordings are dealt like shuffled packs of cards, so that all are used about equally often. `extra` of
-    an utterance lists the ids of its `recordings`. Raises AsrError for audio that cannot be read.
+    A string joins 3 to 10 recordings of one speaker with pauses of 0.1 to 0.5 s of noise at -70 dBFS. Every
+    recording is used once, in random order, before any is used again. `extra` of an utterance lists the ids
+    of its `recordings`. Raises AsrError for audio that cannot be read.
     """
     strings: dict[str, list[Utterance]] = {}
     for split, count in STRINGS_PER_SPEAKER.items():
         for speaker in sorted({utterance.speaker or "" for utterance in splits.get(split, [])}):
-            # The legacy generator: numpy guarantees its stream for ever, and the test set must not move.
+            # This is numpy's legacy generator, whose stream never changes. So the test set never changes.
             random = np.random.RandomState(zlib.crc32(f"{seed} {split} {speaker}".encode()))
             pool = [utterance for utterance in splits[split] if utterance.speaker == speaker]
             waves = {utterance.id: audio.read(utterance.audio, SAMPLE_RATE) for utterance in pool}

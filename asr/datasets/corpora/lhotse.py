@@ -75,7 +75,8 @@ def _manifests(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _read(cuts: Iterable[Any], path: Path, bad: list[str], of_cuts: bool) -> list[Utterance]:
-    """The utterances of cuts. Cuts of a cut set have useful ids, those made here do not."""
+    """The utterances of cuts. The ids of a given cut set are useful, and the ids of cuts that are made here
+    are not."""
     utterances: list[Utterance] = []
     for cut in itertools.chain.from_iterable(map(_parts, cuts)):
         if problem := _problem(cut):

@@ -1,7 +1,7 @@
 """Every corpus and every layout that `asr prepare` reads, in one table.
 
 The command's help, docs/corpora.md and messages are made from it. A new corpus is one file beside this one
-and one entry here. Nothing heavy is imported: the reader is imported when the corpus is prepared.
+and one entry here. The import is fast, because a reader is imported when its corpus is prepared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Archive:
     """A file to download and unpack."""
 
     url: str
-    sha256: str = ""  # empty: its makers publish no checksum, or none is known
+    sha256: str = ""  # empty: no checksum is known
     inner: str = ""  # pattern of archives inside it that are unpacked too
     part: bool = False  # a part of the other archives, downloaded only when its name is given
 

@@ -74,7 +74,8 @@ def read_table(path: Path, bad: list[str], lang: str | None = None) -> list[Utte
         if not row.get("path") or text_column not in row:
             bad.append(f"{path}, line {number}: no path or no text ({len(fields)} of {len(columns)} fields)")
             continue
-        # Only these two: a file of the same name elsewhere would be another recording.
+        # Only these two places are tried, because a file of the same name elsewhere would be another
+        # recording.
         places = (path.parent / "clips" / row["path"], path.parent / row["path"])
         audio = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113  see find_audio
         if audio is None:

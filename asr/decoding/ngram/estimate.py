@@ -63,7 +63,7 @@ def estimate_ngram(
             "minimum_counts"
         )
     levels = _count(lines, words, order)
-    for k in range(order, 1, -1):  # what continues in a longer one is kept
+    for k in range(order, 1, -1):  # an n-gram that a longer one continues is kept
         level = levels[k - 1]
         level.kept = level.raw >= minimum_counts[k - 1]
         if k < order:
@@ -125,7 +125,7 @@ def _smooth(levels: list[_Level], words: int) -> list[Floats]:
 
 
 def _discounts(counts: Ints) -> Floats:
-    """What is taken from each count. Where there is too little text to estimate it: 0.5, 1 and 1.5."""
+    """The discount of each count. Where there is too little text to estimate it: 0.5, 1 and 1.5."""
     once, twice, thrice, four = (int((counts == i).sum()) for i in range(1, 5))
     discounts = np.array([0.0, 0.5, 1.0, 1.5])
     if once and twice and thrice and four:

@@ -31,7 +31,7 @@ from asr.files import atomic_write
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"  # how files write the words that are none
+BOS, EOS, UNKNOWN = "<s>", "</s>", "<unk>"  # the names of the special words in files
 ZERO = -99 * math.log(10)  # the logarithm of zero in ARPA files, here in natural logarithms
 MAX_ORDER = 4
 _UNITS = 2.0**60
@@ -188,7 +188,7 @@ class NgramModel:
     def range_probability(self, histories: Ints, first: Ints, last: Ints) -> Floats:
         """The sum of P(w | history) of the words first <= w < last: (n,) each -> (n,).
 
-        It is that of the shorter history times b, plus what the n-grams of this history add to it.
+        The sum is that of the shorter history times b, plus the differences for the n-grams of this history.
         """
         nodes, share = histories.copy(), np.ones(len(histories))
         total = np.zeros(len(histories))

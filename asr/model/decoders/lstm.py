@@ -24,8 +24,8 @@ class LSTMState:
     """The state after a number of steps, of W hypotheses for each of B utterances (1 until `reorder`).
 
     `hidden`, `cell` (n_layers, B * W, d_model) are those of the LSTM layers, and `context` (B * W, d_model)
-    is what the attention read last. `keys`, `values` (B, S, d_model) and `mask` (B, S) belong to the
-    utterance; without attention they have no states.
+    is the last weighted sum of the attention. `keys`, `values` (B, S, d_model) and `mask` (B, S) belong to
+    the utterance; without attention they have no states.
     """
 
     hidden: Tensor
@@ -49,7 +49,7 @@ class LSTMState:
         return self._hypotheses((parents + first).flatten())
 
     def _hypotheses(self, rows: Tensor) -> LSTMState:
-        """The state whose hypotheses are these rows of the present one."""
+        """The state with these rows of the present hypotheses."""
         hidden, cell = self.hidden.index_select(1, rows), self.cell.index_select(1, rows)
         return replace(self, hidden=hidden, cell=cell, context=self.context.index_select(0, rows))
 
@@ -101,8 +101,8 @@ class LSTMDecoder(nn.Module):
     whose weighted sum of encoder states is the new context. Output and context together predict the token.
 
     With `attention: none` it is the encoder-decoder of Sutskever et al. 2014. The context is one vector for
-    the whole recording: the last forward state and the first backward state of the encoder. This bottleneck
-    is what attention removed.
+    the whole recording: the last forward state and the first backward state of the encoder. Attention was
+    introduced to remove this bottleneck.
     """
 
     class Config(PartSection):

@@ -23,8 +23,8 @@ class MaskPredictDecoder(nn.Module):
     Higuchi et al. 2020 (Mask-CTC).
 
     It is a Transformer decoder whose self-attention sees the whole text. The mask is a weight of the decoder
-    and not a token of the vocabulary, so nothing else knows of it. There is no EOS: the length of a text is
-    known before, from CTC or from a head on the mean of the encoder's states (the LENGTH token of
+    and not a token of the vocabulary, so no other code depends on it. There is no EOS: the length of a text
+    is known before, from CTC or from a head on the mean of the encoder's states (the LENGTH token of
     Ghazvininejad et al. 2019, section 3.2, has the same purpose).
     """
 

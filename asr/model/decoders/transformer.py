@@ -24,8 +24,8 @@ from asr.section import Positive, load_kind
 class MemoryCache:
     """Keys and values of the encoder's states, which the hypotheses of an utterance share.
 
-    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores: from
-    a mask of true and false torch would make such a one in every call.
+    `keys`, `values` (n_layers, B, n_heads, S, d_head). `mask` (B, 1, 1, S) is added to the scores: torch
+    would convert a mask of true and false to this form in every call.
     """
 
     keys: Tensor
@@ -241,8 +241,8 @@ class TransformerDecoder(nn.Module):
     def __init__(self, config: DecoderSection, vocabulary_size: int, cross_attention: bool = True) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary_size, config.d_model)
-        # Small weights, scaled up where they are used (section 3.4): they learn fast, and have the same size
-        # as the positions.
+        # The weights are small, and are scaled up where they are used (section 3.4). So they learn fast, and
+        # their scaled size is that of the positions.
         nn.init.normal_(self.embed.weight, std=config.d_model**-0.5)
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.positions = build_positions(config)
@@ -280,7 +280,7 @@ class TransformerDecoder(nn.Module):
             heads = [head for number, head in self.alignment_heads if number == layer]
             of_block: list[Tensor] | None = [] if heads else None
             x = block(x, memory, relation, of_block)
-            weights += [each[:, heads] for each in of_block or ()]  # those of all heads need too much memory
+            weights += [each[:, heads] for each in of_block or ()]  # all heads need too much memory
         return self._logits(x), torch.cat(weights, 1)
 
     def start(self, memory: Memory, capacity: int) -> DecoderState:

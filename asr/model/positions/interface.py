@@ -37,7 +37,7 @@ PositionsField = Annotated[
 
 
 class Positions(nn.Module):
-    """The base of all kinds, and the kind `none`: states know nothing of their order.
+    """The base of all kinds, and the kind `none`: states have no information about their order.
 
     Kinds that are added to the states replace `forward` and `at`. Kinds that act inside the attention replace
     `relation` or `attention`.
@@ -64,7 +64,8 @@ class Positions(nn.Module):
         return x
 
     def relation(self, positions: Tensor) -> Relation | None:
-        """What the attention needs for states at positions (T,), or at each row's own positions (B, T)."""
+        """The values that the attention needs for states at positions (T,), or at each row's own positions
+        (B, T)."""
         return None
 
     def relation_of(self, x: Tensor) -> Relation | None:

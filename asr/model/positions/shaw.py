@@ -36,7 +36,8 @@ class ShawAttention(DistanceAttention):
 
 
 class ShawPositions(Positions):
-    """Attention sees the distance between two states. All distances from the largest on count as the same."""
+    """Attention sees the distance between two states. All distances above the largest one count as the
+    largest."""
 
     class Config(PositionsSection):
         """A learned key for each distance between states; for encoders."""
