@@ -67,7 +67,7 @@ class Experiment(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_sections(cls, values: Any) -> Any:
-        """A section of several kinds that is not there is the default kind with its defaults."""
+        """A missing section that has several kinds becomes the default kind with default values."""
         if isinstance(values, Mapping):
             missing = [name for name in ("features", "tokenizer", "model") if name in cls.model_fields]
             return {**{name: {} for name in missing}, **values}
@@ -86,7 +86,10 @@ class Config(Experiment):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_untrained_parts(cls, values: Any) -> Any:
-        """CTC weight 0 trains no CTC head, 1 no decoder. An untrained part is neither stored nor used."""
+        """With a CTC weight of 0 no CTC head is trained, and with 1 no decoder.
+
+        An untrained part is neither stored nor used.
+        """
         if not isinstance(values, Mapping):
             return values
         train, model = values.get("train", {}), values.get("model", {})
@@ -128,10 +131,10 @@ class Config(Experiment):
         return self
 
     def overfit(self, count: int) -> Config:
-        """The same model, trained on `count` training utterances alone until their WER is 0.
+        """The same model, trained on only `count` training utterances until their WER is 0.
 
-        Everything that keeps a model from learning by heart is off. A model that cannot do this will not
-        learn anything.
+        All regularization is off. A model that cannot memorize a few utterances will not learn from a corpus
+        either.
         """
         values = _without_dropout(self.model_dump())
         values["augment"] = AugmentConfig(specaugment=None).model_dump()
@@ -224,7 +227,7 @@ def load_experiment(
 
 
 def _with_sections_of_init(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values, in which a section of the kind `init` is that of the model `train.init`, with changes.
+    """The values. Sections of the kind `init` come from the model `train.init`, with changes.
 
     A tokenizer that was learned elsewhere is taken from the folder of that model. Raises AsrError without
     `train.init`, and when there is no such model.

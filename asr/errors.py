@@ -1,10 +1,10 @@
-"""The one exception a user is meant to read."""
+"""The exception whose message is written for users."""
 
 from __future__ import annotations
 
 
 class AsrError(Exception):
-    """Something the user can put right: bad audio, a broken manifest, an impossible setting.
+    """A problem that the user can correct: bad audio, a broken manifest, an impossible setting.
 
     The message is one line that says what is wrong, where (file, and line where there is one) and what to
     do. The command line prints it without a traceback and exits with status 1. Everything else that is

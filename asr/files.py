@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Delete the temporary files of `atomic_write` in a folder that processes left which were killed."""
+    """Delete the temporary files of `atomic_write` that killed processes left in a folder."""
     with suppress(OSError):
         for path in folder.iterdir():
             found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)

@@ -16,7 +16,7 @@ from asr.model import kernels
 
 @contextmanager
 def flop_counter() -> Iterator[FlopCounterMode]:
-    """Counts the operations of matrix products, convolutions, attention and LSTMs, in all and by module.
+    """Counts the operations of matrix products, convolutions, attention and LSTMs, as a total and by module.
 
     A multiplication with its addition counts as two. Element-wise operations do not count. While counting,
     attention is computed from its matrix products, and linear layers by torch's own operator, because torch

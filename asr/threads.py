@@ -25,8 +25,8 @@ def free_cores() -> int:
 def wait_passively_if_busy() -> None:
     """On a busy machine, let waiting threads sleep. Call this before torch is imported.
 
-    Spinning threads are faster on a quiet machine. On a busy one they take the time of the threads they wait
-    for. A setting of the user stays.
+    Threads that wait in a loop are faster on an idle machine. On a busy machine they take processor time from
+    the threads that they wait for. A value that the user has set is kept.
     """
     if free_cores() < cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

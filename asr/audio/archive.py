@@ -1,6 +1,6 @@
 """Recordings inside tar files: `set/000003.tar/a/42.flac` names the member `a/42.flac` of `set/000003.tar`.
 
-Members of a tar file are not compressed, so each can be read alone, at its place in the file.
+Members of a tar file are not compressed, so one member can be read without reading the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ SUFFIX = ".tar"
 
 
 def tar_of(path: Path) -> Path | None:
-    """The tar file in which a path names a member; None for other paths. Only names are looked at."""
+    """The tar file in which a path names a member; None for other paths.
+
+    It only looks at the names: no file is opened.
+    """
     return next((folder for folder in path.parents if folder.suffix == SUFFIX), None)
 
 
@@ -58,7 +61,7 @@ def read_ahead(tar: Path) -> None:
 
 
 def members(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The files of an open tar file, with their names as a path has them: without `./` and leading `/`.
+    """The files of an open tar file. Names are written as in a path: without `./` and a leading `/`.
 
     Raises tarfile.ReadError where a header is damaged.
     """
@@ -71,7 +74,7 @@ def members(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
 def check_end(archive: tarfile.TarFile) -> None:
     """Raise tarfile.ReadError if the members that were read end at a damaged header.
 
-    tarfile takes a header that it cannot parse for the end, where zeros should be.
+    tarfile treats a header that it cannot parse as the end of the file. The real end is marked with zeros.
     """
     file = archive.fileobj
     assert file is not None, "the archive is open"
@@ -81,7 +84,7 @@ def check_end(archive: tarfile.TarFile) -> None:
 
 
 class _Index:
-    """Where the bytes of each member begin, and how many they are: 24 bytes a member.
+    """The offset and the size of each member. The index takes 24 bytes for each member.
 
     Names are known by their 64-bit hashes. In a tar file of a million members, two of them are equal with a
     probability of 1 in 40 million.
@@ -104,7 +107,7 @@ class _Index:
         return offset, size
 
 
-@lru_cache(8192)  # of 1,000 utterances with a description each: 0.4 GB
+@lru_cache(8192)  # 0.4 GB for tar files of 1,000 utterances with descriptions
 def _index(tar: Path, changed: int, size: int) -> _Index:
-    """The index of a tar file. Another time or size is another file."""
+    """The index of a tar file. If the time or the size of the file changes, it is indexed again."""
     return _Index(tar)

@@ -1,7 +1,7 @@
-"""Which format a file has, and whether all the bytes are there that its header promises.
+"""Detects the format of a file, and checks that the file is as long as its header says.
 
-libsndfile reads a file that is cut as if it were complete. So the sizes in the headers are first compared
-with the size of the file.
+libsndfile reads a truncated file as if it were complete. So the sizes in the headers are first compared with
+the size of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from asr.audio.ogg import ogg_streams
 from asr.audio.stream import Stream, truncated
 from asr.errors import AsrError
 
-# Sizes from here on were written before the length was known (sox: about 2**31, others: 2**32 - 1).
+# Sizes of this value or more are placeholders, written before the length was known (sox: about 2**31, others:
+# 2**32 - 1).
 _UNKNOWN_SIZE = 0x7FFF0000
 _CONTAINERS = {  # formats that PyAV decodes, by (offset, bytes there)
     "MP4/M4A (AAC)": (4, b"ftyp"),
@@ -87,17 +88,17 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
                 if form[:4] == b"RF64" and length == 0xFFFFFFFF and long_size:
                     length = long_size
                 elif length == 0 and at + 8 < size and int.from_bytes(form[4:8], order) + 8 + start < size:
-                    # A writer that streamed left 0 as the size: everything that follows is audio.
+                    # A program that wrote to a pipe left 0 as the size: everything that follows is audio.
                     length = size - at - 8
                     patches.append((at + 4, min(length, 0xFFFFFFFF).to_bytes(4, order)))
                 elif length >= _UNKNOWN_SIZE and at + 8 + length > size:
                     length = size - at - 8
-                # Some writers count the header as well.
+                # Some programs count the header as part of this size.
                 _check_size(name, size - at - 8, length, {36, 44, at + 8 - start})
             elif chunk[:4] in _RIFF:
                 break
             at += 8 + length
-            if length % 2:  # a byte follows, which some writers leave out
+            if length % 2:  # a padding byte follows, which some programs omit
                 file.seek(at)
                 at += file.read(4) not in _RIFF
         streams.append(Stream(start, min(at, size), patches=tuple(patches)))

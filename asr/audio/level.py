@@ -8,15 +8,15 @@ from asr.audio.samples import SAMPLE_RATE
 from asr.audio.segmentation import FRAME, SILENCE_DB, mean_squares
 
 TARGET_DB = -26.0  # dBFS, mean square of the loud frames: the active speech level of ITU-T P.56 corpora
-LARGEST_GAIN_DB = 40.0  # noise alone is raised by no more than this
+LARGEST_GAIN_DB = 40.0  # a recording of noise alone is not amplified by more than this
 LOUD_RANGE_DB = 20.0  # frames within this range of the loudest ones count as speech
 
 
 def speech_level(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
     """The level of the loud frames of mono samples (samples,) in dBFS; -inf for silence.
 
-    Frames have 20 ms. Loud are those within 20 dB of the 95th percentile of all frames that are not silent,
-    so that neither pauses nor one click change the level.
+    Frames last 20 ms. A frame is loud if its level is within 20 dB of the 95th percentile of all frames that
+    are not silent. So neither pauses nor a single click change the level.
     """
     energy = mean_squares(samples, max(1, int(FRAME * sample_rate)))
     energy = energy[energy > 10 ** (SILENCE_DB / 10)]
@@ -30,7 +30,7 @@ def speech_level(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
 def normalize_level(
     samples: np.ndarray, sample_rate: int = SAMPLE_RATE, level: float | None = None
 ) -> np.ndarray:
-    """Mono samples (samples,) with one gain, so that the level of the loud frames is -26 dBFS: float32.
+    """Apply one gain to mono samples (samples,), so that the level of the loud frames is -26 dBFS: float32.
 
     `level` is the present level in dBFS, measured if it is None. The gain is at most 40 dB; silence is
     returned unchanged. Peaks can exceed 1: nothing is clipped.

@@ -1,4 +1,4 @@
-"""Pieces of audio that is still coming in: they grow while somebody speaks, and end with a pause."""
+"""Cuts live audio into pieces. A piece grows while somebody speaks, and ends with a pause."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def live_pieces(
 ) -> Iterator[LivePiece]:
     """Pieces of blocks (samples,) or (samples, channels) of floats in [-1, 1], int16, int32 or uint8.
 
-    A piece ends after 1 s without speech and at the end of the blocks. It is cut in its quietest place where
-    it would be longer than `longest_seconds`. While it lasts, it is given again after `every` seconds of
-    audio; if what was taken for speech then proves to be none, its last form is empty. Without
-    `voice_activity` everything but silence is speech. `channel`, from 0, chooses one; None: the mean. Memory
-    holds one piece. Raises AsrError for samples that are not finite and for impossible shapes and rates.
+    A piece ends after 1 s without speech and at the end of the blocks. A piece that would be longer than
+    `longest_seconds` is cut at its quietest place. While it lasts, it is yielded again each time `every` more
+    seconds of audio have arrived. If later audio shows that it is not speech, it is yielded a last time
+    without samples. Without `voice_activity`, all sound counts as speech. `channel` chooses one channel,
+    counted from 0; None takes the mean of all channels. Memory holds one piece. Raises AsrError for samples
+    that are not finite and for impossible shapes and rates.
     """
     held = _Held(sample_rate, round(longest_seconds * sample_rate), voice_activity)
-    waiting = 0  # samples that came after the last look
+    waiting = 0  # samples that arrived after the last detection of speech
     for block in _resampled(blocks, source_rate, sample_rate, channel):
         held.samples = np.concatenate([held.samples, block])
         waiting += len(block)
@@ -76,10 +77,10 @@ class _Held:
     samples: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     start: int = 0  # position of samples[0] in the stream
     done: int = 0  # samples that are context only
-    shown: int | None = None  # where the piece begins that was given, and has not ended
+    shown: int | None = None  # where the unfinished piece begins that was yielded last
 
     def pieces(self, last: bool) -> Iterator[LivePiece]:
-        """What can be said now: finished pieces, and the one that lasts."""
+        """The pieces that are known now: the finished ones, then the unfinished one."""
         frame = max(1, int(FRAME * self.sample_rate))
         margin = round(AROUND / FRAME)
         pause = round(SEPARATE / FRAME)
@@ -94,12 +95,12 @@ class _Held:
             if not len(voiced):
                 if self.shown is not None:  # later samples showed that this piece is not speech
                     yield self._piece(self.shown, self.shown, True)
-                # The beginning of a word can be there, before the detector is sure of it.
+                # The last samples are kept: a word can begin there before the detector finds speech.
                 return self._drop(max(self.done, len(self.samples) - context))
             first = max(self.done, (int(voiced[0]) - margin) * frame)
             gaps = np.flatnonzero(np.diff(voiced) > pause)
             end = int(voiced[gaps[0]] if len(gaps) else voiced[-1]) + 1
-            # Only speech counts here. The margin after it and a pause are shortened to the limit instead.
+            # Only speech counts for this length. A margin or a pause that goes beyond the limit is shortened.
             limit = min(len(self.samples), first + self.longest)
             if end * frame > first + self.longest:
                 mask = np.repeat(speech, frame)[: len(self.samples)]

@@ -28,7 +28,7 @@ _JUNK = 1 << 16  # bytes before the first frame that are searched for it
 
 @dataclass(frozen=True)
 class Frame:
-    """What the four bytes of a frame header say."""
+    """The contents of the four bytes of a frame header."""
 
     length: int  # bytes, with the header
     samples: int  # of each channel
@@ -113,7 +113,7 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     """The offset of the first frame that is followed by a second one of its kind, or that is the last one."""
     file.seek(start)
     window = file.read(_JUNK)
-    if parse_header(window[:4]):  # this is MPEG audio: a wrong second frame is damage
+    if parse_header(window[:4]):  # this is MPEG audio, so a wrong second frame means damage
         return start
     at = window.find(b"\xff")
     while at >= 0:
@@ -128,7 +128,10 @@ def _first_frame(file: BinaryIO, start: int, size: int) -> int | None:
 
 
 def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int | None, int | None] | None:
-    """Kind, frames and bytes of a Xing or VBRI header, None for what it omits; None for other frames."""
+    """Kind, frames and bytes of a Xing or VBRI header, with None for a missing number.
+
+    None for other frames.
+    """
     if frame.kind[1] != 3:
         return None
     for place in (4 + frame.side_info, 6 + frame.side_info):  # the second: after a checksum of two bytes
@@ -147,7 +150,7 @@ def _xing(file: BinaryIO, at: int, head: bytes, frame: Frame) -> tuple[str, int 
 def _is_intact(frame: bytes, place: int) -> bool:
     """Whether the checksum of LAME's tag, which begins with "Xing" at `place`, is right or absent.
 
-    A damaged tag would have up to 4095 samples cut off at each end.
+    Because of a damaged tag, a decoder could remove up to 4095 samples at each end.
     """
     crc = 0
     for byte in frame[: place + 154]:  # CRC-16 with the polynomial 0x8005, reflected
@@ -196,7 +199,7 @@ def _stream(part: _Part) -> Stream:
     start = part.start + (part.frame.length if part.tag else 0)
     header = bytearray(part.header)
     header[1] |= 1  # no checksum
-    for bitrate in range(1, 15):  # the smallest frame that has room
+    for bitrate in range(1, 15):  # the smallest frame with enough room
         header[2] = bitrate << 4 | part.header[2] & 0x0C
         frame = parse_header(bytes(header))
         if frame and frame.length >= 4 + frame.side_info + 16:

@@ -15,7 +15,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each by
 
 
 def ogg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
-    """The links of a chain, one stream each: [start, size) is walked page by page, all checksums included.
+    """The links of a chain, one stream each. All pages in [start, size) and their checksums are checked.
 
     Raises AsrError when a page is damaged or missing, and when a stream has no page marked as its last one.
     """
@@ -40,7 +40,7 @@ def ogg_streams(file: BinaryIO, start: int, size: int, name: str) -> list[Stream
         flags, serial = header[5], int.from_bytes(header[14:18], "little")
         number = int.from_bytes(header[18:22], "little")
         if flags & _FIRST:
-            if not pages:  # all streams of the link before have ended
+            if not pages:  # all streams of the previous link have ended
                 links.append(at)
                 ended.clear()
             if serial in pages or serial in ended:

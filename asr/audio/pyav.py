@@ -16,18 +16,18 @@ from asr.errors import AsrError
 
 _SLACK = 0.08  # seconds that may be missing at the end: two frames of AAC
 _GAP = 0.05  # seconds; shorter gaps are rounded times, and frames that an encoder puts before the sound
-_LONGEST_GAP = 3600.0  # seconds; a time that is further ahead is damaged
+_LONGEST_GAP = 3600.0  # seconds; a larger jump means that a time is damaged
 _ZEROS = 1 << 18  # samples that fill a gap, at a time
-_WITHOUT_LENGTH = ("aac", "amr", "amrnb", "amrwb", "shn", "voc")  # demuxers of formats that store none
+_WITHOUT_LENGTH = ("aac", "amr", "amrnb", "amrwb", "shn", "voc")  # demuxers of formats that store no length
 
 
 class ContainerSound:
-    """The first audio track, with the part of the interface of soundfile's SoundFile that reading needs."""
+    """The first audio track. It has the methods of soundfile's SoundFile that `reading` needs."""
 
     format, subtype = "CONTAINER", "CONTAINER"
 
     def __init__(self, reader: StreamReader, format: str, name: str) -> None:
-        """Raises AsrError for what cannot be decoded, and the OSError that the reader met."""
+        """Raises AsrError for data that cannot be decoded, and OSError if the reader has raised it."""
         try:
             import av
         except ImportError:
@@ -88,7 +88,7 @@ class ContainerSound:
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
     def _stored_length(self) -> float:
-        """Seconds of the longest track, 0 if the header does not say: ffmpeg then guesses by the bit rate."""
+        """Seconds of the longest track; 0 if no length is stored, because ffmpeg then guesses one."""
         format = self._container.format.name
         # Matroska stores one length for the file. A track has one only if it was guessed.
         guessed = format in _WITHOUT_LENGTH or ("matroska" in format and self._track.duration is not None)
@@ -97,11 +97,11 @@ class ContainerSound:
     def _decoded(self, av: Any) -> Iterator[np.ndarray]:
         """Samples (frames, channels) of one packet after the other, all at the rate of the first one.
 
-        Zeros stand where the track has no sound: before a late beginning, and where its times jump.
+        Zeros fill the gaps of the track: before a late beginning, and where its times jump.
         """
         resampler = None
         done = 0  # samples so far
-        # What an encoder puts before the sound has times below 0, and counts in the stored length.
+        # The padding of an encoder before the sound has times below 0. The stored length includes it.
         begin = first = (self._container.start_time or 0) / 1e6
         for packet in self._container.demux():
             if packet.pts is not None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-_calls = 0  # that run now, in all threads
+_calls = 0  # number of calls that run now, in all threads
 _saved: int | None = None
 _null: int | None = None
 
@@ -27,7 +27,7 @@ def _c_stderr() -> ctypes.c_void_p | None:
 
 @contextmanager
 def quiet_c_stderr() -> Iterator[None]:
-    """What C code prints to stderr is dropped, from the first to the last call that is inside at a time."""
+    """While at least one call is in this context, everything that C code prints to stderr is dropped."""
     global _calls
     with _lock:
         _calls += 1

@@ -1,7 +1,8 @@
-"""Any audio to mono float32 at the rate a model needs, whole or block by block.
+"""Reads any audio as mono float32 at the sample rate of a model, as a whole or block by block.
 
-soundfile decodes (wav, flac, ogg, opus, mp3, aiff, NIST sphere, ...), PyAV what has video or AAC, soxr
-resamples with a band-limited filter. Nothing here goes through a system ffmpeg, and torch is not needed.
+soundfile decodes (wav, flac, ogg, opus, mp3, aiff, NIST sphere, ...), PyAV decodes containers with video or
+AAC, and soxr resamples with a band-limited filter. Nothing here goes through a system ffmpeg, and torch is
+not needed.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Source = str | os.PathLike[str] | bytes | BinaryIO
 _FLOATS = ("FLOAT", "DOUBLE")  # encodings that can hold samples outside [-1, 1]
 _BLOCK = 1 << 18  # frames decoded at a time; this limits memory for files of many channels
 _UNKNOWN = 1 << 62  # libsndfile gives 2**63 - 1 frames for a FLAC stream that does not know its length
-# The bits of an MP3 frame can begin 511 bytes before it: many frames, if they are small.
+# The data of an MP3 frame can begin 511 bytes before the frame. That can be many small frames.
 _MP3_WARM_UP = 32 * 1152
 
 
@@ -59,11 +60,11 @@ def read(
 ) -> np.ndarray:
     """The samples of `source` from `start` for `duration` seconds: float32 (samples,), nominally in [-1, 1].
 
-    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning. `name`
-    stands for it in messages. Channels are mixed by their mean, unless `channel`, from 0, chooses one.
-    Concatenated streams are read one after the other, each resampled from its own rate. A `duration` beyond
-    the end gives what is there. What follows the part is not decoded, so damage there is not found. Float
-    files with 16-bit values are scaled, with a UserWarning (see `from_array`).
+    `source` is a path, the bytes of a file, or an open binary file, which is read from its beginning.
+    Messages call it `name`. Channels are mixed by their mean, unless `channel`, from 0, chooses one.
+    Concatenated streams are read one after the other, each resampled from its own rate. If `duration` goes
+    beyond the end, the result is shorter. Audio after the requested part is not decoded, so damage there is
+    not found. Float files with 16-bit values are scaled, with a UserWarning (see `from_array`).
 
     Raises AsrError when the source is missing, unreadable, empty, not audio, truncated, damaged, or has
     impossible samples or an impossible rate, and for a `start` at or beyond the end.
@@ -98,8 +99,8 @@ def blocks(
     """Audio of any length in float32 blocks (samples,) of about `seconds`; joined they equal `read`.
 
     Memory holds a few blocks (and all of a pipe). A file of floats that is longer than a block is read twice,
-    because its first block needs the peak of all. Raises AsrError as `read` does, for some defects only when
-    their block is reached.
+    because the peak of the whole file decides how the first block is scaled. Raises AsrError as `read` does,
+    for some defects only when their block is reached.
     """
     check_rate(sample_rate, "requested sample rate")
     if not (math.isfinite(seconds) and seconds > 0):
@@ -121,10 +122,11 @@ def blocks(
 
 
 def duration(source: Source, name: str | None = None) -> float:
-    """Length in seconds, from the headers. Where they do not say it, the audio is decoded and counted.
+    """Length in seconds, from the headers.
 
-    These are FLAC streams of unknown length, and all containers. Raises AsrError as `read` does, but only for
-    what can be found without decoding: a file that is truncated, not one with damage inside.
+    FLAC streams of unknown length and all containers are decoded, and their samples are counted, because
+    their headers do not tell the length in all cases. Raises AsrError as `read` does, but only for problems
+    that can be found without decoding: a truncated file is found, but damage inside a file is not.
     """
     with _opened(source, name) as file:
         total = 0.0
@@ -135,7 +137,7 @@ def duration(source: Source, name: str | None = None) -> float:
                 if frames >= _UNKNOWN:
                     frames = _skip(file, sound, frames)  # to the end
                 elif frames and sound.format == "FLAC":
-                    # Its header says nothing about truncation: the last frame must be there.
+                    # The header does not show whether the file is truncated, so the last frame is read.
                     _skip(file, sound, frames - 1)
                     if _read(file, sound, 1, frames - 1).shape[0] == 0:
                         raise truncated(file.name, f"fewer samples than the {frames} of the FLAC header")

@@ -11,9 +11,9 @@ import soxr
 from asr.errors import AsrError
 
 SAMPLE_RATE = 16000  # Hz: the rate of the models of this package, unless their configuration has another
-LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz: a header with a rate outside is damaged
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz: a rate outside this range means a damaged header
 MAX_CHANNELS = 64  # an array with more is (channels, samples), in the wrong order
-LONGEST = 1e9  # seconds: a time from here on is a mistake, and samples could not be counted
+LONGEST = 1e9  # seconds: a larger time is a mistake
 RESAMPLER = "HQ"  # soxr's 20-bit filter: aliases stay below the noise of 16-bit audio
 
 _FULL_SCALE = 32768.0  # of 16-bit samples
@@ -81,7 +81,7 @@ def check_shape(samples: np.ndarray, name: str) -> int:
 
 
 def check_times(start: float, duration: float | None, name: str) -> None:
-    """Raise AsrError for a part that no recording has."""
+    """Raise AsrError for a start or a duration that is impossible for any recording."""
     if not (0 <= start < LONGEST and (duration is None or 0 < duration < LONGEST)):
         raise AsrError(f"{name}: start {start} s, duration {duration} s: impossible; give times from 0 up")
 

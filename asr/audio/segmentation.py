@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SILENCE_DB = -70.0  # dBFS: audio that is quieter throughout holds no speech that could be recognized
-FAINT_DB = -90.0  # dBFS: the same where speech was detected, which need not be loud
+SILENCE_DB = -70.0  # dBFS: quieter audio has no speech that could be recognized
+FAINT_DB = -90.0  # dBFS: the same for audio in which speech was detected
 FRAME = 0.02  # seconds: the resolution with which energy is measured
 PAUSE = 0.2  # seconds: a cut goes through the middle of the quietest stretch of this length
 AROUND = 0.4  # seconds that are kept before and after detected speech
 SEPARATE = 1.0  # seconds: a longer stretch without speech is not decoded, and ends a piece
-OVERLAP = 1.0  # seconds that a piece goes on after a cut that is not in a pause, and begins before it
-CLEARER = 0.1  # a pause in the first half is preferred only if its energy is below this part of the other one
+OVERLAP = 1.0  # seconds of overlap on each side of a cut that is not in a pause
+CLEARER = 0.1  # a cut in the first half needs an energy below this fraction of that in the second half
 
 
 VoiceActivity = Callable[[Iterable[np.ndarray], int], Iterator[tuple[np.ndarray, np.ndarray]]]
@@ -30,15 +30,15 @@ def segments(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Cut a recording, given in blocks (samples,), into pieces of `longest_seconds` at most.
 
-    Yields (start in seconds, samples). Each cut is in the middle of the quietest 0.2 s of the second half of
-    the longest piece. If the first half has a much quieter place, a pause, the cut is there. Stretches of
-    silence are left out, and a piece begins and ends at most 0.2 s before and after its sound. Cuts depend on
-    the samples and on `longest_seconds` alone, not on the sizes of the blocks. Memory holds one piece and
-    one block.
+    Yields (start in seconds, samples). Each cut is in the middle of the quietest 0.2 s in the second half of
+    the longest possible piece. If the first half has a much quieter place (a pause), the cut is there.
+    Stretches of silence are left out, and a piece begins and ends at most 0.2 s before and after its sound.
+    Cuts depend only on the samples and on `longest_seconds`, not on the sizes of the blocks. Memory holds one
+    piece and one block.
 
-    With `voice_activity`, sound without speech counts as silence, and 1 s of it ends a piece. Only without
-    any pause can a cut fall into a word. With `overlap` the pieces on both sides of such a cut share up to
-    2 s, so that each word is whole in one of them.
+    With `voice_activity`, sound without speech counts as silence, and 1 s of it ends a piece. A cut can be
+    inside a word only if there is no pause. With `overlap`, the pieces on both sides of such a cut share up
+    to 2 s, so each word is complete in one of the two pieces.
     """
     stream = voice_activity(blocks, sample_rate) if voice_activity else ((block, None) for block in blocks)
     longest = max(1, int(longest_seconds * sample_rate))
@@ -63,7 +63,7 @@ def segments(
 
 
 def _best_cut(samples: np.ndarray, sample_rate: int) -> tuple[int, bool]:
-    """Where to cut the longest possible piece (samples,), and whether nothing is voiced there."""
+    """Where to cut the longest possible piece (samples,), and whether the cut is at silence."""
     half = len(samples) // 2
     cut, energy = _quietest(samples[half:], sample_rate)
     early_cut, early_energy = _quietest(samples[:half], sample_rate, last=True)

@@ -1,6 +1,7 @@
 """A stream: a range of bytes that soundfile can decode on its own. One file holds one or several.
 
-Chained Ogg files, concatenated FLAC, MP3 and WAV files hold several. libsndfile would read the first only.
+Chained Ogg files, concatenated FLAC, MP3 and WAV files hold several. libsndfile would read only the first
+stream.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from asr.errors import AsrError
 
 @dataclass(frozen=True)
 class Stream:
-    """Where the bytes of one stream are, and the bytes to put before or over them for libsndfile."""
+    """Where the bytes of one stream are, and which bytes are added or replaced for libsndfile."""
 
     start: int  # bytes
     stop: int

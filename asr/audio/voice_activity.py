@@ -1,7 +1,7 @@
 """Voice activity: where a recording has speech.
 
-A small network of dilated convolutions over time reads log-mel energies relative to their mean of two
-seconds, so it depends little on the level. Its weights (`voice_activity.safetensors`) come from
+A small network of dilated convolutions over time reads log-mel energies minus their mean over two seconds, so
+the level of a recording has little influence. Its weights (`voice_activity.safetensors`) come from
 `recipes/voice_activity/train.py`; `benchmarks/voice_activity.py` compares it with other detectors.
 """
 
@@ -20,13 +20,13 @@ from torch.nn.functional import avg_pool1d
 WEIGHTS = Path(__file__).with_name("voice_activity.safetensors")
 FRAME = 0.02  # seconds: one probability for each
 WINDOW = 0.032  # seconds of audio for each spectrum
-BANDS, LOWEST, HIGHEST = 24, 100.0, 3800.0  # Hz: within telephone speech, so that every rate is the same
+BANDS, LOWEST, HIGHEST = 24, 100.0, 3800.0  # Hz: inside the telephone band, for all sample rates
 FLOOR = 1e-10  # mean square that counts as digital silence
 MEAN = 101  # frames over which the mean is taken
 CHANNELS, DILATIONS = 32, (1, 2, 4, 8, 16, 32)
 SMOOTH = 5  # frames over which probabilities are averaged
 THRESHOLD = 0.4  # average probability above which there is speech
-SURE, NEAR = 0.85, 1.0  # there must be a higher one, within so many seconds
+SURE, NEAR = 0.85, 1.0  # speech must reach this average probability within so many seconds
 MARGIN = 0.2  # seconds around speech that count as speech
 CHUNK = 1500  # frames that are computed at once
 CONTEXT = 176  # frames around a chunk: 63 (convolutions), 50 (mean), 2 + 50 + 10 (is_speech), 1
@@ -113,8 +113,8 @@ def with_speech(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[tupl
     """The samples of a recording given in blocks (samples,), and for each frame whether it has speech.
 
     Yields (samples, speech): samples of whole frames of 20 ms, all but the last time, and bool (frames,).
-    Frames near speech count as speech too. The result does not depend on the sizes of the blocks: chunks of
-    30 s are computed, each with 3.5 s around it, which is all that a frame depends on.
+    Frames near speech count as speech too. The result does not depend on the sizes of the blocks: each chunk
+    of 30 s is computed together with 3.5 s on both sides, and a frame depends on no audio outside of them.
     """
     hop = max(1, int(FRAME * sample_rate))
     context, chunk = CONTEXT * hop, CHUNK * hop
@@ -135,9 +135,9 @@ def with_speech(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[tupl
 def is_speech(probabilities: np.ndarray) -> np.ndarray:
     """Whether each frame (frames,) has speech or is near it: bool (frames,).
 
-    There is speech where the mean probability of 0.1 s reaches THRESHOLD, if it reaches SURE within NEAR.
-    Music and other modulated sound reaches the first at times, but rarely the second. MARGIN is added around
-    speech.
+    A frame has speech if the mean probability of 0.1 s reaches THRESHOLD there, and reaches SURE within NEAR
+    seconds. Music and other modulated sound sometimes reaches THRESHOLD, but rarely SURE. MARGIN is added
+    around speech.
     """
     if not len(probabilities):
         return np.zeros(0, bool)
@@ -150,6 +150,6 @@ def is_speech(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _widened(frames: np.ndarray, seconds: float) -> np.ndarray:
-    """Frames (frames,) that are true, or have a true one within so many seconds."""
+    """Whether each frame (frames,) is true or is within so many seconds of a true frame."""
     near = round(seconds / FRAME)
     return np.convolve(np.pad(frames, near), np.ones(2 * near + 1), "valid") > 0

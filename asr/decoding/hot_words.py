@@ -1,15 +1,16 @@
 """Hot words: words and phrases that get a bonus for each of their characters.
 
-A hypothesis scores one for every character (spaces do not count) inside an occurrence of a phrase. Characters
-that several occurrences share count once. In a script written with spaces a phrase occurs as whole words.
+A hypothesis gets one point for every character (spaces do not count) inside an occurrence of a phrase.
+Characters that several occurrences share count once. In a script written with spaces a phrase occurs as whole
+words.
 
 So that a search follows a phrase, the characters of an unfinished phrase already count, and are subtracted
-again if the phrase is not completed. The phrases form an automaton (Aho and Corasick 1975). Its state is the
-longest beginning of a phrase that the prefix ends with. The bits of a number mark those of the prefix's last
-characters that do not count permanently yet.
+again if the phrase is not completed. The phrases form an automaton (Aho and Corasick 1975). The state is the
+longest beginning of a phrase that the text so far ends with. A bit mask marks which of the last characters do
+not count permanently yet.
 
-Tokens that are strings of bytes are followed byte by byte (`asr.decoding.spelling`). For a character of
-several bytes, the first byte counts.
+Tokens that are strings of bytes are followed byte by byte (`asr.decoding.spelling`). If a character has
+several bytes, only its first byte counts.
 """
 
 from __future__ import annotations

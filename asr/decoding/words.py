@@ -3,7 +3,7 @@
 "End-to-end speech recognition with word-based RNN language models". The probability of a character is a
 ratio: the probability of all words that begin with the letters so far and this one, over the probability of
 all words that begin with the letters so far. The product over a text is the probability that the n-gram model
-gives to its words. So the model counts while a word grows, in every decoder.
+gives to its words. So the model already influences the search inside a word, in every decoder.
 
 An unknown word has the n-gram model's probability of an unknown word times that of its spelling, by a letter
 trigram model of the vocabulary. The probabilities of all continuations of a text sum to one.
@@ -34,12 +34,12 @@ IMPOSSIBLE = -30.0  # the score of a space or of the end of the text without a w
 WORD_MODEL_WEIGHT, WORD_BONUS, UNKNOWN_PENALTY = 0.5, 0.0, 3.0  # best on read English (recipes/english)
 MAX_STATES = 200_000  # with more states, the next search begins with empty tables
 MAX_LETTERS = 128
-MAX_UNREACHABLE = 0.2  # share of the unigram probability whose words a recognizer may be unable to write
+MAX_UNREACHABLE = 0.2  # of the unigram probability: largest share of words that cannot be written
 _SMALLEST = 1e-300
 
 
 class WordModel:
-    """A factory of scores, of an n-gram model for one tokenizer of characters or of strings of bytes.
+    """A scorer factory: an n-gram model for one tokenizer, whose tokens are characters or strings of bytes.
 
     `weight` multiplies all scores. `word_bonus` is added to the joint score for each word, because a language
     model prefers few words. `unknown_penalty` is subtracted from the log-probability of an unknown word.

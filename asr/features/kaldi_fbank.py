@@ -37,7 +37,7 @@ class KaldiFbank(nn.Module):
 
         @property
         def level_matters(self) -> bool:
-            """Without the utterance's own mean, features do not depend on the level."""
+            """Whether features depend on the level: only if the mean of the utterance is not subtracted."""
             return not self.mean
 
     filters: Tensor
@@ -104,6 +104,6 @@ class KaldiFbank(nn.Module):
         result = centered if self.config.mean else features * valid
         if self.config.variance:
             deviation = (centered.square().sum(1, keepdim=True) / count).sqrt()
-            # Of a bin that never changes, nothing is left. The original divides zero by zero.
+            # A bin that never changes becomes 0. The original divides zero by zero.
             result = result / deviation.clamp_min(1e-10)
         return result

@@ -39,7 +39,7 @@ class LogMel(nn.Module):
 
         @property
         def level_matters(self) -> bool:
-            """Without the utterance's own mean, features do not depend on the level."""
+            """Whether features depend on the level: only if the mean of the utterance is not subtracted."""
             return self.mean == "global"
 
         @property

@@ -25,7 +25,7 @@ def perturb_vocal_tract(features: Tensor, frequencies: Tensor, config: VocalTrac
 
 
 def warp_frequencies(features: Tensor, frequencies: Tensor, factors: Tensor) -> Tensor:
-    """Features (B, T, F) whose value at a frequency f is that of the given ones at the warped f.
+    """Features (B, T, F): the value at frequency f is the value of the input at the warped frequency.
 
     Warped means multiplied by the row's factor (B,) up to a corner, and then linear up to the highest
     frequency, which stays. Values between two bins are interpolated. A row with factor 1 does not change. A

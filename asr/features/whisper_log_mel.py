@@ -21,9 +21,9 @@ RANGE = 8.0  # powers of ten below the loudest bin of a recording; quieter bins 
 class WhisperLogMel(nn.Module):
     """Waveforms to Whisper's log-mel features.
 
-    The logarithm of the energies has the base 10. It is cut 8 below its maximum in the recording, then
-    shifted and scaled. There are no statistics of the training audio. Frame i is centered on sample 160 i,
-    and the recording is mirrored at its first sample.
+    The logarithm of the energies has the base 10. Values more than 8 below the maximum of the recording are
+    raised to that limit. Then all values are shifted and scaled. There are no statistics of the training
+    audio. Frame i is centered on sample 160 i, and the recording is mirrored at its first sample.
     """
 
     class Config(FeaturesSection):
@@ -71,7 +71,10 @@ class WhisperLogMel(nn.Module):
         return HOP_LENGTH / self.config.sample_rate
 
     def frames(self, samples: Tensor) -> Tensor:
-        """Number of frames of waveforms with so many samples: (B,) -> (B,). A window has always as many."""
+        """Number of frames of waveforms with so many samples: (B,) -> (B,).
+
+        With a window, it is always the same number.
+        """
         if self.max_samples is not None:
             return torch.full_like(samples, self.max_samples // HOP_LENGTH)
         return ((samples + HOP_LENGTH - 1) // HOP_LENGTH).clamp_min(1)
@@ -103,7 +106,7 @@ class WhisperLogMel(nn.Module):
             return features * valid, frames
 
     def _padded(self, waveforms: Tensor, frames: Tensor) -> Tensor:
-        """Waveforms (B, samples) with what is under the windows before and after them."""
+        """Waveforms (B, samples) with the padding that the first and the last window need."""
         margin, window = N_FFT // 2, self.max_samples
         if window is None:
             after = max(0, int(frames.max()) * HOP_LENGTH + margin - waveforms.size(1))

@@ -1,1 +1,1 @@
-"""What a model does with one recording: its numbers (`gather`), a page of them, and figures."""
+"""Shows what a model does with one recording: numbers (`gather`), a page and figures that draw them."""

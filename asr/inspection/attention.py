@@ -44,7 +44,7 @@ class Heads:
 def teacher_forced_attention(bundle: Bundle[Any], ids: Sequence[int], memory: Memory) -> Tensor:
     """Cross-attention weights (n_layers, n_heads, U + 1, S) of one utterance, a row for each token and EOS.
 
-    The decoder receives the prompt and the U tokens of the text, whatever it would predict itself.
+    The decoder receives the prompt and the U tokens of the text, even where it would predict other tokens.
     """
     prompt = bundle.special.prompt
     decoder_input = torch.tensor([[*prompt, *ids]], device=memory.states.device)  # (1, P + U)
@@ -63,6 +63,6 @@ def self_attention_heads(
 ) -> Heads:
     """weights (n_heads, S', S') of a layer that may work at a lower rate than the memory of `size` states."""
     states = weights.size(-1)
-    rate = 2 ** math.ceil(math.log2(size / states))  # pairs become one, and so does the last of an odd number
+    rate = 2 ** math.ceil(math.log2(size / states))  # pairs of states, or a single last one, become one
     kept = math.ceil(states * share)
     return Heads(f"encoder {name}", with_audio(weights[:, :kept], kept), state_seconds * rate)

@@ -20,14 +20,16 @@ from asr.model.interfaces import FillsMasks, HasCTC, HasDecoder, LimitsPositions
 from asr.model_folder import Bundle
 from asr.tokenizers import SpecialTokens
 
-SECONDS = 10.0  # of audio that are counted: self-attention costs more for each second of a longer recording
+SECONDS = 10.0  # of audio; the cost of self-attention per second grows with the length
 TOKENS_PER_SECOND = 15.0  # characters in a second of read English
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module, with everything in it. Operations are those of a second of audio (a language model's: of a
-    token)."""
+    """A module with all modules inside it.
+
+    `flops` counts one second of audio, or one token of a language model.
+    """
 
     name: str
     kind: str
@@ -84,7 +86,7 @@ def model_cost(
 
 
 def table(cost: Cost, depth: int) -> Iterator[str]:
-    """Lines for people: a tree of modules down to `depth`, equal neighbors in one line.
+    """A table to read: a tree of modules down to `depth`. Equal neighbors share a line.
 
     Modules without parameters and operations are left out.
     """
@@ -127,7 +129,7 @@ def _walk(part: Part, depth: int, level: int = 0) -> Iterator[tuple[int, Part]]:
 
 
 def _merged(part: Part) -> list[Part]:
-    """The parts of a part: those of its lists in place of the lists, and equal neighbors as one."""
+    """The parts of a part. Lists are replaced by their members, and equal neighbors become one part."""
     merged: list[Part] = []
     for inner in part.parts:
         if inner.kind == "ModuleList":
@@ -166,7 +168,7 @@ def _some_tokens(count: int, special: SpecialTokens) -> torch.Tensor:
 
 
 class _Ledger:
-    """Gives operations to the module that does them: the one that was entered last.
+    """Assigns each operation to the module that computes it: the module that was entered last.
 
     torch's own count by module gives them to every module that runs, also to one that only calls another,
     such as a residual connection.

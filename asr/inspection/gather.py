@@ -59,15 +59,15 @@ class Token:
     label: str  # its text, with a mark for the space
     start: float | None  # None for EOS, and if nothing tells the times (`Inspection.lacks` says why)
     end: float | None
-    probability: float | None  # the decoder's, after the tokens before it; None without a decoder
-    posterior: float | None  # the highest of CTC in its states; None without a CTC head
+    probability: float | None  # the decoder's, given the tokens before it; None without a decoder
+    posterior: float | None  # the highest CTC probability in its states; None without a CTC head
 
 
 @dataclass(frozen=True)
 class Posteriors:
     """The probabilities of one CTC head: values (N, S) of N symbols, `seconds` of audio in each state.
 
-    `left_out` symbols have no row: others are more likely.
+    `left_out` is the number of symbols without a row, because their probabilities are low.
     """
 
     name: str
@@ -218,7 +218,7 @@ def token_label(tokenizer: Tokenizer, id: int) -> str:
 
 
 def _recognize(bundle: Bundle[Any], memory: Memory) -> list[int]:
-    """The tokens of the best hypothesis, with the decoder and the options that are the default."""
+    """The tokens of the best hypothesis, found by the default decoder with default options."""
     return list(build_decoder(bundle, DecodingOptions())(memory)[0][0].tokens)
 
 
@@ -239,7 +239,9 @@ def _spans(
     ctc: Tensor | None,
     cross: np.ndarray | None,
 ) -> tuple[list[Span] | None, str | None]:
-    """The states of each token, and what they come from: the same as in `asr transcribe`, where it has times.
+    """The states of each token, and the method that found them.
+
+    `asr transcribe` uses the same states for times.
 
     `used` (1,) states have audio. Raises AsrError for a text that has more tokens than states.
     """

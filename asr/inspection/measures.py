@@ -19,7 +19,8 @@ def diagonality(weights: np.ndarray) -> np.ndarray:
 
     One minus the mean distance of the weights from the diagonal, where the positions of queries and of keys
     each go from 0 to 1. It is 1 if all weights are on the diagonal, and 2/3 if many weights are all equal.
-    For self-attention it is, but for rounding, the cumulative attention diagonality of Shim et al. 2022.
+    For self-attention it equals, except for rounding, the cumulative attention diagonality of Shim et al.
+    2022.
     """
     queries, keys = weights.shape[-2:]
     distance = np.abs(np.linspace(0, 1, queries)[:, None] - np.linspace(0, 1, keys))  # (Q, K)

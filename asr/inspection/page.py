@@ -1,4 +1,4 @@
-"""One recording as one self-contained HTML page: everything on a common time axis, values under the pointer.
+"""One recording as one self-contained HTML page: all plots share a time axis, and the pointer shows values.
 
 All text from files and vocabularies is escaped, and nothing is loaded from elsewhere.
 """

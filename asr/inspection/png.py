@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # matplotlib takes a character from the first of these fonts that has it and is installed.
 FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Arial Unicode MS")
-MOST_LABELS = 60  # rows with labels; of more rows every second, third ... has one
+MOST_LABELS = 60  # labels; with more rows, only every second, third ... row has one
 
 
 def check_matplotlib() -> None:

@@ -21,20 +21,23 @@ DEPTH = 3  # levels of the table of modules
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """How a recording is inspected. None is the default of each comment."""
+    """How a recording is inspected. None means the default, which each comment gives after the semicolon."""
 
     output: Path | None = None  # the page; AUDIO.inspect.html in the current folder, unless there is a png
     png: Path | None = None  # a folder for figures; none are made
     reference: str | None = None  # a text for teacher forcing; the text is recognized
     start: float | None = None  # seconds; 0
-    device: str | None = None  # auto
+    device: str | None = None  # the device; auto
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How the cost of a model is shown. None is the default of each comment."""
+    """How the cost of a model is shown.
 
-    json: bool | None = None  # JSON with all modules; a table
+    None means the default, which each comment gives after the semicolon.
+    """
+
+    json: bool | None = None  # whether to print JSON with all modules; a table
     depth: int | None = None  # levels of the table; 3
     tokens_per_second: float | None = None  # tokens that the decoder reads; 15
 
@@ -46,7 +49,7 @@ def inspect(
     recording: RecordingOptions,
     cost: ModelOptions,
 ) -> Iterator[str]:
-    """Lines about a recording, whose page and figures are written, or without one about the model.
+    """Write the page and figures of a recording, or count the cost of a model. Returns lines of text.
 
     `duration` is the length of the part of the recording, or the length for which operations are counted.
     Raises AsrError for options that do not apply, and as `gather` and `load_bundle` do.

@@ -19,7 +19,7 @@ from asr.kinds import PUBLIC_FAMILIES
 from asr.model_folder import Bundle, save_tensors
 from asr.public.names import public_names
 
-# Settings that a layout cannot hold, though the rest of the model is of use without them.
+# Settings that a layout cannot store, but without which the exported model still works.
 LEFT_OUT = {
     "model.ctc": "the CTC head",
     "features.window_seconds": "the window of the features (features.window_seconds)",
@@ -27,7 +27,7 @@ LEFT_OUT = {
 
 
 def export_model(bundle: Bundle[Any], target: Path) -> list[str]:
-    """Write a model to a new folder in the hub's layout. Returns what of the model the layout cannot hold.
+    """Write a model to a new folder in the hub's layout. Returns the parts that it cannot store.
 
     Raises AsrError for a model that the layout cannot describe, and when `target` has content.
     """
@@ -62,7 +62,7 @@ def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any], list[st
                 expected = family.expected_model(config, bundle)
             except AttributeError as error:
                 raise AsrError(f"this layout has no model of this kind ({error})") from None
-            expected.pop("data", None)  # its limits are those of this model, whatever its positions are
+            expected.pop("data", None)  # its limits come from this model and need no check
             try:
                 settings = Config.model_validate({**expected, "train": {"ctc_weight": 0.0}})
             except ValidationError as error:
@@ -88,7 +88,10 @@ def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any], list[st
 
 
 def _differences(own: dict[str, Any], other: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    """Each setting that differs, with both values. A preset only chose other settings."""
+    """Each setting that differs, with both values.
+
+    A preset only chooses other settings, so it is ignored.
+    """
     for key, value in own.items():
         theirs, name = other.get(key), f"{prefix}.{key}"
         if isinstance(value, dict) and isinstance(theirs, dict):

@@ -22,10 +22,12 @@ TEXT_FILES = (
 def find_folder(
     name: str, revision: str | None = None, on_found: Callable[[], object] = lambda: None
 ) -> Path:
-    """The folder with the files of a model. What is missing of the hub's files is downloaded, or resumed.
+    """The folder with the files of a model.
+
+    Missing files are downloaded from the hub, and interrupted downloads are continued.
 
     `revision` is a branch, tag or commit. `on_found` is called when the hub has the model, before a download.
-    Without a network, what an earlier call downloaded is used. Raises AsrError for a name that leads nowhere.
+    Without a network, files from an earlier download are used. Raises AsrError if no such model is found.
     """
     if os.path.isdir(name):  # noqa: PTH112
         if revision is not None:
@@ -64,7 +66,7 @@ def find_folder(
             f"{name}: no such folder, and no such model on the hub; check the path or the name"
         ) from None
     except Exception as error:
-        # The library of the network raises errors of its own. What an earlier download left still works.
+        # The network library raises its own errors. Files from an earlier download can still be used.
         try:
             folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError:
@@ -78,7 +80,7 @@ def find_folder(
 
 
 def needed_files(present: Sequence[str]) -> list[str]:
-    """Of the files of a model, those that an import reads: one form of the weights, and the text files."""
+    """The files of a model that an import reads: one form of the weights, and the text files."""
     for weights in WEIGHTS:
         stem, suffix = weights.rsplit(".", 1)
         if weights in present:

@@ -89,7 +89,7 @@ def _family(source: Source, config: dict[str, Any]) -> ModuleType:
 
 @torch.no_grad()
 def _load(network: Any, weights: Weights, family: ModuleType, source: Source) -> None:
-    """Copy the weights. Raises AsrError for missing ones, other shapes, and those that are left over."""
+    """Copy the weights. Raises AsrError for missing or unknown weights, and for wrong shapes."""
     used = {family.HEAD}
     # Older files lack the first part of the names, and store positions that are computed.
     prefix = "" if any(name.startswith("model.") for name in weights.names) else "model."

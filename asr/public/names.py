@@ -1,7 +1,7 @@
 """The table of names: where each weight of our network is in a public checkpoint.
 
-Whisper and Speech2Text have the names of BART in the library transformers. Their projections to keys and
-values are two matrices, ours is one, whose rows are those of the keys and then those of the values.
+Whisper and Speech2Text have the names of BART in the library transformers. They have two matrices for the
+projections to keys and values. We have one matrix: first the rows for the keys, then the rows for the values.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def _in_layer(part: str, kind: str) -> list[str]:
 
 
 def is_hub_name(name: str | os.PathLike[str]) -> bool:
-    """Whether a model that is no local folder can be one of the hub: `owner/name`.
+    """Whether a name that is not a local folder can be a model of the hub: `owner/name`.
 
-    A path below a folder that exists, or below one where models usually are, is a mistake in a path.
+    A path below an existing folder, or below a folder that usually has models, is a mistyped path instead.
     """
     text = os.fspath(name)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):

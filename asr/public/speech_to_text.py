@@ -12,7 +12,7 @@ from asr.tokenizers.special import PromptTokens, SpecialTokens
 
 ARCHITECTURE = "Speech2TextForConditionalGeneration"
 FRONT_END = "conv.conv_layers.{}"  # the names of the convolutions
-LONGEST_SECONDS = 30.0  # of training audio; the checkpoints do not say it, and LibriSpeech has hardly longer
+LONGEST_SECONDS = 30.0  # of training audio; few recordings of LibriSpeech are longer
 TOKENIZER = SentencePieceTokenizer
 HEAD = "lm_head.weight"  # the output layer; it is the embedding
 
@@ -162,7 +162,7 @@ def write_config(bundle: Bundle[Any]) -> dict[str, Any]:
 
 
 def expected_model(config: dict[str, Any], bundle: Bundle[Any]) -> dict[str, Any]:
-    """Our configuration for what `write_config` returned, to find what it cannot say."""
+    """Our configuration for the result of `write_config`. It shows which settings the layout cannot store."""
     values, features = config_values(config), bundle.config.features
     # These are in preprocessor_config.json.
     values["features"] |= {name: getattr(features, name, True) for name in ("mean", "variance")}

@@ -141,7 +141,7 @@ def _first(value: Any) -> int:
 
 def _prompt_tokens(ids: dict[str, int], generation: dict[str, Any], size: int) -> PromptTokens:
     found: dict[str, Any] = {role: ids[name] for name, role in _NAMES.items() if name in ids}
-    # Checkpoints for English alone have the tokens of the other languages too, but never learned them.
+    # English-only checkpoints have the tokens of other languages too, but these tokens are not trained.
     default = size >= 51865
     if generation.get("is_multilingual", "lang_to_id" in generation or default):
         languages = generation.get("lang_to_id") or {
@@ -235,7 +235,7 @@ def write_config(bundle: Bundle[Any]) -> dict[str, Any]:
 
 
 def expected_model(config: dict[str, Any], bundle: Bundle[Any]) -> dict[str, Any]:
-    """Our configuration for what `write_config` returned, to find what it cannot say."""
+    """Our configuration for the result of `write_config`. It shows which settings the layout cannot store."""
     heads = getattr(bundle.config.model.decoder, "alignment_heads", ())
     return config_values(config, [list(pair) for pair in heads])
 

@@ -76,15 +76,15 @@ class Alignment:
 def align(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Costs = UNIT) -> Alignment:
     """The alignment of least cost of two lists of tokens (words or characters) or of two lattices.
 
-    With unit costs it is that of jiwer (both use rapidfuzz). With `NIST` it is that of sclite: of equally
-    good alignments, the one that, read from the end, has a hit or substitution first, then an insertion, then
-    a deletion. Tokens are compared as they are; braces, parentheses and `@` have a meaning in a `lattice`
-    only. In a lattice an optional word without a partner is a hit: ("equal", "(uh)", None).
+    With unit costs it is that of jiwer (both use rapidfuzz). With `NIST` it is that of sclite: among
+    alignments of equal cost, read from the end, it prefers a hit or a substitution, then an insertion, then a
+    deletion. Tokens are compared as they are; braces, parentheses and `@` have a meaning in a `lattice` only.
+    In a lattice an optional word without a partner is a hit: ("equal", "(uh)", None).
 
-    Unit costs take the time of rapidfuzz's bit-parallel search. With others, time and memory grow with the
-    length times the number of errors; for lattices with the product of the lengths. Raises AsrError for costs
-    that are not positive, and if more than 400 million cells would be needed (twenty thousand tokens in a
-    lattice, or without common tokens).
+    With unit costs, rapidfuzz's bit-parallel search is used. With other costs, time and memory grow with the
+    length times the number of errors, and for lattices with the product of the two lengths. Raises AsrError
+    for costs that are not positive, and if more than 400 million cells would be needed (twenty thousand
+    tokens in a lattice, or without common tokens).
     """
     if min(costs) <= 0:
         raise AsrError(f"alignment costs must be positive, not {tuple(costs)}; sclite's are 4, 3 and 3")
@@ -101,7 +101,7 @@ def align(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Cos
 
 
 def count(ref: Sequence[str] | Lattice, hyp: Sequence[str] | Lattice, costs: Costs = UNIT) -> Counts:
-    """The counts of `align` without its edits, which for unit costs takes a fraction of the time."""
+    """The counts of `align` without its edits. With unit costs, this is much faster than `align`."""
     if costs != UNIT or isinstance(ref, Lattice) or isinstance(hyp, Lattice):
         return align(ref, hyp, costs).counts
     if ref == hyp:
@@ -144,9 +144,9 @@ def _unit_edits(ref: Sequence[str], hyp: Sequence[str]) -> list[Edit]:
 def _weighted_edits(ref: Sequence[str], hyp: Sequence[str], costs: Costs) -> list[Edit]:
     """A dynamic program over the diagonals that an alignment of least cost can reach.
 
-    The alignment with unit costs is found quickly; its cost with these costs is an upper bound. Diagonal
-    `hyp - ref = k` can only be reached from the first, and left for the last, with insertions and deletions,
-    which limits k: with few errors the band is narrow.
+    The alignment with unit costs is found quickly; its cost with these costs is an upper bound. Only
+    insertions and deletions lead from the first diagonal to the diagonal `hyp - ref = k`, and from there to
+    the last diagonal. Their cost limits k, so with few errors the band is narrow.
     """
     sub, ins, dele = costs
     rough = count(ref, hyp)

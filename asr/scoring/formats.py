@@ -36,7 +36,7 @@ class Transcripts:
     """Texts by utterance id in the order of the file, and their other values.
 
     `attributes` holds, for ids that have any, values by key: speaker, lang, audio, duration, and any other
-    key of a manifest or column of a table. `format` is one of FORMATS. `segments` are those of an stm.
+    key of a manifest or column of a table. `format` is one of FORMATS. `segments` has the segments of an stm.
     """
 
     texts: dict[str, str]
@@ -86,8 +86,8 @@ def read_pair(
 ) -> tuple[Transcripts, Transcripts]:
     """References and hypotheses with common ids. Words of a ctm go to the segments of an stm: `timed.assign`.
 
-    If the format of one side is "lines" and the other has none, it is read as "lines" too; both must then
-    have the same number of lines. Raises as `read`.
+    If one side has the format "lines" and the other side has no format, the other side is read as "lines"
+    too. Both must then have the same number of lines. Raises as `read`.
     """
     if hyp_format == "lines" and ref_format is None:
         ref_format = "lines"

@@ -26,7 +26,7 @@ _MAX_NESTING = 50  # no transcript is nested as deeply; Python's recursion limit
 class Lattice:
     """Words on arcs. Every arc comes after all arcs that can precede it.
 
-    words[0] is the start and no word, as is every other arc with NOTHING. before[i] are the arcs that can
+    words[0] is the start. The start and all arcs with NOTHING are not words. before[i] are the arcs that can
     directly precede arc i, and ends are the arcs that can be last. Both are in the order of the text.
     """
 
@@ -68,8 +68,9 @@ class _Builder:
         form = "({})" if is_optional(word) else "{}"
         omissible = is_optional(word) and self.omissible.issuperset(ends)
         if self.spaces:
-            # A space is between two words. None follows the start, which an alternative `@` can leave
-            # directly before this word, and it can be left out with the words before it.
+            # A space separates two words, so there is none after the start. Because of an alternative `@`,
+            # the start can be directly before this word. If the words before the space are optional, the
+            # space is optional too.
             needed = tuple(arc for arc in ends if arc not in self.omissible)
             others = tuple(arc for arc in ends if arc in self.omissible and arc)
             ends = tuple(arc for arc in ends if not arc)
@@ -147,10 +148,10 @@ def best_path(
 ) -> list[tuple[str | None, str | None]]:
     """The pairs (reference word, hypothesis word) of least cost, from left to right; None for no word.
 
-    As in sclite, and with its costs 4, 3, 3 identical to it: an optional word without a partner costs two
-    thirds of another word, an `@` without a partner almost nothing. Of equal paths it takes the one that ends
-    in a substitution or a hit, then in an insertion, then in a deletion, and of equal alternatives the first.
-    `@` is not part of the result.
+    With sclite's costs 4, 3, 3 the result is identical to sclite's. An optional word without a partner costs
+    two thirds of another word, and an `@` without a partner almost nothing. Among paths of equal cost it
+    prefers one that ends in a substitution or a hit, then in an insertion, then in a deletion; among equal
+    alternatives it prefers the first. `@` is not part of the result.
 
     Numpy computes a row of the dynamic program at a time. Time grows with the product of the numbers of arcs,
     memory too: one byte for each pair of arcs.
@@ -164,14 +165,15 @@ def best_path(
     nothing = number[NOTHING]  # the start has it on both sides
     added = np.array([0, *(_single(word, insertion * _SCALE) for word in hyp.words[1:])], dtype=np.int64)
     sums = added.cumsum()
-    # A stretch is a range of hypothesis arcs of which each but the first is preceded by its neighbor alone.
+    # A stretch is a range of hypothesis arcs. Only the first arc can have other predecessors than its
+    # neighbor.
     joints = [j for j in range(1, len(hyps)) if hyp.before[j] != (j - 1,)]
     stretches = list(zip([0, *joints], [*joints, len(hyps)], strict=True))
     last_use = {arc: i for i, arcs in enumerate(ref.before) for arc in arcs} | dict.fromkeys(ref.ends, -1)
 
     rows: dict[int, np.ndarray] = {}  # costs by reference arc, kept as long as a later arc needs them
     choices = np.empty((len(refs), len(hyps)), dtype=np.uint8)
-    picked: dict[int, np.ndarray] = {}  # where a reference arc has several before it: the best for each j
+    picked: dict[int, np.ndarray] = {}  # for arcs with several predecessors: the best one for each j
     jumps: dict[tuple[int, int], tuple[int, int]] = {}  # predecessors of (i, j) at the joints
     for i, before in enumerate(ref.before):
         diagonal = np.full(len(hyps), _NEVER, dtype=np.int64)
@@ -184,7 +186,7 @@ def best_path(
             if len(before) > 1:
                 picked[i] = np.array(before)[above.argmin(axis=0)]
             match = np.where(hyps == refs[i], _SCALE if refs[i] == nothing else 0, substitution * _SCALE)
-            match[(hyps == nothing) != (refs[i] == nothing)] = _NEVER  # no word takes the place of a word
+            match[(hyps == nothing) != (refs[i] == nothing)] = _NEVER  # NOTHING is never aligned with a word
             diagonal[1:] = lowest[:-1] + match[1:]
             for j in joints:
                 cost = min(int(lowest[q]) for q in hyp.before[j])

@@ -37,7 +37,7 @@ def sys(score: Score, title: str = "hyp", speakers: Mapping[str, str] | None = N
 
 
 def raw(score: Score, title: str = "hyp", speakers: Mapping[str, str] | None = None) -> str:
-    """The same as numbers of words and utterances."""
+    """The same table with numbers of words and utterances in place of percentages."""
     rows = _by_speaker(score, speakers)
     body = {name: _numbers(*row) for name, row in rows.items()}
     return _table("SYSTEM SUMMARY COUNTS by SPEAKER", title, body, ("Sum", _numbers(*_sum(rows))))

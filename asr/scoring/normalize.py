@@ -1,4 +1,4 @@
-"""Normalization of texts before they are compared. Each has a name, which reports give.
+"""Normalization of texts before they are compared. Each kind has a name, which is shown in reports.
 
 Other changes that a user can ask for are here too: a mapping of words and a list of words to drop.
 """

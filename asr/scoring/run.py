@@ -220,7 +220,7 @@ def _few(ids: Sequence[str]) -> str:
 
 
 def _in_words(score: Score) -> Score:
-    """The score with the counts of its unit as words, for NIST's reports and tests, which are about words."""
+    """The score with the counts of its unit in place of words, because NIST's reports and tests use words."""
     if score.measure.unit == "words":
         return score
     changed = [

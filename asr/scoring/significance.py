@@ -75,10 +75,10 @@ def interval(
 ) -> Interval:
     """The error rate over all counts and its percentile bootstrap interval (Bisani and Ney, ICASSP 2004).
 
-    counts are those of the utterances (of words: WER, of characters: CER). Whole utterances are drawn with
-    replacement; with `blocks`, a name for each utterance, all utterances of one name are drawn together.
-    Errors of one speaker are not independent, and an interval that ignores this is too narrow. Equal seeds
-    give equal intervals.
+    `counts` has the counts of each utterance: counts of words for the WER, of characters for the CER. Whole
+    utterances are drawn with replacement; with `blocks`, a name for each utterance, all utterances of one
+    name are drawn together. Errors of one speaker are not independent, and an interval that ignores this is
+    too narrow. Equal seeds give equal intervals.
 
     Raises AsrError for no reference words at all, fewer than two blocks, and a level not between 0 and 1.
     """
@@ -241,7 +241,7 @@ def _draw(
     if not columns[1].sum():
         raise AsrError("no reference has a word, so there is no error rate to give an interval for")
     # Blocks with equal numbers are interchangeable, and even a million blocks have few different ones. The
-    # number of draws of each kind is multinomial, which takes one random number for each kind, not block.
+    # number of draws of each kind is multinomial, so one random number for each kind is enough.
     kinds, repeats = np.unique(np.stack(columns, axis=1), axis=0, return_counts=True)  # (kinds, columns)
     generator = np.random.default_rng(seed)
     step = max(1, _CELLS // len(kinds))

@@ -161,7 +161,7 @@ def score(
     `unit` is the unit of sentence errors, MER, WIL, alignments and the report: "words", "chars", "mixed"
     (Chinese, Japanese and Thai characters singly, other scripts as words) or "auto": characters if most of
     the references are of those scripts, else words. In "chars" and "mixed" of those texts spaces do not
-    count. `costs` are those of the alignment in that unit: "unit", or "nist" (4, 3, 3), with which
+    count. `costs` are used for the alignment in that unit: "unit", or "nist" (4, 3, 3), with which
     alternatives `{ a / b / @ }` and optional words `(uh)` have sclite's meaning.
 
     Raises AsrError for lists of different lengths, a list against a mapping, a string in place of a list, two
@@ -233,7 +233,10 @@ def _parse(ref: str, hyp: str, how: Measure, unit: str) -> tuple[_Tokens, _Token
 
 
 def _matched(refs: Mapping[str, str], hyps: Mapping[str, str]) -> Mapping[str, str]:
-    """Hypotheses with the ids of the references where they differ in case only, and only one id does."""
+    """Hypotheses, where ids that differ from a reference id only in case are replaced by it.
+
+    This is done only if exactly one reference id and one hypothesis id match.
+    """
     unmatched = [id for id in hyps if id not in refs]
     if not unmatched:
         return hyps

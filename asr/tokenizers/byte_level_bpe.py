@@ -1,4 +1,4 @@
-"""Byte-level BPE by the library `tokenizers`: that of Whisper, or one that is trained from texts.
+"""Byte-level BPE by the library `tokenizers`: either Whisper's, or trained on texts.
 
 Every text can be written, because every byte is a token (Wang et al. 2020, "Neural machine translation with
 byte-level subwords").
@@ -37,8 +37,8 @@ class ByteLevelBPE:
     """A byte-level BPE tokenizer with the special tokens of Whisper.
 
     `definition` is the JSON of the library's tokenizer without added tokens, so that no text can become a
-    special token. `vocabulary` has the text of every id, special tokens and timestamps included. `language`
-    and `task` are those of the prompt when nothing else is asked for.
+    special token. `vocabulary` has the text of every id, special tokens and timestamps included. The prompt
+    uses `language` and `task` unless others are given.
     """
 
     class Config(ImportedSection):
@@ -58,7 +58,7 @@ class ByteLevelBPE:
                 raise ValueError("size learns a tokenizer and folder takes one; keep one of them")
             return self
 
-    # A learned merge of punctuation is never taken for a special token: those have a name.
+    # Special tokens have a name inside. So a learned merge of punctuation is never taken for one.
     _SPECIAL = re.compile(r"<\|[a-z0-9].*\|>")
 
     def __init__(
@@ -96,7 +96,7 @@ class ByteLevelBPE:
 
     @classmethod
     def learn(cls, config: ByteLevelBPE.Config, text: TrainingText) -> ByteLevelBPE:
-        """A tokenizer of the training texts, or that of the folder that the configuration names."""
+        """A tokenizer trained on the training texts, or loaded from the folder in the configuration."""
         taken = config.size is None
         tokenizer = learn_imported(config, cls) if taken else cls.train(text, config.size or 0)
         return tokenizer.with_choice(config.language, config.task)
@@ -187,10 +187,11 @@ class ByteLevelBPE:
         timestamps: bool = False,
         previous: Sequence[int] = (),
     ) -> tuple[int, ...]:
-        """The ids that a text begins with. `previous` are those of the text before it.
+        """The ids that a text begins with.
 
-        Without a language or a task they are those of the tokenizer, then the first of the vocabulary.
-        Raises AsrError for a language or task that the vocabulary lacks.
+        `previous` are the ids of the text before it. If no language or task is given, the tokenizer's own is
+        used, or else the first one of the vocabulary. Raises AsrError for a language or task that the
+        vocabulary lacks.
         """
         tokens = self.prompts
         prompt = [tokens.start]
@@ -210,7 +211,7 @@ class ByteLevelBPE:
         return tuple(prompt)
 
     def unknown(self, text: str) -> list[str]:
-        """Nothing: bytes can write every text."""
+        """Always empty, because bytes can write every text."""
         return []
 
     def save(self, path: Path) -> None:

@@ -39,7 +39,7 @@ class PromptTokens:
     timestamp_seconds: float = 0.02  # from one timestamp to the next
     last_initial_timestamp: int | None = None  # the latest time at which a text may begin, in timestamps
     previous: int | None = None  # comes before the text of the earlier audio
-    no_speech: int | None = None  # its probability after `start` is that of audio without speech
+    no_speech: int | None = None  # its probability after `start`: how likely there is no speech
     suppressed_at_begin: tuple[int, ...] = ()  # never the first token of a text
 
     @classmethod

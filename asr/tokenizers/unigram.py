@@ -13,7 +13,10 @@ from asr.tokenizers.training import SMALLEST, train_units, trained_special
 
 
 class Unigram(ByteLevelBPE):
-    """Units of bytes that a unigram model chooses. Apart from their training they work as those of BPE do."""
+    """Units of bytes that a unigram model chooses.
+
+    Except for their training, they work like the units of BPE.
+    """
 
     class Config(TokenizerSection):
         """Settings of a unigram tokenizer."""

@@ -20,7 +20,7 @@ FEWEST = 50  # words for each point of the curve
 
 @dataclass(frozen=True)
 class Calibration:
-    """A rising curve: at a confidence of `raw[i]` the share `right[i]` of words is right."""
+    """A rising curve: of the words with confidence `raw[i]`, the share `right[i]` is right."""
 
     raw: tuple[float, ...]
     right: tuple[float, ...]
@@ -39,7 +39,8 @@ class Calibration:
             raise AsrError(f"{len(confidences)} words: too few to calibrate; use {2 * FEWEST} or more")
         order = np.argsort(confidences, kind="stable")
         count = max(2, min(20, len(order) // FEWEST))
-        # Each group: mean confidence, share of right words, number of words. Neighbours that fall are pooled.
+        # Each group: mean confidence, share of right words, number of words. Neighbors are pooled where the
+        # share does not rise.
         pooled: list[tuple[float, float, int]] = []
         for group in np.array_split(order, count):
             pooled.append(

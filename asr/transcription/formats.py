@@ -21,7 +21,7 @@ class Format:
     write: _Writer  # the content of a file for one recording
     words: bool = False  # whether it needs the times of words
     many: bool = True  # whether one file or stream can hold several recordings
-    line: _Writer | None = None  # the content for a stream, where it differs from that of a file
+    line: _Writer | None = None  # content for a stream, if it differs from a file's
     header: str = ""  # begins a file or a stream
     suffix: str = ""  # of files, if it differs from the name
 
@@ -50,9 +50,10 @@ def to_trn(transcript: Transcript) -> str:
 
 
 def to_rttm(transcript: Transcript) -> str:
-    """NIST's rich transcription: where speech is. All speakers are one, `speech`, in channel 1.
+    """NIST's rich transcription: where speech is.
 
-    Words with less than 0.5 s between them are one stretch; without words it is a segment.
+    All speakers have the name `speech` and the channel 1. Words with less than 0.5 s between them form one
+    interval. Without words, each segment is an interval.
     """
     stretches: list[list[float]] = []
     for start, end in sorted((each.start, each.end) for each in transcript.words or transcript.segments):
@@ -69,7 +70,7 @@ def to_rttm(transcript: Transcript) -> str:
 def to_textgrid(transcript: Transcript) -> str:
     """Praat's TextGrid with the tiers segments, words and characters.
 
-    Of several channels that have text, each has three tiers, with its number in their names.
+    If several channels have text, each channel gets its own three tiers, with its number in their names.
     """
     parts: dict[str, Iterable[Segment | Word | Character]] = {}
     channels = transcript.by_channel() or {None: ()}
@@ -95,7 +96,7 @@ def to_textgrid(transcript: Transcript) -> str:
 
 
 def _tiled(entries: Iterable[tuple[float, float, str]], end: float) -> Iterable[tuple[float, float, str]]:
-    """Intervals without gaps, as a tier needs: empty ones fill them. Overlaps go to the earlier interval."""
+    """Intervals for a tier: empty intervals fill the gaps, and overlaps belong to the earlier interval."""
     at = 0.0
     for start, stop, text in entries:
         start, stop = max(at, start), max(at, stop)

@@ -119,7 +119,7 @@ def _folder_of_pattern(argument: str) -> Path | None:
 
 
 def _below(base: Path | None, input: Input) -> Input:
-    """The input with the name that it has below the folder of the pattern that matched it."""
+    """The input, named by its path relative to the folder of the pattern that matched it."""
     if base is None or not isinstance(input.audio, Path) or input.name.name != input.audio.stem:
         return input
     try:
@@ -162,7 +162,7 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
             f"{printable(shared[0][0])}: both {printable(first)} and {printable(second)} would be written to "
             "it; write them to different folders"
         )
-    # Only what is named like an output can be one. To look up the real place of each file takes time.
+    # Only a file with the name of an output can be one. To resolve the path of every file would take time.
     alike = [i.audio for i in inputs if isinstance(i.audio, Path) and i.audio.suffix[1:] in suffixes]
     outputs = {os.path.realpath(path) for each in paths for path in each} if alike else set()
     for path in alike:
@@ -172,7 +172,7 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
 
 
 def is_portable(input: Input) -> bool:
-    """Whether another process can read it: all but pipes and open files."""
+    """Whether another process can read it. This is true for all inputs except pipes and open files."""
     if isinstance(input.audio, Path):
         try:
             return not stat.S_ISFIFO(input.audio.stat().st_mode)
@@ -182,7 +182,7 @@ def is_portable(input: Input) -> bool:
 
 
 def in_memory(input: Input) -> Input:
-    """The input with the bytes of its pipe or open file, from its beginning if it can go back there.
+    """The input with the bytes of its pipe or open file. A file that can seek is read from its beginning.
 
     Raises AsrError when it cannot be read, and for a file that was opened as text.
     """

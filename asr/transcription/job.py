@@ -22,7 +22,7 @@ from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
 from asr.transcription.workers import Result, WorkerPool, expected_seconds
 
-WORTH_A_PROCESS = 60.0  # seconds of audio: starting and ending a process takes as long as a part of these
+WORTH_A_PROCESS = 60.0  # seconds of audio: with less, starting a process takes too much of the time
 
 
 def read_hot_words(path: Path) -> tuple[str, ...]:
@@ -61,9 +61,9 @@ def transcribe_inputs(
     """Transcribe everything the arguments name. Returns the number of inputs and arguments that failed.
 
     Results are written as they are ready. Failures are reported on stderr, one line each. `workers` is the
-    number of processes; None: one for each of the CPU `threads` if there is enough to do. With `ray`, they
-    are those of a Ray cluster. Processes that torchrun started share the work. Raises AsrError when the model
-    cannot be loaded or a result cannot be written.
+    number of processes; None: one for each of the CPU `threads` if there is enough to do. With `ray`, the
+    processes belong to a Ray cluster. Processes that torchrun started share the work. Raises AsrError when
+    the model cannot be loaded or a result cannot be written.
     """
     output.check()
     options = options or DecodingOptions()

@@ -23,11 +23,11 @@ BLOCK_SECONDS = 0.1
 def listen(
     model: Path | None, device: str, pipe: bool, rate: int, microphone: str | None, times: bool
 ) -> None:
-    """Print the text of a microphone, or of the samples (int16, one channel) on standard input with `pipe`.
+    """Transcribe a microphone, or with `pipe` the samples (int16, one channel) on standard input.
 
-    In a terminal the line grows while somebody speaks; elsewhere only final texts are printed. Ends with the
-    input, or with Ctrl-C, after the text of what was said before. Raises AsrError where there is no
-    microphone.
+    In a terminal the line grows while somebody speaks; elsewhere only final texts are printed. It ends at the
+    end of the input or at Ctrl-C. The text of the audio before that is still printed. Raises AsrError where
+    there is no microphone.
     """
     recognizer = Recognizer(model, device)
     blocks = pcm_blocks(sys.stdin.buffer, rate) if pipe else microphone_blocks(rate, microphone)
@@ -35,7 +35,7 @@ def listen(
 
 
 def show(results: Iterable[StreamResult], times: bool = False) -> None:
-    """Print results: final texts as lines, others only in a terminal, on a line that is written again."""
+    """Print results: final texts as lines; others only in a terminal, where later texts replace them."""
     terminal = sys.stdout.isatty()
     for result in results:
         segment = result.segment
@@ -50,9 +50,10 @@ def show(results: Iterable[StreamResult], times: bool = False) -> None:
 
 
 def until_interrupted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks up to the first Ctrl-C, which ends them as the end of the input does.
+    """The blocks up to the first Ctrl-C.
 
-    It does not break off the decoding of a block. The second Ctrl-C raises KeyboardInterrupt.
+    It has the same effect as the end of the input, and does not interrupt the decoding of a block. The second
+    Ctrl-C raises KeyboardInterrupt.
     """
     waiting = interrupted = False
 

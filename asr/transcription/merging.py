@@ -1,4 +1,4 @@
-"""Segments that overlap, because a recording was cut where it has no pause, become segments that do not."""
+"""Merges segments that overlap. They overlap where a recording was cut without a pause."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SAME = 0.3  # seconds between the middles of a word that both segments have
 def merge_overlaps(segments: Iterable[Segment], separator: str) -> list[Segment]:
     """Segments in the order of time, in which each word of an overlap is in one segment only.
 
-    Where both segments have the same word at the same time, the first ends with it and the second goes on
-    after it; of several such words, with the one nearest to the middle of the overlap. Otherwise words belong
-    to the segment on their side of the middle.
+    If both segments have the same word at the same time, the first segment ends with this word and the second
+    continues after it. If there are several such words, the one nearest to the middle of the overlap is used.
+    If there is none, each word belongs to the segment on its side of the middle.
     """
     merged: list[Segment] = []
     for segment in sorted(segments, key=lambda each: each.start):
@@ -52,7 +52,7 @@ def _divide(first: Segment, second: Segment, separator: str) -> tuple[Segment, S
 
 
 def _with_words(segment: Segment, words: Sequence[Word], separator: str) -> Segment:
-    """The segment with some of its words. Its other texts are dropped: they have no times."""
+    """The segment with some of its words. Its alternatives are dropped, because they have no times."""
     if len(words) == len(segment.words):
         return segment
     text = separator.join(word.text for word in words)

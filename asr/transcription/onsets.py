@@ -1,4 +1,4 @@
-"""Words after a pause begin where their sound begins.
+"""Corrects the beginnings of words after a pause, so that a word begins where its sound begins.
 
 CTC places a character where the model is sure of it, which is often some frames after the sound began. Where
 a word follows a pause, the energy of the recording shows its beginning more exactly.
@@ -15,10 +15,10 @@ from asr.audio.segmentation import mean_squares
 from asr.transcription.transcript import Word
 
 FRAME = 0.01  # seconds, about: a whole number of samples
-BELOW_LOUDEST = 30.0  # dB: a word sounds where it is at most so much below its loudest frame,
-ABOVE_PAUSE = 10.0  # dB: and at least so much above the quietest frame around its beginning
+BELOW_LOUDEST = 30.0  # dB: a frame is sound if it is at most so much below the loudest one,
+ABOVE_PAUSE = 10.0  # dB: and at least so much above the quietest frame near the beginning
 EARLIER, LATER = 20, 12  # frames: how far a beginning can move
-GAP = 3  # frames: a quiet part that is not longer is a part of the word, such as the closure of a stop
+GAP = 3  # frames: a quiet part up to this length belongs to the word, such as the closure of a stop
 
 
 def begin_with_sound(

@@ -151,7 +151,7 @@ class Output:
                 file.close()
 
     def header(self) -> str:
-        """The beginning of what standard output gets."""
+        """The text with which standard output begins."""
         return FORMATS[self.stream_format].header if self.stream_format else ""
 
     def stream_text(self, result: Transcript) -> str:
@@ -202,9 +202,9 @@ def _parts(file: Path) -> list[Path]:
 
 
 def begin_parts(output: Output, inputs: Sequence[Input]) -> None:
-    """Parts that an interrupted run left are merged for `resume`, and deleted for `overwrite`.
+    """Merge (`resume`) or delete (`overwrite`) the parts that an interrupted run left.
 
-    Raises AsrError for parts without one of these options.
+    Raises AsrError if there are parts and neither option is set.
     """
     file = output.file
     assert file

@@ -1,4 +1,4 @@
-"""Recordings to pieces: threads read files ahead, and long recordings are cut in pauses."""
+"""Cuts recordings into pieces: threads read files ahead, and long recordings are cut in pauses."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class PieceReader:
         self.overlap, self.channels = overlap and voice_activity, channels
 
     def read_ahead(self, inputs: Iterable[Input]) -> Iterator[tuple[Job, Iterable[Piece]]]:
-        """Each input with its pieces, in order, but a slow one does not hold up those after it.
+        """Each input with its pieces, in order, except that a slow input does not delay the next ones.
 
-        Threads read short files before their turn, the beginning of a long one, and then its next pieces. A
-        pipe, whose other end may never write, has a thread of its own that does not keep the process from
-        ending.
+        Threads read short files, and the beginning of long files, before they are needed. The other pieces of
+        a long file follow while it is used. A pipe is read in a thread of its own, because its other end may
+        never write. This thread does not prevent the process from ending.
         """
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="audio")
         ahead: dict[Future[Iterable[Piece]], Job] = {}
@@ -112,7 +112,8 @@ class PieceReader:
     def _begin(self, job: Job) -> Iterable[Piece]:
         """The pieces of a recording. Those of its first LONG seconds are read now, the rest when it is used.
 
-        So a file is decoded once. To ask for its length first would decode many formats a second time.
+        So a file is decoded only once. In many formats, finding the length first would need a second
+        decoding.
         """
         if not is_portable(job.input):  # it can be read only once, and channels are read one after the other
             job.source = in_memory(job.input)
@@ -137,8 +138,8 @@ class PieceReader:
     def _read(self, job: Job) -> Iterator[Piece]:
         """The pieces of one channel after the other.
 
-        With separate channels, a file is decoded once for each: the pieces of a channel come in one row, and
-        in a single pass the blocks of the other channels would have to wait in memory.
+        With separate channels, a file is decoded once for each channel. All pieces of a channel come before
+        those of the next channel, so a single pass would have to keep the other channels in memory.
         """
         source, data = job.source, job.source.audio
         blocks: Iterable[np.ndarray]

@@ -15,8 +15,9 @@ from asr.errors import AsrError
 class TranscriptionProgress:
     """Files and hours done, RTFx and the time left, if there is a terminal.
 
-    `seconds` are the expected seconds of audio of all inputs. The time left follows from the share that is
-    done, so it is right for files of different lengths; a wrong scale of the expectation does no harm.
+    `seconds` are the expected seconds of audio of all inputs. The time left is computed from the share of
+    them that is done, so files of different lengths are counted correctly, and only the ratios of the
+    expected seconds matter.
     """
 
     def __init__(self, total: int, seconds: float, shown: bool = True) -> None:

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 4 cli.py transcribe talks --output-dir out
 
-Each takes the next portion of the list when it is ready for it, so a fast one does more. They talk through
-the store of torchrun alone: no process waits for another one before the end.
+Each takes the next portion of the list when it is ready for it, so a fast one does more. They communicate
+only through the store of torchrun, and no process waits for another one before the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE = 0.1  # seconds between two looks at what the others have done
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share a list. `store` is None if it is alone."""
+    """This process, as one of the processes that share a list. `store` is None if it is alone."""
 
     rank: int = 0
     count: int = 1
@@ -44,7 +44,10 @@ class Ranks:
         return name
 
     def decide(self, function: Callable[[], list[int]]) -> list[int]:
-        """What the function returns in the main process. Its AsrError ends the others silently."""
+        """Call the function in the main process, and return its result in all processes.
+
+        If it raises AsrError, the other processes end without a message.
+        """
         if self.store is None:
             return function()
         if not self.main:
@@ -69,7 +72,7 @@ class Ranks:
             yield from positions[first : first + size]
 
     def total(self, name: str, value: int) -> int:
-        """The sum over all processes, when all have come here."""
+        """The sum over all processes. It waits until all processes have called it."""
         if self.store is None:
             return value
         self.store.add(name, value)

@@ -41,8 +41,9 @@ class _Actor:
 def transcribe_on_ray(
     recognizer: Recognizer, inputs: Sequence[Input], actors: int | None = None
 ) -> Iterator[tuple[int, Result]]:
-    """The position of each input and its result, in any order. `actors`: at most so many, None: one per core
-    or GPU.
+    """The position of each input and its result, in any order.
+
+    `actors` is the largest number of actors; None: one per core or GPU.
 
     Connects to the cluster of `ray start` or RAY_ADDRESS, or starts one on this machine. Raises AsrError
     where Ray is missing.

@@ -28,8 +28,8 @@ from asr.transcription.segments import SegmentBuilder
 from asr.transcription.transcript import Segment, StreamResult, Transcript
 from asr.transcription.turns import Turns
 
-# Seconds of padded audio. On a CPU, large batches leave the caches in the encoder, but save decoder steps:
-# docs/transcription.md has the measurements.
+# Seconds of padded audio in a batch. On a CPU, large batches do not fit into the caches in the encoder, but
+# need fewer decoder steps: docs/transcription.md has the measurements.
 BATCH_SECONDS_ON_CPU = 60.0
 BATCH_SECONDS_ON_GPU = 120.0
 FIRST_WINDOW = 20.0  # seconds of audio before the first results
@@ -188,13 +188,13 @@ class Recognizer:
         options: DecodingOptions | None = None,
         every: float = 0.5,
     ) -> Iterator[StreamResult]:
-        """Text while the audio comes in: of each segment what is known so far, and in the end its final text.
+        """Text while the audio arrives: for each segment its text so far, and its final text when it ends.
 
         `blocks` are arrays (samples,) or (samples, channels) of any length, floats in [-1, 1] or int16, at
         `sample_rate` Hz (None: that of the model). A segment ends after 1 s without speech. While it lasts,
         it is decoded again after `every` seconds of audio. The final text is that of the audio between its
-        `start` and `end`. It is empty if what was taken for speech proved to be none. Raises AsrError for
-        impossible samples and rates, and with `channels` "separate".
+        `start` and `end`. It is empty if later audio showed that the segment is not speech. Raises AsrError
+        for impossible samples and rates, and with `channels` "separate".
         """
         if self._reader.channels == "separate":
             raise AsrError("a stream has one text: channels 'separate' is impossible; give 'mix' or 'first'")
@@ -237,7 +237,7 @@ class Recognizer:
             job, channel = piece.job, piece.channel
             ((segments, best),) = self._decode([piece], decoder, job.previous.get(channel, ()))
             job.segments += segments
-            # What was drawn from flat probabilities may be wrong, and would spoil what follows.
+            # Text that was drawn at a high temperature may be wrong, and would cause errors in the next text.
             reliable = best.temperature <= MAX_PROMPT_TEMPERATURE
             tokens = (*job.previous.get(channel, ()), *best.tokens)[-PROMPT_TOKENS:]
             job.previous[channel] = tokens if reliable else ()
@@ -330,7 +330,7 @@ def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def longest_seconds(bundle: Bundle[Any]) -> float:
-    """Seconds above which a recording is cut: longer ones than in training are decoded badly.
+    """Seconds above which a recording is cut. Audio longer than in training is recognized badly.
 
     It depends on the model alone, so that a setting of memory never changes the text.
     """

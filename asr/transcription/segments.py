@@ -49,7 +49,10 @@ class SegmentBuilder:
         best: Hypothesis,
         *others: Hypothesis,
     ) -> list[Segment]:
-        """One segment, or one for each part between timestamps. `spans` are those of the best's tokens."""
+        """One segment, or one for each part between timestamps.
+
+        `spans` belong to the tokens of the best.
+        """
         end = piece.start + len(piece.samples) / self._sample_rate
         tokenizer = self._tokenizer
         prompts = tokenizer.prompts if isinstance(tokenizer, HasPromptTokens) else None

@@ -94,7 +94,7 @@ def to_srt(transcript: Transcript, highlight: bool = False) -> str:
 
 
 def to_vtt(transcript: Transcript, highlight: bool = False) -> str:
-    """WebVTT. With `highlight` each word has its time inside the cue, and players mark what was spoken."""
+    """WebVTT. With `highlight`, each word has its time inside the cue, and players mark the spoken words."""
     parts = ["WEBVTT\n\n"]
     for cue in cues_of(transcript):
         lines = []
@@ -156,7 +156,7 @@ def _cue(words: list[Word]) -> Cue:
 
 
 def _readable_end(cue: Cue, following: float) -> float:
-    """When the cue leaves: after it could be read, and before the next one."""
+    """When the cue disappears: after it could be read, and before the next one."""
     readable = max(cue.end, cue.start + max(SHORTEST, min(LONGEST, _width(cue.text) / RATE)))
     return max(min(readable, following - GAP), min(cue.end, following), cue.start + 0.001)
 

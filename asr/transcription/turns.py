@@ -1,4 +1,4 @@
-"""Threads that share one model: who has the turn also does the work of those that wait."""
+"""Several threads share one model: the thread whose turn it is also does the work of waiting threads."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class _Request(Generic[Item, How]):
 class Turns(Generic[Item, How]):
     """Calls `work(items, how)` for one thread at a time.
 
-    Items of threads that wait, and that want them done in the same way, are done together with those of the
-    thread whose turn it is, up to `most` by the sum of `size`. So threads that come at once fill one batch.
+    The thread whose turn it is also takes items of waiting threads with the same `how`, as long as the sum of
+    `size` is at most `most`. So threads that call at the same time share one batch.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Turns(Generic[Item, How]):
             raise request.error
 
     def _together(self, own: _Request[Item, How]) -> list[_Request[Item, How]]:
-        """The own request and others that fit; they no longer wait."""
+        """This request and other requests that fit. They are removed from the waiting ones."""
         with self._guard:
             chosen, room = [own], self._most - self._total(own)
             for other in self._waiting:

@@ -1,7 +1,8 @@
 """Several processes that transcribe one list, each with its own recognizer.
 
 A process has one Python interpreter, so on a CPU processes with one thread each use the cores better than one
-process with several threads. A process that the system ends takes nothing with it but the file that it read.
+process with several threads. If the system kills a process, only the inputs that it had are affected, and
+they are tried again.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from asr.transcription.transcript import Transcript
 
 AHEAD = 10_000  # results of later inputs that may wait for an earlier one
 PATIENCE = 0.1  # seconds between two looks at pipes that are being read
-BYTES_PER_SECOND = 32_000.0  # of a file, until results tell: 16 bits at 16 kHz
+BYTES_PER_SECOND = 32_000.0  # the first estimate, for 16 bits at 16 kHz; results correct it
 
 Result = Transcript | AsrError
 _Task = tuple[int, Input]  # position in the list, and the recording
 
 
 def expected_seconds(input: Input, bytes_per_second: float = BYTES_PER_SECOND) -> float:
-    """About how many seconds of audio an input has, without opening it; 0 for what cannot be known."""
+    """The estimated seconds of audio of an input, without opening it; 0 if they cannot be estimated."""
     if input.duration is not None:
         return input.duration
     if isinstance(input.audio, np.ndarray):
@@ -59,7 +60,9 @@ class _Worker:
 
 
 class WorkerPool:
-    """Processes with a recognizer each. A context manager: they end with it, whatever happens.
+    """Processes with a recognizer each.
+
+    A context manager: the processes end when it is left, also after an error.
 
     Processes are forked on Linux when the model is on a CPU and each has one thread, so the weights are in
     memory once. Fork before other threads start. In all other cases each process loads the model itself. A
@@ -86,7 +89,8 @@ class WorkerPool:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         forks = self._context.get_start_method() == "fork"
-        # A forked process has our ends of the pipes. It closes them, or no process would see that we ended.
+        # A forked process inherits the parent's ends of the pipes. It closes them: otherwise no process would
+        # notice that the parent has ended.
         inherited = [ours, *(w.connection for w in self._workers)] if forks else []
         process = self._context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(self._recognizer, theirs, inherited, self._threads), daemon=True
@@ -98,10 +102,10 @@ class WorkerPool:
     def transcribe(self, inputs: Sequence[Input], ordered: bool = True) -> Iterator[tuple[int, Result]]:
         """The position of each input and its result, as soon as it is there, in any order.
 
-        An input whose process was ended by the system is tried once more, alone. If that process ends too,
-        the result is an AsrError. With `ordered`, work is not more than AHEAD inputs ahead of the first one
-        without a result, so that few results wait for their turn. Raises what a process raises, and what
-        the reading of an open file raises.
+        An input whose process was killed by the system is tried once more, without other inputs. If that
+        process ends too, the result is an AsrError. With `ordered`, no input is started that is more than
+        AHEAD inputs after the first one without a result, so that few results wait for their turn. Exceptions
+        in a process and in reading an open file are raised here.
         """
         work = _Work(inputs, self._recognizer.batch_seconds * WINDOW, self._count)
         retries: deque[_Task] = deque()
@@ -138,7 +142,10 @@ class WorkerPool:
                     yield position, result
 
     def _received(self, worker: _Worker, retries: deque[_Task]) -> Iterator[tuple[int, Result]]:
-        """The result that a worker sent, or what follows from its end."""
+        """The result that a worker sent.
+
+        If the worker has ended, its inputs are tried again or have an error.
+        """
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
@@ -177,9 +184,10 @@ class _Work:
         self.reading = 0  # pipes that are being read
 
     def chunk(self, limit: int) -> list[_Task]:
-        """The next inputs, up to the position `limit`: few at first and at the end, so that all end together.
+        """The next inputs, up to the position `limit`.
 
-        Pipes and open files belong to this process. A thread reads each, and it comes in a later chunk.
+        The first and last chunks are small, so that all processes finish together. Only this process can read
+        pipes and open files: a thread reads each one, and it is in a later chunk.
         """
         rate = self._bytes / self._seconds
         share = self._left * BYTES_PER_SECOND / rate / (3 * self._workers)
@@ -254,8 +262,8 @@ def _lost(input: Input, status: int | None) -> AsrError:
 def _serve(
     recognizer: Recognizer, connection: Connection, inherited: Sequence[Connection], threads: int
 ) -> None:
-    """The life of a worker: lists of tasks come in, (position, result) goes out."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the first one ends us
+    """The loop of a worker process: it receives lists of tasks, and sends (position, result)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
     for other in inherited:
         other.close()
     torch.set_num_threads(threads)

@@ -17,7 +17,9 @@ _OFFICIAL = ("train", "dev", "test")
 
 
 def read_common_voice(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
-    """Splits train, dev and test of one language's folder; of the folder above, cy_train, cy_dev and so on.
+    """Splits train, dev and test of one language's folder.
+
+    The folder above it gives cy_train, cy_dev and so on.
 
     `--subset validated` (or other, invalidated) reads that table instead. Durations are not known yet. Raises
     AsrError where no folder has tables.

@@ -87,7 +87,7 @@ def write_strings(splits: dict[str, list[Utterance]], out: Path, seed: int = 0) 
 
 
 def _deal(pool: list[Utterance], random: np.random.RandomState) -> Iterator[Utterance]:
-    """The pool in shuffled order, again and again."""
+    """The recordings of the pool without end, in a new random order each time."""
     while True:
         yield from (pool[index] for index in random.permutation(len(pool)))
 

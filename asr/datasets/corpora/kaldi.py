@@ -52,7 +52,7 @@ def _read(folder: Path, bad: list[str]) -> list[Utterance]:
 
 
 def _table(path: Path, optional: bool = False) -> dict[str, str]:
-    """Lines of "key value" by their key. No file is an empty table where it is optional."""
+    """Lines of "key value" by their key. A missing optional file gives an empty table."""
     if optional and not path.exists():
         return {}
     table: dict[str, str] = {}

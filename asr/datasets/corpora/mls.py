@@ -15,7 +15,7 @@ from asr.errors import AsrError
 
 
 def read_mls(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
-    """Splits train, dev and test of mls_<language>/; of the folder above, german_train and so on.
+    """Splits train, dev and test of mls_<language>/. The folder above it gives german_train and so on.
 
     Durations are not known yet. Raises AsrError where there is no transcripts.txt.
     """

@@ -67,6 +67,6 @@ def _parse(line: str, recordings: dict[str, Path]) -> Utterance | str | None:
         return f"no recording {name}.sph"
     text = re.sub(r" '(?=\w)", "'", " ".join(_MARKS.sub(" ", text).split()))
     if not text:
-        return f"no words in {line[:60]!r}"  # an empty text would be taught as silence
+        return f"no words in {line[:60]!r}"  # a model would learn an empty text as silence
     identity = f"{name}-{round(begin * 100):07}-{round((begin + seconds) * 100):07}"
     return Utterance(identity, recordings[name], text, seconds, speaker=speaker, lang="en", start=begin)

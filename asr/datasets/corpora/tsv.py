@@ -43,10 +43,11 @@ def _is_corpus(path: Path) -> bool:
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The fields of each row with the number of its first line; an empty row for a file without any."""
+    """The fields of each row with the number of its first line; an empty file gives one empty row."""
     text = read_text(path)
     if path.suffix.lower() != ".csv":
-        # Split by hand: quotes mean nothing in a TSV, and csv would glue lines between two of them.
+        # Split by hand: quotes mean nothing in a TSV, but the csv module would join the lines between two
+        # quotes.
         return [(number, line.split("\t")) for number, line in enumerate(text.split("\n"), 1)]
     reader, rows, number = csv.reader(io.StringIO(text, newline="")), [], 1
     try:

@@ -16,7 +16,7 @@ from asr.errors import AsrError
 
 
 def read_voxpopuli(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
-    """Splits train, dev and test of one language's folder; of the folder above, de_train and so on.
+    """Splits train, dev and test of one language's folder. The folder above it gives de_train and so on.
 
     The text is the normalized one, and the original is kept as `raw_text`. Durations are not known yet.
     Raises AsrError where there is no asr_<split>.tsv, or where a column is missing.

@@ -31,7 +31,9 @@ _DROPPED = ("audio", "audio_filepath", "start", "offset", "duration", "id", "pho
 
 
 def read_webdataset(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[str, list[Utterance]]:
-    """One tar file, or those of a folder, as the split "all"; of a folder of such folders, a split for each.
+    """One tar file, or all tar files of a folder, as the split "all".
+
+    A folder of such folders gives a split for each.
 
     The text is that of a .txt or a .json member; speaker, language and duration are those of the .json, whose
     other keys are kept. Other members are ignored. The id is that of the .json, or the tar file and the

@@ -41,11 +41,11 @@ def estimate_ngram(
 ) -> NgramModel:
     """The n-gram model of sentences, words separated by spaces.
 
-    The vocabulary is the most frequent words; all others are one unknown word, and so are the names of the
-    unknown word and of the begin and end of a sentence. n-grams of k words that occur
-    less than minimum_counts[k - 1] times are left out. Then n-grams are left out whose loss raises the
-    perplexity by less than the share `prune` (such as 1e-8). Raises AsrError for an order that is not 1 to 4,
-    for missing minimum counts and for too little text.
+    The vocabulary is the most frequent words; all other words become the unknown word, and so do words that
+    are equal to its name or to the names of the begin and the end of a sentence. n-grams of k words that
+    occur less than minimum_counts[k - 1] times are left out. Then each n-gram is removed if its removal
+    raises the perplexity by less than the share `prune` (such as 1e-8). Raises AsrError for an order that is
+    not 1 to 4, for missing minimum counts and for too little text.
     """
     if not 1 <= order <= MAX_ORDER:
         raise AsrError(f"order {order}: give 1 to {MAX_ORDER}")

@@ -130,7 +130,7 @@ class NgramModel:
 
     @cached_property
     def suffix(self) -> Ints:
-        """Each node without its first word, or the longest suffix of that in the tree: (nodes,)."""
+        """For each node, the longest node in the tree that is a suffix without the first word: (nodes,)."""
         suffix = np.zeros(len(self.parent), np.int64)
         for k in range(2, self.order + 1):
             nodes = slice(self.levels[k], self.levels[k + 1])
@@ -149,8 +149,8 @@ class NgramModel:
     def _excess(self) -> Ints:
         """Running sums over the nodes of P(w | h) - b(h) P(w | h'), in units of 2**-60: (nodes,).
 
-        Only differences of two sums are used. Integers wrap around, so a difference is exact as long as it is
-        below 8 itself.
+        Only differences of two sums are used. Sums can overflow, but a difference is still exact if it is
+        below 8, because integers wrap around.
         """
         nodes = np.arange(self.levels[2], len(self.parent))
         parent = self.parent[nodes]
@@ -188,7 +188,8 @@ class NgramModel:
     def range_probability(self, histories: Ints, first: Ints, last: Ints) -> Floats:
         """The sum of P(w | history) of the words first <= w < last: (n,) each -> (n,).
 
-        The sum is that of the shorter history times b, plus the differences for the n-grams of this history.
+        The sum equals b times the sum for the shorter history, plus the differences for the n-grams of this
+        history.
         """
         nodes, share = histories.copy(), np.ones(len(histories))
         total = np.zeros(len(histories))
