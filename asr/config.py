@@ -103,20 +103,29 @@ class Config(Experiment):
     def _losses_have_heads(self) -> Config:
         has_ctc, has_decoder = (getattr(self.model, name, None) for name in ("ctc", "decoder"))
         if self.train.ctc_weight > 0 and not has_ctc:
-            raise ValueError("train.ctc_weight is above 0 but model.ctc is off; set one to match the other")
+            raise ValueError(
+                "train.ctc_weight is above 0, but model.ctc is false; set ctc_weight to 0, or ctc to true"
+            )
         if self.train.ctc_weight == 1 and self.train.scheduled_sampling is not None:
-            raise ValueError("train.scheduled_sampling needs a decoder, but train.ctc_weight is 1: CTC alone")
+            raise ValueError(
+                "train.scheduled_sampling needs a decoder, but train.ctc_weight 1 "
+                "trains only CTC; lower the weight, or leave out scheduled_sampling"
+            )
         if self.train.ctc_weight < 1 and has_decoder is None:
             raise ValueError("the model has no decoder; set train.ctc_weight to 1, or name a decoder")
         if self.train.scheduled_sampling is not None and getattr(has_decoder, "kind", "") == "mask_predict":
-            raise ValueError("train.scheduled_sampling: a mask_predict decoder never reads its predictions")
+            raise ValueError(
+                "train.scheduled_sampling: a mask_predict decoder never reads its predictions; leave it out"
+            )
         return self
 
     @model_validator(mode="after")
     def _average_has_no_adapters(self) -> Config:
         if self.train.trainable == "lora" and self.optim.ema is not None:
             # A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
-            raise ValueError("optim.ema does not go with train.trainable lora; leave out one of the two")
+            raise ValueError(
+                "optim.ema and train.trainable lora cannot be used together; leave out one of the two"
+            )
         return self
 
     @model_validator(mode="after")
@@ -126,7 +135,7 @@ class Config(Experiment):
         if phonemes is not None and outputs != len(phonemes.symbols) + 1:
             raise ValueError(
                 f"train.phonemes has {len(phonemes.symbols)} symbols, but model.encoder.phonemes is "
-                f"{outputs}; it must be {len(phonemes.symbols) + 1}, one more for the blank"
+                f"{outputs}; set it to {len(phonemes.symbols) + 1}, one more for the blank"
             )
         return self
 
@@ -166,7 +175,9 @@ class LanguageConfig(Experiment):
             self.data.characters_of is not None
             and self.tokenizer != load_kind(TOKENIZERS, "characters").Config()
         ):
-            raise ValueError("tokenizer: data.characters_of names the one to use; leave out one of the two")
+            raise ValueError(
+                "tokenizer: data.characters_of already chooses the tokenizer; leave out one of the two"
+            )
         return self
 
     @model_validator(mode="before")
@@ -188,7 +199,7 @@ def load_config(path: str | os.PathLike[str], overrides: tuple[str, ...] = ()) -
     """
     config = load_experiment(path, overrides)
     if not isinstance(config, Config):
-        raise AsrError(f"{path}: the configuration of a language model; a recognizer's is needed here")
+        raise AsrError(f"{path}: this is the configuration of a language model; give the one of a recognizer")
     return config
 
 
@@ -196,7 +207,7 @@ def load_language_config(path: str | os.PathLike[str], overrides: tuple[str, ...
     """Read a language model's configuration, as `load_config` reads a recognizer's."""
     config = load_experiment(path, overrides, default="language model")
     if not isinstance(config, LanguageConfig):
-        raise AsrError(f"{path}: the configuration of a recognizer; a language model's is needed here")
+        raise AsrError(f"{path}: this is the configuration of a recognizer; give the one of a language model")
     return config
 
 
@@ -215,7 +226,7 @@ def load_experiment(
     except OSError as error:
         raise AsrError(f"{path}: cannot read the configuration ({error.strerror}); check the path") from None
     except (ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise AsrError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise AsrError(f"{path}: not valid YAML ({' '.join(str(error).split())}); correct the file") from None
     _refuse_duplicates(tree, path)
     values = {} if values is None else values
     if not isinstance(values, dict):
@@ -278,7 +289,7 @@ def validate(
     """The configuration that values read from `path` describe. Raises AsrError as `load_config` does."""
     kind = values.get("kind", default)
     if not isinstance(kind, str) or kind not in EXPERIMENTS:
-        raise AsrError(f"{path}: kind {kind!r} is unknown; it is one of {', '.join(map(repr, EXPERIMENTS))}")
+        raise AsrError(f"{path}: kind {kind!r} is unknown; choose one of {', '.join(map(repr, EXPERIMENTS))}")
     try:
         return EXPERIMENTS[kind].model_validate(values)
     except ValidationError as error:
@@ -312,11 +323,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise AsrError(f"{override!r}: {section!r} is not a section")
+            raise AsrError(
+                f"{override!r}: {section!r} is not a section; docs/configuration.md lists all sections"
+            )
     try:
         values[key] = yaml.safe_load(value)
     except (ValueError, yaml.YAMLError):
-        raise AsrError(f"{override!r}: the value is not YAML") from None
+        raise AsrError(
+            f"{override!r}: the value is not valid YAML; correct it, or put it in quotes"
+        ) from None
 
 
 def _explain(

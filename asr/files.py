@@ -50,7 +50,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
         temporary.replace(target)
     except OSError as error:
         raise AsrError(
-            f"{printable(path)}: cannot be written ({error.strerror or error}); check room and permissions"
+            f"{printable(path)}: cannot be written ({error.strerror or error}); check the free space and "
+            "the permissions"
         ) from error
     finally:
         with suppress(OSError):  # it is gone already, or its folder could never be written
@@ -99,13 +100,15 @@ def claimed(folder: Path) -> Iterator[None]:
         claim = path.open("w")
     except OSError as error:
         raise AsrError(
-            f"{printable(folder)}: cannot be written ({error.strerror}); check room and permissions"
+            f"{printable(folder)}: cannot be written ({error.strerror}); check the free space and the "
+            "permissions"
         ) from error
     with claim:
         # A process that holds the lock removes the file when it ends.
         if not _lock(claim) or not path.exists():
             raise AsrError(
-                f"{printable(folder)}: another process is at work there; wait, or choose another folder"
+                f"{printable(folder)}: another process is using this folder; wait until it ends, or choose "
+                "another folder"
             )
         try:
             yield

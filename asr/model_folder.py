@@ -127,14 +127,14 @@ def load_model(path: str | os.PathLike[str] | None = None, device: str = "auto")
     """Load a recognizer (None: the English model that ships), as `load_bundle` does."""
     folder = PRETRAINED if path is None else path
     if isinstance(read_config(check_model_folder(folder)), LanguageConfig):
-        raise AsrError(f"{folder}: holds a language model; a recognizer is needed here")
+        raise AsrError(f"{folder}: this is a language model; name the folder of a recognizer")
     return load_bundle(folder, device)
 
 
 def load_language_model(path: str | os.PathLike[str], device: str = "auto") -> Bundle[LanguageConfig]:
     """Load a language model, as `load_bundle` does."""
     if isinstance(read_config(check_model_folder(path)), Config):
-        raise AsrError(f"{path}: holds a recognizer; a language model is needed here")
+        raise AsrError(f"{path}: this is a recognizer; name the folder of a language model")
     return load_bundle(path, device)
 
 
@@ -192,7 +192,9 @@ def load_weights(bundle: Bundle[Any], folder: Path) -> dict[str, str]:
             state = {name: t for name, t in state.items() if not name.startswith(f"network.{part}.")}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise AsrError(f"{folder / WEIGHTS}: {name} is not finite; use another checkpoint of the run")
+            raise AsrError(
+                f"{folder / WEIGHTS}: the weight {name} is NaN or infinite; use another checkpoint of the run"
+            )
     try:
         load_merged_state(bundle.module, state)
     except RuntimeError as error:

@@ -115,9 +115,9 @@ def test_a_section_that_is_not_one_is_named(complaint, name, value):
 def test_a_value_that_yaml_cannot_make_is_refused(tmp_path, text):
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    with pytest.raises(AsrError, match=r"a\.yaml: not YAML"):
+    with pytest.raises(AsrError, match=r"a\.yaml: not valid YAML"):
         load_experiment(path)
     path.write_text("")
     key, _, value = text.partition(": ")
-    with pytest.raises(AsrError, match="the value is not YAML"):
+    with pytest.raises(AsrError, match="the value is not valid YAML"):
         load_experiment(path, (f"{key}={value}",))

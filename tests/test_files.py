@@ -66,7 +66,7 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
         return subprocess.run([sys.executable, "-c", claim + work], capture_output=True, text=True)
 
     with claimed(tmp_path):
-        assert "another process is at work there" in another("pass").stderr
+        assert "another process is using this folder" in another("pass").stderr
     assert another("pass").returncode == 0
     assert another("import os; os.kill(os.getpid(), 9)").returncode == -9
     with claimed(tmp_path):  # also of one that was killed

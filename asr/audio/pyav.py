@@ -40,7 +40,7 @@ class ContainerSound:
             container: Any = av.open(reader)
             self._container = container
             if not self._container.streams.audio:
-                raise AsrError(f"{name}: {format} without an audio track; leave it out")
+                raise AsrError(f"{name}: the {format} has no audio track; leave this file out")
             self._track = self._container.streams.audio[0]
             self._promised = self._stored_length()
             self._reached = 0.0  # seconds, by the packets of all tracks
@@ -50,7 +50,7 @@ class ContainerSound:
             if reader.error:
                 raise reader.error from None
             raise AsrError(
-                f"{name}: {format} that cannot be read ({error}); convert it to wav or flac"
+                f"{name}: the {format} cannot be read ({error}); convert it to wav or flac"
             ) from None
         self.channels = self._rest.shape[1]
         self.frames = 1 << 62  # unknown: the length in the header counts padding too

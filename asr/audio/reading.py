@@ -203,7 +203,9 @@ def _opened(source: Source, name: str | None) -> Iterator[_File]:
         can_seek = callable(getattr(source, "seekable", None)) and source.seekable()
         yield _with_streams(source if can_seek else io.BytesIO(_all_bytes(source, name)), name)
     else:
-        raise AsrError(f"audio of type {type(source).__name__}: give a path, bytes or an open binary file")
+        raise AsrError(
+            f"audio cannot be of the type {type(source).__name__}; give a path, bytes or an open binary file"
+        )
 
 
 def _open_path(path: Path, name: str) -> BinaryIO:
@@ -254,7 +256,7 @@ def _unreadable(name: str, error: OSError) -> AsrError:
 
 
 def _empty(name: str) -> AsrError:
-    return AsrError(f"{name}: no audio in it (0 samples); leave it out or record it again")
+    return AsrError(f"{name}: the file has no audio (0 samples); leave it out or record it again")
 
 
 def _too_short(name: str, sample_rate: int) -> AsrError:
@@ -278,7 +280,7 @@ def _decoder(file: _File, stream: Stream) -> _ForwardSound | ContainerSound:
         ) from None
     if sound.frames < stream.least:
         sound.close()
-        raise AsrError(f"{file.name}: MPEG audio that cannot be read to its end; convert it to wav or flac")
+        raise AsrError(f"{file.name}: the MPEG audio cannot be read to its end; convert it to wav or flac")
     return sound
 
 

@@ -44,7 +44,7 @@ def from_array(
     check_times(start, duration, name)
     check_shape(samples, name)
     if not len(samples):
-        raise AsrError(f"{name}: no samples; give at least one")
+        raise AsrError(f"{name}: there are no samples; give at least one")
     first = round(start * source_rate)
     if first >= len(samples):
         raise beyond_the_end(start, len(samples) / source_rate, name)
@@ -67,7 +67,9 @@ def to_mono(
     elif samples.dtype in (np.int16, np.int32):
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
     elif not np.issubdtype(samples.dtype, np.floating):
-        raise AsrError(f"{name}: type {samples.dtype}; give float, int16, int32 or uint8")
+        raise AsrError(
+            f"{name}: samples cannot be of the type {samples.dtype}; give float, int16, int32 or uint8"
+        )
     peak = check_samples(samples, name, first, source_rate)
     return one_channel(samples.astype(np.float32), channel, name) * np.float32(scale_for(peak, name))
 
@@ -76,14 +78,18 @@ def check_shape(samples: np.ndarray, name: str) -> int:
     """The number of channels. Raises AsrError for what is not (samples,) or (samples, channels)."""
     channels = 1 if samples.ndim == 1 else samples.shape[1] if samples.ndim == 2 else 0
     if not 1 <= channels <= MAX_CHANNELS:
-        raise AsrError(f"{name}: shape {samples.shape}; give (samples,) or (samples, channels)")
+        raise AsrError(
+            f"{name}: samples cannot have the shape {samples.shape}; give (samples,) or (samples, channels)"
+        )
     return channels
 
 
 def check_times(start: float, duration: float | None, name: str) -> None:
     """Raise AsrError for a start or a duration that is impossible for any recording."""
     if not (0 <= start < LONGEST and (duration is None or 0 < duration < LONGEST)):
-        raise AsrError(f"{name}: start {start} s, duration {duration} s: impossible; give times from 0 up")
+        raise AsrError(
+            f"{name}: start {start} s and duration {duration} s are impossible; give times above 0"
+        )
 
 
 def beyond_the_end(start: float, end: float, name: str) -> AsrError:
@@ -126,7 +132,8 @@ def one_channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarr
         return samples.mean(axis=1, dtype=np.float32)
     if (channel or 0) >= samples.shape[1]:
         raise AsrError(
-            f"{name}: no channel {(channel or 0) + 1}, it has {samples.shape[1]}; give a lower number"
+            f"{name}: there is no channel {(channel or 0) + 1} (number of channels: {samples.shape[1]}); "
+            "give a lower number"
         )
     return samples[:, channel or 0].copy()
 

@@ -58,8 +58,8 @@ class StreamReader:
 
 
 def damaged(name: str, where: str) -> AsrError:
-    return AsrError(f"{name}: damaged {where}; copy it again, or convert the rest")
+    return AsrError(f"{name}: damaged {where}; copy it again, or convert the part that can be read")
 
 
 def truncated(name: str, detail: str) -> AsrError:
-    return AsrError(f"{name}: truncated: {detail}; copy it again, or convert the rest")
+    return AsrError(f"{name}: truncated: {detail}; copy it again, or convert the part that can be read")

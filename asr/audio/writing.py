@@ -31,7 +31,10 @@ def write(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int = 
     """
     path, name = Path(path), printable(path)
     if path.suffix.lower() not in _WRITERS:
-        raise AsrError(f"{name}: cannot write {path.suffix!r} audio; name it {', '.join(_WRITERS)}")
+        raise AsrError(
+            f"{name}: audio cannot be written as {path.suffix!r}; choose a name that "
+            f"ends with {', '.join(_WRITERS)}"
+        )
     samples = np.asarray(samples, dtype=np.float32)
     channels = check_shape(samples, name)
     check_samples(samples, name, 0, sample_rate)
@@ -42,6 +45,9 @@ def write(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int = 
             for at in range(0, len(samples), _BLOCK):
                 file.write(samples[at : at + _BLOCK])
     except (soundfile.SoundFileError, ValueError) as error:
-        raise AsrError(f"{name}: cannot be written as {subtype} at {sample_rate} Hz ({error})") from None
+        raise AsrError(
+            f"{name}: cannot be written as {subtype} at {sample_rate} Hz ({error}); "
+            f"choose another format or rate"
+        ) from None
     with atomic_write(path, "wb") as out:
         out.write(encoded.getbuffer())

@@ -62,7 +62,7 @@ def preview(
 def check(
     manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="All splits of a corpus.")],
     model: Annotated[
-        Path | None, typer.Option(help="Also say which texts this model cannot write or CTC cannot align.")
+        Path | None, typer.Option(help="Also list texts that this model cannot write or CTC cannot align.")
     ] = None,
     recordings: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Read every recording. It takes most of the time.")
@@ -118,7 +118,8 @@ def shard(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the shards and their manifest.")],
     size: Annotated[int, typer.Option(min=1, help="Utterances in a shard.")] = 1000,
     shuffle: Annotated[
-        bool, typer.Option("--shuffle/--in-order", help="Whether a shard is a sample of the corpus.")
+        bool,
+        typer.Option("--shuffle/--in-order", help="Whether each shard is a random sample of the corpus."),
     ] = True,
 ) -> None:
     """Write a manifest and its recordings to tar files, which are few and are read from front to back.

@@ -18,7 +18,7 @@ class Layout(StrEnum):
 def export(
     model: Annotated[Path, typer.Argument(help="Model folder or run folder.")],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder.")],
-    format: Annotated[Layout, typer.Option(help="huggingface: what the library transformers loads.")],
+    format: Annotated[Layout, typer.Option(help="huggingface: the layout of the library transformers.")],
 ) -> None:
     """Write a model of the family of Whisper or Speech2Text in the layout of a public model."""
     from asr.model_folder import load_model

@@ -30,22 +30,25 @@ def inspect(
     duration: Annotated[
         float | None,
         typer.Option(
-            help="Length of the part, in seconds. Without a recording: length for which to count.",
+            help="Length of the part, in seconds. Without a recording: length for which operations "
+            "are counted.",
             show_default="to the end; 10",
         ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", show_default="auto")
     ] = None,
-    json: Annotated[
-        bool | None, typer.Option("--json", help="List the modules as JSON, all of them.")
-    ] = None,
+    json: Annotated[bool | None, typer.Option("--json", help="List all modules as JSON.")] = None,
     depth: Annotated[
         int | None, typer.Option(min=0, help="Levels of modules in the list.", show_default="3")
     ] = None,
     tokens_per_second: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Tokens for which the decoder is counted.", show_default="15"),
+        typer.Option(
+            min=0.0,
+            help="Decoder tokens in a second of audio, for the counted operations.",
+            show_default="15",
+        ),
     ] = None,
 ) -> None:
     """Show what a model does with a recording: a page with its attention, posteriors and times of tokens.

@@ -35,7 +35,11 @@ def listen(
     from asr.transcription import listening
 
     if source not in (None, "-"):
-        raise AsrError(f"{source}: a file; use asr transcribe, or give - to read samples from stdin")
+        raise AsrError(
+            f"{source}: asr listen reads no files; use asr transcribe, or give - to read samples from stdin"
+        )
     if source == "-" and microphone is not None:
-        raise AsrError("--microphone: samples are read from stdin; omit one of the two")
+        raise AsrError(
+            "--microphone cannot be used with -, which reads samples from stdin; omit one of the two"
+        )
     listening.listen(model, device, source == "-", rate, microphone, times)

@@ -22,11 +22,11 @@ def prepare(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the manifests.")],
     download: Annotated[
         bool,
-        typer.Option("--download", help="Download into ROOT first, from where an earlier call stopped."),
+        typer.Option("--download", help="Download into ROOT first; an interrupted download is continued."),
     ] = False,
     subset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this split or language; repeatable. A wrong one lists all."),
+        typer.Option(metavar="NAME", help="Only this split or language; repeatable. A wrong name lists all."),
     ] = None,
     normalize: Annotated[
         str | None,
@@ -36,7 +36,7 @@ def prepare(
         ),
     ] = None,
     lang: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Language where the corpus names none, such as de.")
+        str | None, typer.Option(metavar="CODE", help="Language, such as de, if the corpus names none.")
     ] = None,
     dev: Annotated[
         float | None,

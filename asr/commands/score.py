@@ -25,7 +25,9 @@ def score(
     ],
     against: Annotated[
         Path | None,
-        typer.Option(metavar="HYP2", help="A second system: difference, its interval, significance tests."),
+        typer.Option(
+            metavar="HYP2", help="A second system: show the difference, its interval and significance tests."
+        ),
     ] = None,
     unit: Annotated[
         Literal["auto", "words", "chars", "mixed"],
@@ -33,7 +35,10 @@ def score(
     ] = "auto",
     normalize: Annotated[
         Literal["none", "case", "basic", "english"],
-        typer.Option(help="basic: case, punctuation, Unicode form; english: numbers and spelling too."),
+        typer.Option(
+            help="Differences to ignore. basic: case, punctuation, Unicode form; english: "
+            "numbers and spelling too."
+        ),
     ] = "none",
     map: Annotated[
         Path | None,
@@ -69,7 +74,9 @@ def score(
     nist: Annotated[
         Literal["sys", "raw", "pra"] | None, typer.Option(help="Print a report as sclite does.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, utterances too.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, with all utterances.")
+    ] = False,
     worst: Annotated[
         int | None,
         typer.Option(min=0, show_default="5", help="How many utterances to show with their errors."),

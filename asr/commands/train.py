@@ -30,7 +30,9 @@ def train(
     resume_if_possible: ResumeIfPossible = False,
     overfit: Annotated[
         int | None,
-        typer.Option(min=1, help="Learn N training utterances with different texts by heart, as a check."),
+        typer.Option(
+            min=1, help="Test whether the model can memorize N training utterances with different texts."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the cost: size, operations, time, memory.")
@@ -51,7 +53,7 @@ def train(
     if overfit:
         settings = settings.overfit(overfit)
     if dry_run and (resume or resume_if_possible):
-        raise AsrError("--dry-run starts nothing and resumes nothing; leave out --resume")
+        raise AsrError("--dry-run only prints the cost and continues no run; leave out --resume")
     if dry_run:
         return print_costs(settings, device)
     raise typer.Exit(run_training(settings, run, which(resume, resume_if_possible), device))

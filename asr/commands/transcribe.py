@@ -64,7 +64,7 @@ def transcribe(
     voice_activity: Annotated[
         bool | None,
         typer.Option(
-            help="Decode only what the voice activity detector takes for speech.", show_default="yes"
+            help="Decode only audio in which the voice activity detector finds speech.", show_default="yes"
         ),
     ] = None,
     min_confidence: Annotated[
@@ -72,13 +72,16 @@ def transcribe(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Least mean confidence of the words of a segment; others get an empty text. 0: keep all.",
+            help="Segments whose words have a lower mean confidence get an empty text. 0: keep all.",
             show_default="0.2 for a model with a calibration, else 0",
         ),
     ] = None,
     channels: Annotated[
         Channels,
-        typer.Option(help="mix: their mean; first; separate: each, as of a call, merged by time."),
+        typer.Option(
+            help="mix: mean of all channels; first: the first channel; separate: each one "
+            "(calls), merged by time."
+        ),
     ] = Channels.mix,
     best: Annotated[
         bool,
@@ -89,8 +92,8 @@ def transcribe(
     decoder: Annotated[
         Decoder | None,
         typer.Option(
-            help="greedy; beam: search; ctc: CTC alone; rescoring: CTC's texts, ranked by the decoder too; "
-            "mask-predict: CTC's text, refined in parallel by a decoder of that kind.",
+            help="greedy; beam: beam search; ctc: only CTC; rescoring: CTC's texts, ranked with "
+            "the decoder; mask-predict: CTC's text, refined in parallel by a decoder of that kind.",
             show_default="greedy; ctc without a decoder; mask-predict with one of that kind",
         ),
     ] = None,
@@ -119,12 +122,12 @@ def transcribe(
     timestamps: Annotated[
         bool | None,
         typer.Option(
-            help="Decode the times of parts of the text, which become segments, with models that know them.",
+            help="Decode timestamps, which divide the text into segments, with models that have them.",
             show_default="no-timestamps",
         ),
     ] = None,
     initial_prompt: Annotated[
-        str | None, typer.Option(help="Text that the model takes as spoken before the recording.")
+        str | None, typer.Option(help="Text that the model treats as spoken before the recording.")
     ] = None,
     previous_text: Annotated[
         bool | None,
@@ -136,7 +139,7 @@ def transcribe(
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="Above 0: draw tokens; the higher, the more improbable ones.",
+            help="Above 0: draw tokens at random; a higher value draws less probable tokens.",
             show_default="0: the best token",
         ),
     ] = None,
@@ -168,15 +171,15 @@ def transcribe(
             show_default="0.6 with --fallback",
         ),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens in one segment.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Largest number of tokens in one segment.")] = None,
     ctc_weight: Annotated[
         float | None,
-        typer.Option(show_default="0.3", help="Share of CTC in the choice of tokens; 0: attention alone."),
+        typer.Option(show_default="0.3", help="Share of CTC in the choice of tokens; 0: only attention."),
     ] = None,
     candidates: Annotated[
         int | None,
         typer.Option(
-            help="Number of the decoder's best tokens that CTC and others score at each step.",
+            help="Number of the decoder's best tokens that CTC and other scorers score at each step.",
             show_default="8, or 1.5 x beam if that is more",
         ),
     ] = None,
@@ -187,8 +190,8 @@ def transcribe(
     draft_model: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or hub name of a smaller model of the same vocabulary: it writes drafts that the "
-            "model checks in parallel. The text is the same as without."
+            help="Folder or hub name of a smaller model of the same vocabulary: it writes drafts "
+            "that the model checks in parallel. The text does not change."
         ),
     ] = None,
     length_normalization: Annotated[
@@ -199,7 +202,8 @@ def transcribe(
         Path | None, typer.Option(help="File of words and phrases to favor, one on each line.")
     ] = None,
     hot_word_bonus: Annotated[
-        float | None, typer.Option(help="Added to the score for each of their letters.", show_default="0.7")
+        float | None,
+        typer.Option(help="Bonus in the score for each letter of hot words.", show_default="0.7"),
     ] = None,
     language_model: Annotated[
         Path | None, typer.Option(help="Folder of a language model; its scores are added.")
@@ -225,7 +229,7 @@ def transcribe(
         bool, typer.Option("--highlight-words", help="Mark each word in srt and vtt while it is spoken.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", "--skip-existing", help="Leave out inputs whose result is there.")
+        bool, typer.Option("--resume", "--skip-existing", help="Skip inputs that already have a result.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
@@ -268,7 +272,7 @@ def transcribe(
         language_model_weight=language_model_weight,
     )
     if best and decoder:
-        raise AsrError("--best: names the decoder too; omit --decoder")
+        raise AsrError("--best also chooses the decoder; omit --decoder")
     options = best_options(model or PRETRAINED, **given) if best else DecodingOptions(**given)
     formats = tuple(dict.fromkeys(name.strip() for each in format or () for name in each.split(",")))
     failed = transcribe_inputs(

@@ -68,7 +68,7 @@ class Corpus(Sequence[Utterance]):
         speakers = [codes.setdefault(u.speaker, len(codes) - 1) for u in utterances]
         durations = np.array([u.duration or math.nan for u in utterances], np.float32)
         if np.isnan(durations).any():
-            raise ValueError("every utterance needs a duration")
+            raise ValueError("every utterance needs a duration; write the manifest with `asr prepare`")
         corpus = cls(durations, np.array(speakers, np.int32), utterances.__getitem__, "these utterances")
         for utterance in utterances:
             for character in corpus._count(utterance.text or ""):
@@ -280,7 +280,7 @@ class _Lines:
         except AsrError:
             record = {}
         if np.float32(record.get("duration") or 0.0) != self.durations[index]:
-            raise AsrError(f"{path}: has changed after it was read; start again")
+            raise AsrError(f"{path}: the file has changed since it was read; start again")
         return to_utterance(record, path)
 
 

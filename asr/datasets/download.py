@@ -43,7 +43,8 @@ def download_corpus(corpus: CorpusInfo, folder: Path, subsets: tuple[str, ...]) 
     if each:
         if not subsets:
             raise AsrError(
-                f"--download: {corpus.title} has one archive a language; give --subset ({corpus.subsets})"
+                f"--download: {corpus.title} has one archive for each language; give --subset "
+                f"({corpus.subsets})"
             )
         chosen = [Archive(each.url.format(subset=name), each.sha256) for name in subsets]
     elif unknown := [name for name in subsets if name not in known]:
@@ -80,7 +81,9 @@ def fetch(archive: Archive, folder: Path) -> None:
         marker.write_text(archive.url + "\n", encoding="utf-8")
         path.unlink()
     except OSError as error:
-        raise AsrError(f"{folder}: {error.strerror or error}; check room and permissions") from error
+        raise AsrError(
+            f"{folder}: {error.strerror or error}; check the free space and the permissions"
+        ) from error
 
 
 def _download(archive: Archive, path: Path) -> None:

@@ -64,7 +64,9 @@ def _lengths(paths: list[Path]) -> list[float | AsrError]:
             str(path).encode()
             return audio.duration(path)
         except UnicodeEncodeError:
-            return AsrError(f"{printable(path)}: its name is not UTF-8, as in a manifest; rename the file")
+            return AsrError(
+                f"{printable(path)}: the file name is not UTF-8, but a manifest needs UTF-8; rename the file"
+            )
         except AsrError as error:
             return error
 

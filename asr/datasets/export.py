@@ -28,13 +28,14 @@ def export_manifest(manifest: Path, out: Path, layout: str) -> int:
     hold, and for audio whose headers Lhotse needs and cannot be read.
     """
     if layout != "nemo" and out.is_file():
-        raise AsrError(f"{out}: a file; {layout} needs a folder: give another name")
+        raise AsrError(f"{out}: this is a file, but {layout} needs a folder; give another name")
     utterances = read_manifest(manifest)
     for utterance in utterances:
         if utterance.text is None or utterance.duration is None:
             missing = "text" if utterance.text is None else "duration"
             raise AsrError(
-                f"{manifest}: utterance {utterance.id!r} has no {missing}, which {layout} needs; add it"
+                f"{manifest}: utterance {utterance.id!r} has no {missing}, which {layout} needs; add it to "
+                "the manifest"
             )
     {"kaldi": _kaldi, "lhotse": _lhotse, "nemo": _nemo}[layout](utterances, out)
     return len(utterances)
@@ -54,7 +55,9 @@ def _kaldi(utterances: list[Utterance], out: Path) -> None:
     tables: dict[str, dict[str, str]] = {name: {} for name in ("wav.scp", "text", "utt2spk", "segments")}
     for utterance in utterances:
         if any(map(str.isspace, utterance.id)) or any(map(str.isspace, utterance.speaker or "")):
-            raise AsrError(f"utterance {utterance.id!r}: Kaldi's ids and speakers have no spaces; rename it")
+            raise AsrError(
+                f"utterance {utterance.id!r}: ids and speakers must not have spaces in Kaldi; rename it"
+            )
         path = _path(utterance)
         if path.endswith("|"):
             raise AsrError(f"{path}: Kaldi would run this path as a command; rename the file")
@@ -147,7 +150,10 @@ def _is_whole(utterance: Utterance) -> bool:
 
 def _path(utterance: Utterance) -> str:
     if tar_of(utterance.audio):
-        raise AsrError(f"{utterance.audio}: in a shard, which others cannot read; export the unpacked corpus")
+        raise AsrError(
+            f"{utterance.audio}: in a shard, which other toolkits cannot read; export "
+            "the manifest of the unpacked corpus"
+        )
     path = os.path.abspath(utterance.audio)  # noqa: PTH100  resolve() would follow links
     if "\n" in path:
         raise AsrError(f"{path!r}: a path with a line break cannot be written; rename the file")

@@ -160,14 +160,14 @@ class Loader:
         """Raise AsrError for an utterance that is too long for the model."""
         if self.max_tokens is not None and len(tokens) > self.max_tokens:
             raise AsrError(
-                f"{id}: its text has {len(tokens)} tokens, but the decoder has positions for "
-                f"{self.max_tokens}; leave it out, or raise positions.max_length"
+                f"{id}: the text has {len(tokens)} tokens, but the decoder has only {self.max_tokens} "
+                "positions; leave the utterance out, or raise positions.max_length"
             )
         if self.max_samples is not None and len(waveform) > self.max_samples:
             seconds, most = len(waveform) / self.sample_rate, self.max_samples / self.sample_rate
             raise AsrError(
-                f"{id}: {seconds:.1f} s with its augmentation, but the features have a window of {most:g} s; "
-                "lower data.max_seconds"
+                f"{id}: the audio is {seconds:.1f} s long after augmentation, but the window of the "
+                f"features has {most:g} s; lower data.max_seconds"
             )
 
     def _ids_of_phonemes(self, phonemes: str) -> Tensor:

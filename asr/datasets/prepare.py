@@ -123,7 +123,9 @@ def counts(group: list[Utterance]) -> dict[str, float]:
 
 def _check(source: Path, split: str, group: list[Utterance]) -> None:
     if not re.fullmatch(r"[\w-][\w.-]*", split):
-        raise AsrError(f"{source}: split {split!r} cannot name a file; use letters, digits, - and _")
+        raise AsrError(
+            f"{source}: the split name {split!r} cannot be a file name; use letters, digits, - and _"
+        )
     seen: set[str] = set()
     for utterance in group:
         if utterance.id in seen:

@@ -59,7 +59,7 @@ def write_examples(config: Config, out: Path, count: int, epoch: int) -> tuple[i
     plans = [EpochPlan(corpus, *settings, pool) for pool in range(count_pools(corpus, config.data))]
     ends = np.cumsum([len(plan) for plan in plans])
     if not ends[-1]:
-        raise AsrError("data.weights: they leave no utterance in this epoch; choose larger weights")
+        raise AsrError("data.weights: with these weights the epoch has no utterance; choose larger weights")
     places = np.linspace(0, ends[-1] - 1, min(count, ends[-1])).round().astype(int)
     pools = np.searchsorted(ends, places, side="right")
     rounds = -(-count // len(places))

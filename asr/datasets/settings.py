@@ -15,7 +15,9 @@ class JoinConfig(Section):
     """Strings joined on the fly from recordings of one speaker, with random pauses between them."""
 
     order: Literal["random", "neighbors"] = Field(
-        "random", description="which recordings of the speaker; neighbors: consecutive ones of the manifest"
+        "random",
+        description="which recordings of the speaker are joined; neighbors: consecutive lines of "
+        "the manifest",
     )
     per_epoch: int = Field(
         0, ge=0, description="joined strings in each epoch, in addition to every single utterance"
@@ -69,7 +71,7 @@ class AugmentConfig(Section):
         None, description="vocal tract length perturbation, on the features"
     )
     speeds: tuple[float, ...] = Field(
-        (1.0,), description="factors, of which one is drawn for each utterance; the pitch changes too"
+        (1.0,), description="speed factors; one is drawn for each utterance, and the pitch changes too"
     )
     gain_db: float = Field(0.0, ge=0, description="largest change of the level, up or down")
     edge_silence: float = Field(0.0, ge=0, description="longest silence added before and after, in seconds")
@@ -77,7 +79,7 @@ class AugmentConfig(Section):
         None, description="lowest and highest level of added white noise, in dBFS"
     )
     silence: int = Field(
-        0, ge=0, description="examples of silence or noise alone, with empty text, in each epoch"
+        0, ge=0, description="examples of only silence or noise, with empty text, in each epoch"
     )
     join: JoinConfig = Field(JoinConfig(), description="strings of recordings")
     rooms: RoomConfig | None = Field(None, description="room impulse responses")
@@ -104,7 +106,7 @@ class DataConfig(Section):
     train: tuple[Path, ...] = Field((), description="manifests to train on")
     weights: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (),
-        description="passes over each manifest of train in an epoch, such as 3 or 0.5; empty: one over each",
+        description="passes over each manifest of train in an epoch, such as 3 or 0.5; empty: one pass",
     )
     dev: tuple[Path, ...] = Field((), description="manifests to validate on")
     exclude_speakers: tuple[str, ...] = Field(
@@ -115,14 +117,14 @@ class DataConfig(Section):
     )
     distinct_texts: bool = Field(False, description="use only the first utterance with each text")
     unknown_characters: Literal["refuse", "unk"] = Field(
-        "refuse", description="for characters that the tokenizer does not have"
+        "refuse", description="what happens to characters that the tokenizer does not have"
     )
     min_seconds: float = Field(0.05, ge=0, description="shorter utterances are left out")
     max_seconds: float = Field(30.0, gt=0, description="longer utterances are left out")
     shard_pool: Positive | None = Field(
         None,
-        description="number of shards of `asr data shard` that are read and shuffled together, one such pool "
-        "after the other; null: everything is shuffled",
+        description="number of shards of `asr data shard` in a pool; a pool is read and shuffled "
+        "together, and pools follow one another; null: everything is shuffled",
     )
     batch_seconds: float = Field(120.0, gt=0, description="most seconds of audio in a batch, with padding")
     max_batch: Positive = Field(256, description="most utterances in a batch")
@@ -137,7 +139,9 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _something_is_left(self) -> DataConfig:
         if self.min_seconds > self.max_seconds:
-            raise ValueError(f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}")
+            raise ValueError(
+                f"min_seconds {self.min_seconds} is above max_seconds {self.max_seconds}; lower min_seconds"
+            )
         return self
 
     @model_validator(mode="after")
@@ -172,6 +176,6 @@ class TextConfig(Section):
         if self.max_characters >= self.batch_characters:
             raise ValueError(
                 f"a sentence of max_characters {self.max_characters} and its EOS do not fit into "
-                f"batch_characters {self.batch_characters}; raise the latter"
+                f"batch_characters {self.batch_characters}; raise batch_characters"
             )
         return self

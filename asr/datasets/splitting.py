@@ -23,7 +23,10 @@ def hold_out(splits: Splits, shares: dict[str, float], notes: list[str]) -> Spli
         return splits
     source = next((name for name in ("train", "all") if name in splits), None)
     if source is None:
-        raise AsrError(f"no split train or all to hold out from; the corpus has {', '.join(splits)}")
+        raise AsrError(
+            f"only a split train or all can be divided, and the corpus has "
+            f"{', '.join(splits)}; hold nothing out"
+        )
     if there := [name for name in shares if name in splits]:
         raise AsrError(f"the corpus has a split {there[0]} of its own; leave --{there[0]} out")
     if sum(shares.values()) >= 1:
@@ -44,7 +47,9 @@ def hold_out(splits: Splits, shares: dict[str, float], notes: list[str]) -> Spli
         )
     if empty := [name for name in (*shares, "train") if not parts[name]]:
         unit = "speakers" if by_speaker else "different texts"
-        raise AsrError(f"too few {unit} for a split {empty[0]}; hold out less, or nothing")
+        raise AsrError(
+            f"there are too few {unit} for a split {empty[0]}; hold out a smaller share, or nothing"
+        )
     return {"train": parts.pop("train"), **parts, **{k: v for k, v in splits.items() if k != source}}
 
 

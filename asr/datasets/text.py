@@ -75,8 +75,8 @@ class TextFile:
                 return replace(self, end=middle), replace(self, start=middle)
             found, position = found + len(newlines), begin
         raise AsrError(
-            f"{self.path}: {max(0, found + 1)} lines, so hold_out {lines} leaves none to train on; "
-            "lower data.hold_out"
+            f"{self.path}: the file has {max(0, found + 1)} lines, and hold_out {lines} leaves no line for "
+            "training; lower data.hold_out"
         )
 
     def lines(self, start: int, end: int) -> Iterator[str]:

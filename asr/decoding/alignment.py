@@ -159,7 +159,8 @@ def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
         return []
     if rows > states:
         raise AsrError(
-            f"a text of {rows} tokens cannot be aligned to {states} states; give the text of this recording"
+            f"a text of {rows} tokens is too long to be aligned with {states} states; give the text of "
+            "this recording"
         )
     sums = np.full(rows, -np.inf)  # of the best path that ends in each token
     sums[0] = weights[0, 0]

@@ -26,7 +26,9 @@ def best_options(model: str | os.PathLike[str], **given: Any) -> DecodingOptions
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AsrError(f"{folder}: no {BEST_DECODING}; choose the decoder and its options yourself") from None
+        raise AsrError(
+            f"{folder}: the model has no {BEST_DECODING}; choose the decoder and its options yourself"
+        ) from None
     except (OSError, ValueError) as error:
         raise AsrError(f"{path}: cannot be read ({error}); write a JSON object of options") from None
     names = {field.name for field in fields(DecodingOptions)}

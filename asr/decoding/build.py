@@ -153,7 +153,9 @@ def _check_model(network: object, options: DecodingOptions) -> None:
     has_ctc = isinstance(network, HasCTC)
     if options.decoder == "mask-predict":
         if not isinstance(network, FillsMasks):
-            raise AsrError("decoder mask-predict: this model's decoder is not of that kind; use another one")
+            raise AsrError(
+                "decoder mask-predict: this model has no mask-predict decoder; use another decoder"
+            )
         return
     if options.decoder != "ctc" and isinstance(network, FillsMasks):
         raise AsrError(
@@ -164,7 +166,7 @@ def _check_model(network: object, options: DecodingOptions) -> None:
         raise AsrError(f"decoder {options.decoder}: this model has no decoder; use the decoder ctc")
     scored = options.hot_words or options.language_model
     if options.decoder == "ctc" and scored and options.beam_size == 1:
-        raise AsrError("beam 1: CTC's best path uses no other scores; give a beam of 2 or more")
+        raise AsrError("beam 1: the decoder ctc then uses no other scores; give a beam of 2 or more")
     if options.decoder == "ctc" and options.language_model and Path(options.language_model).is_dir():
         raise AsrError(
             f"language_model {options.language_model}: the decoder ctc cannot use a network; use a word "
@@ -173,12 +175,12 @@ def _check_model(network: object, options: DecodingOptions) -> None:
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
         raise AsrError(f"decoder {options.decoder}: this model has no CTC head; use greedy or beam")
     if options.draft and not has_ctc:
-        raise AsrError("draft: this model has no CTC head to write one; omit the option")
+        raise AsrError("draft: this model has no CTC head, which writes the draft; omit the option")
     if options.draft and not isinstance(network, CachedForward):
         raise AsrError("draft: the decoder of this model can only decode step by step; omit the option")
     weight = options.weight_of_ctc(has_ctc)
     if options.draft_model and weight:
-        raise AsrError("draft_model: CTC takes part in the choice of tokens; set ctc_weight to 0")
+        raise AsrError("draft_model: it cannot be used together with CTC scores; set ctc_weight to 0")
     if options.candidates is not None and not (weight or scored):
         raise AsrError("candidates: only the decoder scores tokens, so this has no effect; omit the option")
 

@@ -32,7 +32,9 @@ def load_draft_model(bundle: Bundle[Any], options: DecodingOptions) -> Bundle[An
     draft = load_model(options.draft_model, str(bundle.device))
     name, networks = options.draft_model, (bundle.network, draft.network)
     if not all(isinstance(each, CachedForward) and isinstance(each, HasDecoder) for each in networks):
-        raise AsrError(f"draft_model: {name} or the model itself can only decode step by step")
+        raise AsrError(
+            f"draft_model: {name} or the model itself can only decode step by step; omit the option"
+        )
     if draft.tokenizer.symbols != bundle.tokenizer.symbols:
         raise AsrError(f"draft_model: {name} has another vocabulary; use a smaller model of the same family")
     rates = {each.config.features.sample_rate for each in (bundle, draft)}

@@ -47,7 +47,7 @@ def greedy(
     Raises AsrError when scorer factories are given: use beam search for them.
     """
     if factories:
-        raise AsrError("greedy decoding has no other scorers than CTC; use the decoder beam")
+        raise AsrError("greedy decoding can use no scorer except CTC; use the decoder beam")
     if memory.states.size(0) == 0:
         return []
     ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)

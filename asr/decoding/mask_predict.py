@@ -40,7 +40,8 @@ def mask_predict(
         tokens, scores, lengths = _text_of_ctc(network.ctc(memory), memory.lengths, special)
     else:
         raise AsrError(
-            "mask-predict: this model neither predicts lengths nor has a CTC head, which tells them"
+            "mask-predict needs the length of a text, but this model has neither a length head nor a CTC "
+            "head; use a model that has one"
         )
     finished = torch.ones_like(lengths, dtype=torch.bool)
     if isinstance(network, LimitsPositions):

@@ -104,19 +104,29 @@ class DecodingOptions:
         if self.n_best is not None and self.n_best > self.beam_size:
             raise AsrError(f"n_best {self.n_best}: more than the beam of {self.beam_size}; use a wider beam")
         if self.seed is not None and not (self.temperature or self.fallback):
-            raise AsrError("seed: nothing is drawn; give temperature or fallback too")
+            raise AsrError("seed: no token is drawn at random; give temperature or fallback too")
         if self.fallback and self.temperature:
-            raise AsrError("temperature: fallback begins with 0; omit one of the two options")
+            raise AsrError(
+                "temperature: fallback always begins with temperature 0; omit one of the two options"
+            )
         if self.draft and self.temperature:
-            raise AsrError("draft: tokens are drawn without one; omit draft or temperature")
+            raise AsrError(
+                "draft: it cannot be used when tokens are drawn at random; omit draft or temperature"
+            )
         if self.draft_model and (self.draft or self.temperature):
-            raise AsrError("draft_model: does not go with draft or temperature; omit one of the options")
+            raise AsrError(
+                "draft_model: it cannot be used with draft or temperature; omit one of the options"
+            )
         if self.max_compression_ratio is not None and not self.fallback:
             raise AsrError("max_compression_ratio: has no effect without fallback; give fallback too")
         if self.min_log_prob is not None and not self.fallback and self.no_speech_threshold is None:
-            raise AsrError("min_log_prob: has no effect without fallback or no_speech_threshold; add one")
+            raise AsrError(
+                "min_log_prob: has no effect without fallback or no_speech_threshold; give one of them too"
+            )
         if self.timestamps and (self.n_best or 1) > 1:
-            raise AsrError("n_best: parts with timestamps have no other texts; omit one of the two options")
+            raise AsrError(
+                "n_best: with timestamps, each part has only one text; omit one of the two options"
+            )
         for weight, owner in (("hot_word_bonus", "hot_words"), ("language_model_weight", "language_model")):
             if getattr(self, weight) is not None and not getattr(self, owner):
                 raise AsrError(f"{weight}: has no effect without {owner}; give {owner} too")
@@ -196,7 +206,7 @@ def _check_type(name: str, value: object, annotation: str) -> None:
         kind, expected = _TYPES[annotation]
         matches = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
     if not matches:
-        raise AsrError(f"{name} {value!r}: of another type; give {expected}")
+        raise AsrError(f"{name} {value!r}: the value has the wrong type; give {expected}")
 
 
 def _check_range(name: str, value: float) -> None:

@@ -29,12 +29,16 @@ class LogMel(nn.Module):
 
         kind: Literal["log_mel"] = "log_mel"
         n_mels: Positive = Field(80, description="mel bins of a frame")
-        n_fft: Positive = Field(512, description="samples of the Fourier transform; window_ms must fit in")
+        n_fft: Positive = Field(
+            512, description="samples of the Fourier transform; at least the samples of window_ms"
+        )
         window_ms: float = Field(25.0, gt=0, le=1000, description="length of the window under each frame")
         hop_ms: float = Field(10.0, gt=0, le=1000, description="time from one frame to the next")
         log_floor: float = Field(1e-8, gt=0, description="mel energies below this are raised to it")
         mean: Literal["global", "utterance"] = Field(
-            "global", description="which mean is subtracted; utterance: its own, so the level has no effect"
+            "global",
+            description="which mean is subtracted; utterance: the mean of the utterance itself, "
+            "so the level has no effect",
         )
 
         @property

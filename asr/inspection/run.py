@@ -59,9 +59,9 @@ def inspect(
     if cost.tokens_per_second is not None and not math.isfinite(cost.tokens_per_second):
         raise AsrError(f"--tokens-per-second {cost.tokens_per_second:g}: impossible; give a number")
     if audio is None:
-        _refuse(recording, "it is about a recording; name an audio file, or omit it")
+        _refuse(recording, "this option is for a recording; name an audio file, or omit the option")
         return _model_lines(model, duration, cost)
-    _refuse(cost, "it is about a model alone; omit it, or the audio file")
+    _refuse(cost, "this option is for a model without a recording; omit the option, or the audio file")
     return _recording_lines(audio, model, duration, recording)
 
 
@@ -74,14 +74,14 @@ def _refuse(options: RecordingOptions | ModelOptions, reason: str) -> None:
 
 def _model_lines(model: Path | None, duration: float | None, options: ModelOptions) -> Iterator[str]:
     if options.json and options.depth is not None:
-        raise AsrError("--depth: JSON has all modules; omit it")
+        raise AsrError("--depth: JSON always has all modules; omit the option")
     bundle = load_bundle(model or PRETRAINED, "cpu")
     if duration is not None and bundle.features is None:
-        raise AsrError("--duration: a language model hears nothing; omit it")
+        raise AsrError("--duration: a language model has no audio; omit the option")
     rate = TOKENS_PER_SECOND if options.tokens_per_second is None else options.tokens_per_second
     found = model_cost(bundle, duration or SECONDS, rate)
     if options.tokens_per_second is not None and found.tokens is None:
-        raise AsrError("--tokens-per-second: this model has no decoder; omit it")
+        raise AsrError("--tokens-per-second: this model has no decoder; omit the option")
     if options.json:
         yield found.to_json()
     else:

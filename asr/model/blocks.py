@@ -19,7 +19,7 @@ class BlockSection(PartSection):
     """Sizes of a stack of Transformer blocks."""
 
     n_layers: Positive = Field(6, description="number of blocks")
-    n_heads: Positive = Field(4, description="attention heads; they divide d_model")
+    n_heads: Positive = Field(4, description="attention heads; d_model must be a multiple of this number")
     d_ffn: Positive = Field(1024, description="size of the hidden layer of the feed-forward parts")
     dropout: Fraction = Field(0.1, description="share of the values that are set to 0 in training")
     attention_dropout: Fraction = Field(
@@ -34,16 +34,18 @@ class BlockSection(PartSection):
         "give the same number of weights",
     )
     positions: PositionsField = Field(
-        {"kind": "sinusoidal"}, validate_default=True, description="how states know their positions"
+        {"kind": "sinusoidal"}, validate_default=True, description="how positions are encoded"
     )
     key_bias: bool = Field(True, description="bias of the projection to keys; Whisper has none")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> BlockSection:
         if self.d_model % self.n_heads:
-            raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}")
+            raise ValueError(
+                f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}; change one of them"
+            )
         if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even size")
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even number")
         if self.positions.kind == "rotary" and self.d_model // self.n_heads % 2:
             raise ValueError(
                 f"a head has {self.d_model // self.n_heads} channels; rotary positions need an even number, "

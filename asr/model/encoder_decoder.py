@@ -65,12 +65,12 @@ class EncoderDecoder(nn.Module):
 
         kind: Literal["encoder_decoder"] = "encoder_decoder"
         preset: Literal["tiny", "small", "base"] | None = Field(
-            None, description="sizes for all parts; settings beside it have priority"
+            None, description="sizes for all parts; other settings of the model have priority"
         )
         front_end: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["front_end"])]
         encoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["encoder"])]
         decoder: Annotated[SerializeAsAny[PartSection], of_kind(*PARTS["decoder"])] | None = Field(
-            description="null: CTC alone"
+            description="null: no decoder, only CTC"
         )
         ctc: bool = Field(True, description="a CTC head on the encoder")
         intermediate_ctc: IntermediateCTCSection | None = Field(
@@ -128,18 +128,25 @@ class EncoderDecoder(nn.Module):
             if self.intermediate_ctc is not None:
                 self._check_layers(self.intermediate_ctc.layers)
             if self.decoder is None and not self.ctc:
-                raise ValueError("neither a decoder nor a CTC head; set ctc to true or name a decoder")
+                raise ValueError(
+                    "the model has neither a decoder nor a CTC head; set ctc to true, or name a decoder"
+                )
             return self
 
         def _check_layers(self, layers: tuple[int, ...]) -> None:
             if not self.ctc:
-                raise ValueError("intermediate_ctc needs the CTC head, but ctc is false")
+                raise ValueError(
+                    "intermediate_ctc needs the CTC head, but ctc is false; set ctc to true, or leave it out"
+                )
             if not isinstance(self.encoder, EncoderSection):
-                raise ValueError(f"intermediate_ctc: the encoder {self.encoder.kind} has no place for it")
+                raise ValueError(
+                    f"intermediate_ctc: the encoder {self.encoder.kind} does not support it; leave it out"
+                )
             if max(layers) >= self.encoder.n_layers:
                 raise ValueError(
                     f"intermediate_ctc.layers has {max(layers)}, but encoder.n_layers is "
-                    f"{self.encoder.n_layers}; after the last block the CTC head predicts in any case"
+                    f"{self.encoder.n_layers}; name only blocks before the last one, after which the CTC "
+                    "head predicts in any case"
                 )
 
         @property

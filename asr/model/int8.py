@@ -45,5 +45,5 @@ class Int8Linear(nn.Module):
 def to_int8(network: nn.Module) -> None:
     """Replace the linear layers of a network, in place. Raises AsrError where torch has no such kernel."""
     if not torch.backends.quantized.supported_engines or next(network.parameters()).device.type != "cpu":
-        raise AsrError("precision int8: is for processors alone; use --device cpu, or bf16 on a GPU")
+        raise AsrError("precision int8 works only on a CPU; use --device cpu, or bf16 on a GPU")
     replace_linear_layers(network, Int8Linear)

@@ -22,7 +22,7 @@ class IntermediateCTCSection(Section):
         min_length=1, description="encoder blocks after which the CTC head also predicts, counted from 1"
     )
     self_conditioned: bool = Field(
-        True, description="the predictions are added to the states, so that later blocks know them"
+        True, description="the predictions are added to the states, so that later blocks can use them"
     )
     weight: float = Field(
         0.5, gt=0, description="factor of the mean of these losses, which is added to the others"

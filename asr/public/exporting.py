@@ -82,8 +82,8 @@ def _family_of(bundle: Bundle[Any]) -> tuple[ModuleType, dict[str, Any], list[st
                     left_out.append(LEFT_OUT[key])
             return family, config, left_out
     raise AsrError(
-        f"a model with a tokenizer of the kind {bundle.tokenizer.kind} has no place in this layout; "
-        f"it is for models of the families {' and '.join(PUBLIC_FAMILIES)}"
+        f"this layout cannot store a tokenizer of the kind {bundle.tokenizer.kind}; export a model of the "
+        f"families {' and '.join(PUBLIC_FAMILIES)}"
     )
 
 

@@ -60,7 +60,9 @@ def find_folder(
             f"{name}: the hub asks you to accept its license first; log in with `hf auth login`"
         ) from None
     except RevisionNotFoundError:
-        raise AsrError(f"{name}: the hub has no revision {revision!r} of it") from None
+        raise AsrError(
+            f"{name}: the hub has no revision {revision!r} of this model; check its name"
+        ) from None
     except RepositoryNotFoundError:
         raise AsrError(
             f"{name}: no such folder, and no such model on the hub; check the path or the name"
@@ -72,8 +74,8 @@ def find_folder(
         except LocalEntryNotFoundError:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise AsrError(
-                f"{name}: no such folder, and the hub, which may have a model of this name, cannot be "
-                f"reached ({reason[:150]}); check the path, or the network"
+                f"{name}: no such folder, and the hub cannot be searched for a model of this name "
+                f"({reason[:150]}); check the path, or the network"
             ) from None
         on_found()
         return folder

@@ -71,7 +71,7 @@ def _family(source: Source, config: dict[str, Any]) -> ModuleType:
     kind = config.get("model_type")
     if kind not in PUBLIC_FAMILIES:
         raise AsrError(
-            f"{source.folder}: a model of the type {kind!r}; only {' and '.join(PUBLIC_FAMILIES)} can be "
+            f"{source.folder}: the model has the type {kind!r}; only {' and '.join(PUBLIC_FAMILIES)} can be "
             "imported"
         )
     family = import_module(PUBLIC_FAMILIES[kind])
@@ -118,5 +118,6 @@ def _load(network: Any, weights: Weights, family: ModuleType, source: Source) ->
     left = [n for n in weights.names if n not in used and not n.endswith("embed_positions.weights")]
     if left:
         raise AsrError(
-            f"{source.folder}: {left[0]} has no place in this family of models; it cannot be imported"
+            f"{source.folder}: the weight {left[0]} is not part of this family of models, so the model "
+            "cannot be imported"
         )

@@ -21,11 +21,15 @@ def read_config(source: Source) -> dict[str, Any]:
     """The values of our configuration. Raises AsrError for features that are not known."""
     config, features = source.json("config.json"), source.json("preprocessor_config.json", optional=True)
     if features.get("sampling_rate", 16000) != 16000 or features.get("dither", 0.0):
-        raise AsrError(f"{source.folder}: preprocessor_config.json has another sampling rate, or dither")
+        raise AsrError(
+            f"{source.folder}: preprocessor_config.json has another sampling rate than "
+            "16000, or dither; this is not supported"
+        )
     bins = config["input_feat_per_channel"] * config.get("input_channels", 1)
     if features.get("num_mel_bins", bins) != bins:
         raise AsrError(
-            f"{source.folder}: config.json and preprocessor_config.json differ in the number of bins"
+            f"{source.folder}: config.json and preprocessor_config.json differ in the number of bins; use "
+            "the files of one model"
         )
     values = config_values(config)
     normalize = features.get("do_ceptral_normalize", True)

@@ -39,7 +39,8 @@ def read_config(source: Source) -> dict[str, Any]:
     values = config_values(config, generation.get("alignment_heads") or [])
     if features.get("feature_size", config["num_mel_bins"]) != config["num_mel_bins"]:
         raise AsrError(
-            f"{source.folder}: config.json and preprocessor_config.json differ in the number of bins"
+            f"{source.folder}: config.json and preprocessor_config.json differ in the number of bins; use "
+            "the files of one model"
         )
     return values
 

@@ -231,7 +231,8 @@ def _draw(
     lengths."""
     if not 0 < level < 1 or samples < 1:
         raise AsrError(
-            f"a confidence level of {level} from {samples} samples; give 0 < level < 1, samples >= 1"
+            f"a confidence level of {level} from {samples} samples is impossible; give 0 < level < 1, "
+            "samples >= 1"
         )
     n = len(columns[0])
     if n < 2:

@@ -55,7 +55,10 @@ class ByteLevelBPE:
         @model_validator(mode="after")
         def _learned_or_taken(self) -> ByteLevelBPE.Config:
             if self.size is not None and self.folder is not None:
-                raise ValueError("size learns a tokenizer and folder takes one; keep one of them")
+                raise ValueError(
+                    "size trains a new tokenizer, but folder takes an existing one; "
+                    "keep one of the two settings"
+                )
             return self
 
     # Special tokens have a name inside. So a learned merge of punctuation is never taken for one.

@@ -81,7 +81,7 @@ class LanguageTask(Task[TextBatch]):
             say(f"{name}: {survey}")
             if not survey.sentences:
                 raise AsrError(
-                    f"{name}: no sentence left to use ({survey}); check the files and the settings"
+                    f"{name}: all sentences are left out ({survey}); check the files and the settings"
                 )
         self.data = "; ".join(f"{s.sentences} sentences, {s.characters} characters" for s in surveys.values())
         torch.manual_seed(config.train.seed)

@@ -331,7 +331,10 @@ class Training:
         written = [entry for entry in state.history if has_weights(self.run, entry["step"])]
         best = self.ranks.gather(best_validations(written, self.config.average))[0]  # the main one's files
         if not best:
-            raise AsrError(f"{self.run}: no validated checkpoint could be written; make room, then --resume")
+            raise AsrError(
+                f"{self.run}: no validated checkpoint could be written; make room on "
+                "the disk, then continue with --resume"
+            )
         chosen = sorted(entry["step"] for entry in best)
         if len(chosen) > 1:
             if self.ranks.main:

@@ -23,7 +23,7 @@ def build_optimizer(network: nn.Module, config: OptimConfig, ranks: Ranks) -> to
     matrices = block_matrices(network) if config.optimizer == "muon" else []
     if config.optimizer == "muon" and not matrices:
         raise AsrError(
-            "optim.optimizer muon trains the linear layers of blocks, and none is trained; use adamw"
+            "optim.optimizer muon is for the linear layers of blocks, but none of them is trained; use adamw"
         )
     others = set(trained) - set(matrices)
     rest = [p for p in trained if p in others]
@@ -68,4 +68,6 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, tensor
         elif parameter.requires_grad:
             missing.append(name)
     if missing and optimizer.state:
-        raise AsrError(f"no moments of {missing[0]} are stored; start again with train.init")
+        raise AsrError(
+            f"the checkpoint has no optimizer state of {missing[0]}; start a new run with train.init"
+        )

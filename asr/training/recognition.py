@@ -98,7 +98,9 @@ class RecognitionTask(Task[Batch]):
         self.pools = count_pools(train, config.data)
         plan = next((plan for pool in range(self.pools) if len(plan := self.plan(0, pool))), None)
         if plan is None:
-            raise AsrError("data.weights: they leave no utterance in the first epoch; choose larger weights")
+            raise AsrError(
+                "data.weights: with these weights the first epoch has no utterance; choose larger weights"
+            )
         self.bundle.metadata["longest_seconds"] = f"{np.quantile(plan.seconds, 0.99):.1f}"
         self._fit_features(plan)
 
@@ -227,7 +229,8 @@ def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *se
     for character in _separator(augment):
         if lacks(tokenizer, character):
             raise AsrError(
-                f"augment.join.separator: the model has no {character!r}; add it to tokenizer.characters, or "
+                f"augment.join.separator: the tokenizer has no {character!r}; add it to "
+                "tokenizer.characters, or "
                 "set another separator"
             )
 

@@ -63,7 +63,7 @@ def choose_start(config: Experiment, run: Path, resume: Resume) -> Start:
         return Start()
     if not (run / CONFIG).is_file() and not checkpoints:
         if resume == "always":
-            raise AsrError(f"{run}: nothing to resume, there is no run; leave out --resume")
+            raise AsrError(f"{run}: nothing to resume: there is no run in this folder; leave out --resume")
         return Start(None, [f"{run}: nothing to resume; starting at step 0"])
     messages = _compare(config, run)
     if not checkpoints:

@@ -61,7 +61,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
             )
         runs = _below(folder)
         if not runs:
-            raise AsrError(f"{folder}: no run in this folder; `asr train` writes one where --run says")
+            raise AsrError(f"{folder}: no run in this folder; `asr train --run FOLDER` writes one")
         found += [run for run in runs if run not in found]
     return found
 

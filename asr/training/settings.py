@@ -26,7 +26,7 @@ class OptimConfig(Section):
     )
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.98), description="decay of AdamW's two moments")
     eps: float = Field(1e-9, gt=0, description="AdamW's epsilon")
-    weight_decay: float = Field(0.01, ge=0, description="of weight matrices; not of biases and norms")
+    weight_decay: float = Field(0.01, ge=0, description="decay of weight matrices, not of biases and norms")
     clip_norm: float = Field(5.0, gt=0, description="largest norm of the gradient; larger ones are scaled")
     accumulate: Positive = Field(
         1, description="batches on each device whose gradients are summed for one step"
@@ -66,8 +66,8 @@ class LoopConfig(Section):
     max_minutes: float | None = Field(
         None,
         gt=0,
-        description="training also ends after this time in steps, validations not counted; the schedule then "
-        "follows the clock, so a run cannot be repeated exactly",
+        description="training also ends after this time of training steps (without validations); "
+        "the schedule then follows the clock, so a run cannot be repeated exactly",
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
         "auto",
@@ -76,8 +76,8 @@ class LoopConfig(Section):
     )
     recompute: bool = Field(
         False,
-        description="gradient checkpointing: keep the input of each block alone, and compute the rest again "
-        "in the backward pass; less memory, about a third more time",
+        description="gradient checkpointing: keep only the input of each block, and compute the "
+        "rest again in the backward pass; less memory, about a third more time",
     )
     compile: bool = Field(
         False, description="use torch.compile; starting takes minutes, and a CPU needs a C++ compiler"
@@ -127,12 +127,12 @@ class ScheduledSamplingConfig(Section):
 
     probability: Fraction = Field(0.3, description="share of the tokens that are replaced, from `end` on")
     start: int = Field(2000, ge=0, description="last step without sampling")
-    end: int = Field(6000, ge=0, description="step from which on the share has its full value")
+    end: int = Field(6000, ge=0, description="step from which the share has its full value")
 
     @model_validator(mode="after")
     def _in_order(self) -> ScheduledSamplingConfig:
         if self.end < self.start:
-            raise ValueError(f"end {self.end} is before start {self.start}")
+            raise ValueError(f"end {self.end} is before start {self.start}; set end to a later step")
         return self
 
     def at(self, step: int) -> float:
@@ -146,7 +146,7 @@ class TrainConfig(LoopConfig):
     """The training of a recognizer: the loop and the losses."""
 
     ctc_weight: Fraction = Field(0.3, description="share of CTC in the loss; 0: no CTC head, 1: no decoder")
-    label_smoothing: Fraction = Field(0.1, description="of the decoder's cross-entropy")
+    label_smoothing: Fraction = Field(0.1, description="label smoothing of the decoder's cross-entropy")
     token_noise: Fraction = Field(
         0.0, description="share of the decoder's input tokens that are replaced by random ones"
     )

@@ -78,7 +78,9 @@ def start_from(folder: Path, bundle: Bundle[Any]) -> list[str]:
         else:
             fresh.append(name)
     if all(name in fresh for name, tensor in target.items() if tensor.dim() > 1):
-        raise AsrError(f"{folder}: no weight fits this model; train.init needs a model of the same sizes")
+        raise AsrError(
+            f"{folder}: none of its weights fits this model; train.init needs a model of the same sizes"
+        )
     lines = [f"started from {folder}: {len(target) - len(fresh)} of {len(target)} tensors copied"]
     if fresh:
         lines.append(f"start at random: {', '.join(fresh)}")
@@ -108,7 +110,10 @@ def choose_trained(network: nn.Module, config: LoopConfig) -> list[str]:
         try:
             layers = add_adapters(network, lora.layers, lora.rank, lora.alpha)
         except LookupError as error:
-            raise AsrError(f"train.lora.layers: no linear layer is called {error.args[0]!r}") from None
+            raise AsrError(
+                f"train.lora.layers: no linear layer has a name like {error.args[0]!r}; "
+                f"`asr inspect` lists the modules"
+            ) from None
         lines.append(f"adapters of rank {lora.rank}: {len(layers)} linear layers")
     matrices = [name for name, p in network.named_parameters() if p.dim() > 1]
     for name, parameter in network.named_parameters():
@@ -136,7 +141,8 @@ def freeze(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):
             raise AsrError(
-                f"train.freeze: no weight is called {pattern!r}; there are such as {names[0]} and {names[-1]}"
+                f"train.freeze: no weight has a name like {pattern!r}; examples of names are {names[0]} "
+                f"and {names[-1]}"
             )
     frozen = []
     for name, parameter in network.named_parameters():
@@ -144,5 +150,8 @@ def freeze(network: nn.Module, patterns: tuple[str, ...]) -> list[str]:
             parameter.requires_grad_(False)
             frozen.append(name)
     if not any(p.requires_grad for p in network.parameters()):
-        raise AsrError("train.freeze: leaves nothing to train; name fewer weights")
+        raise AsrError(
+            "train.freeze: the patterns match all weights, so nothing is left to train; "
+            "use patterns that match fewer weights"
+        )
     return frozen

@@ -139,7 +139,10 @@ def _inputs_of(argument: str) -> list[Input]:
     if _is_folder(path):
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and not _is_folder(p))
         if not found:
-            raise AsrError(f"{printable(path)}: no audio in this folder (looked for {' '.join(EXTENSIONS)})")
+            raise AsrError(
+                f"{printable(path)}: no audio in this folder (looked for "
+                f"{' '.join(EXTENSIONS)}); give a folder that has some"
+            )
         return [Input(str(p), p, p.relative_to(path).with_suffix("")) for p in found]
     if path.suffix == ".jsonl":
         return [
@@ -167,7 +170,9 @@ def output_paths(inputs: Sequence[Input], folder: Path, *suffixes: str) -> list[
     outputs = {os.path.realpath(path) for each in paths for path in each} if alike else set()
     for path in alike:
         if os.path.realpath(path) in outputs:
-            raise AsrError(f"{printable(path)}: an input; a transcript would replace it; use another folder")
+            raise AsrError(
+                f"{printable(path)}: this is an input, and a transcript would replace it; use another folder"
+            )
     return paths
 
 
@@ -200,7 +205,9 @@ def in_memory(input: Input) -> Input:
     except UnicodeDecodeError:
         data = ""
     except (OSError, ValueError) as error:
-        raise AsrError(f"{printable(input.id)}: cannot be read ({error}); check what writes to it") from None
+        raise AsrError(
+            f"{printable(input.id)}: cannot be read ({error}); check the program that writes to it"
+        ) from None
     if not isinstance(data, bytes):
         raise AsrError(f"{printable(input.id)}: opened as text; open audio in binary mode, with 'rb'")
     return replace(input, audio=data)

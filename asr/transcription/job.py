@@ -36,7 +36,7 @@ def read_hot_words(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise AsrError(f"{name}: cannot read hot words ({error.strerror}); give a text file") from None
     except UnicodeDecodeError:
-        raise AsrError(f"{name}: hot words that are not UTF-8; save the file as UTF-8") from None
+        raise AsrError(f"{name}: the hot words are not UTF-8; save the file as UTF-8") from None
     found = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not found:
         raise AsrError(f"{name}: no hot words in this file; write one on each line")
@@ -74,7 +74,7 @@ def transcribe_inputs(
         )
     ranks = join_ranks()
     if ranks.store and ray:
-        raise AsrError("--ray starts its own processes; leave torchrun out")
+        raise AsrError("--ray starts its own processes; run the command without torchrun")
     if ranks.store and workers is not None:
         raise AsrError("--workers: torchrun starts the processes; omit the option")
     if ray and threads is not None:

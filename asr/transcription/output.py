@@ -47,15 +47,20 @@ class Output:
         if self.resume and self.file and self.stream_format != "json":
             raise AsrError("--resume continues a file of JSON lines; leave --format out, or use --output-dir")
         if self.overwrite and (self.resume or not self.file):
-            raise AsrError("--overwrite replaces the file of --output, and excludes --resume; leave it out")
+            raise AsrError(
+                "--overwrite is only for the file of --output, without --resume; leave --overwrite out"
+            )
         # Path's methods fail without permission to look; os.path's do not.
         if self.file and os.path.isdir(self.file):  # noqa: PTH112
-            raise AsrError(f"{printable(self.file)}: a folder; give --output the name of a file")
+            raise AsrError(f"{printable(self.file)}: this is a folder; give --output the name of a file")
         if self.folder and os.path.exists(self.folder) and not os.path.isdir(self.folder):  # noqa: PTH110, PTH112
-            raise AsrError(f"{printable(self.folder)}: a file; give --output-dir the name of a folder")
+            raise AsrError(
+                f"{printable(self.folder)}: this is a file; give --output-dir the name of a folder"
+            )
         if self.file and not (self.resume or self.overwrite) and _has_content(self.file):
             raise AsrError(
-                f"{printable(self.file)}: has content already; add --resume to continue it, or --overwrite"
+                f"{printable(self.file)}: the file has content already; add --resume to continue it, or "
+                "--overwrite"
             )
 
     @property
@@ -110,13 +115,13 @@ class Output:
             return [i for i, p in enumerate(paths) if not all(map(os.path.exists, p))]
         if self.stream_format and not FORMATS[self.stream_format].many and len(inputs) > 1:
             raise AsrError(
-                f"--format {self.stream_format}: a file holds one recording, and there are {len(inputs)}; "
-                "add --output-dir DIR"
+                f"--format {self.stream_format}: a file of this format holds one recording, but there are "
+                f"{len(inputs)}; add --output-dir DIR"
             )
         if self.file and _has_content(self.file):
             for input in inputs:
                 if isinstance(input.audio, Path) and _same_file(input.audio, self.file):
-                    raise AsrError(f"{printable(self.file)}: an input; give --output another name")
+                    raise AsrError(f"{printable(self.file)}: this is an input; give --output another name")
         done = Counter(_finished(self.file) if self.file and self.resume else ())
         planned: list[int] = []
         for position, input in enumerate(inputs):
@@ -274,7 +279,9 @@ def _finished(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise AsrError(f"{printable(path)}: cannot be continued ({error.strerror}); check it") from None
+        raise AsrError(
+            f"{printable(path)}: cannot be continued ({error.strerror}); check the file and its permissions"
+        ) from None
     return ids
 
 

@@ -197,11 +197,13 @@ class Recognizer:
         for impossible samples and rates, and with `channels` "separate".
         """
         if self._reader.channels == "separate":
-            raise AsrError("a stream has one text: channels 'separate' is impossible; give 'mix' or 'first'")
+            raise AsrError(
+                "a stream gives one text, so channels 'separate' is impossible; give 'mix' or 'first'"
+            )
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
         if options.timestamps or options.previous_text:
-            raise AsrError("a stream has no timestamps and no previous_text; omit the options")
+            raise AsrError("timestamps and previous_text cannot be used with a stream; omit the options")
         pieces = live_pieces(
             blocks,
             sample_rate or self.sample_rate,

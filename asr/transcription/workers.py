@@ -254,7 +254,7 @@ def _lost(input: Input, status: int | None) -> AsrError:
     with suppress(ValueError):
         reason = signal.Signals(-(status or 0)).name
     return AsrError(
-        f"{printable(input.id)}: twice the process that transcribed it was ended ({reason}); check the "
+        f"{printable(input.id)}: the process that transcribed it was killed twice ({reason}); check the "
         "memory and the file"
     )
 

@@ -129,7 +129,7 @@ def test_a_piece_that_proves_to_be_no_speech_ends_empty(monkeypatch):
 def test_impossible_samples_and_rates():
     with pytest.raises(AsrError, match=r"audio stream: NaN or infinite sample at 2\.000 s"):
         list(live_pieces([silence(1), silence(1), np.full(9, np.nan)], RATE, RATE, 10.0, False))
-    with pytest.raises(AsrError, match=r"audio stream: shape \(\); give"):
+    with pytest.raises(AsrError, match=r"audio stream: samples cannot have the shape \(\); give"):
         list(live_pieces([np.array(0.5)], RATE, RATE, 10.0))
     with pytest.raises(AsrError, match="audio stream: sample rate of 3 Hz"):
         list(live_pieces([], 3, RATE, 10.0))

@@ -180,7 +180,7 @@ def test_no_samples(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(0), 16000)
     for function in (audio.read, audio.duration, audio.blocks):
-        assert "no audio in it" in message(path, function)
+        assert "the file has no audio" in message(path, function)
     soundfile.write(path, np.zeros(1), 48000)
     for function in (audio.read, audio.blocks):
         assert "shorter than one sample" in message(path, function)
@@ -308,7 +308,7 @@ def test_from_array_reads_the_part_and_the_channel_that_read_reads(tmp_path):
         (np.array(0.5), "shape"),
         (np.zeros((2, 2, 2)), "shape"),
         (np.zeros((2, 16000)), "shape"),  # (channels, samples): transposed
-        (np.zeros(0), "no samples"),
+        (np.zeros(0), "there are no samples"),
         (np.zeros(8, np.int64), "int64"),
         (np.array([0.0, np.nan]), "NaN"),
     ],

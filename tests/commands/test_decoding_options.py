@@ -65,12 +65,12 @@ REFUSED = [
     ("--decoder ctc --temperature 1", "temperature: the decoder 'ctc'"),
     ("--decoder beam --temperature 1", "temperature: the decoder 'beam'"),
     ("--temperature -1", "temperature -1.0: below 0"),
-    ("--temperature 1 --fallback", "fallback begins with 0"),
-    ("--seed 1", "nothing is drawn"),
+    ("--temperature 1 --fallback", "fallback always begins with temperature 0"),
+    ("--seed 1", "no token is drawn at random"),
     ("--min-log-prob -2", "no effect without fallback"),
     ("--max-compression-ratio 2", "no effect without fallback"),
     ("--no-speech-threshold 0.5", "no token for silence"),
-    ("--decoder beam --n-best 2 --timestamps --output x", "no other texts"),
+    ("--decoder beam --n-best 2 --timestamps --output x", "only one text"),
 ]
 
 

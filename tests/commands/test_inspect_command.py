@@ -84,18 +84,21 @@ def test_the_modules_of_a_model(asr, tiny_model):
     ("arguments", "message"),
     [
         (["nothing.wav"], "nothing.wav: no such file"),
-        (["--reference", "one"], "--reference: it is about a recording"),
-        (["--png", "x"], "--png: it is about a recording"),
-        (["--start", "1"], "--start: it is about a recording"),
-        (["--device", "cpu"], "--device: it is about a recording"),
-        ([SOUND, "--json"], "--json: it is about a model alone"),
-        ([SOUND, "--tokens-per-second", "3"], "--tokens-per-second: it is about a model alone"),
+        (["--reference", "one"], "--reference: this option is for a recording"),
+        (["--png", "x"], "--png: this option is for a recording"),
+        (["--start", "1"], "--start: this option is for a recording"),
+        (["--device", "cpu"], "--device: this option is for a recording"),
+        ([SOUND, "--json"], "--json: this option is for a model without a recording"),
+        (
+            [SOUND, "--tokens-per-second", "3"],
+            "--tokens-per-second: this option is for a model without a recording",
+        ),
         ([SOUND, "--duration", "0"], "--duration 0: impossible; give seconds"),
         (["--duration", "inf"], "--duration inf: impossible; give seconds"),
         (["--tokens-per-second", "inf"], "--tokens-per-second inf: impossible"),
         ([SOUND, "--output", SOUND], "the page would replace the audio"),
         ([__file__], "not an audio file"),
-        (["--json", "--depth", "2"], "--depth: JSON has all modules"),
+        (["--json", "--depth", "2"], "--depth: JSON always has all modules"),
     ],
 )
 def test_what_does_not_apply_is_refused(asr, arguments, message, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_name_that_is_not_utf_8(corpus, tmp_path):
     shutil.copy(corpus / "a.txt", os.fsencode(corpus) + b"/\xe4.txt")
     result = run("folder", corpus, tmp_path / "out")
     assert result.exit_code == 1 and not isinstance(result.exception, UnicodeError)
-    assert "gr\\udcfcn.wav: its name is not UTF-8" in (tmp_path / "out" / "left_out.txt").read_text()
+    assert "gr\\udcfcn.wav: the file name is not UTF-8" in (tmp_path / "out" / "left_out.txt").read_text()
     assert len(read_manifest(tmp_path / "out" / "all.jsonl")) == 2
 
 

@@ -38,7 +38,7 @@ def test_a_run_and_the_output_of_info(recipe, tmp_path):
     ("override", "message"),
     [
         ("train.label_smoothing=0.1", "train.label_smoothing: unknown key; this section has seed, init"),
-        ("model.n_heads=3", "n_heads 3 does not divide d_model 8"),
+        ("model.n_heads=3", "d_model 8 is not a multiple of n_heads 3"),
         ("data.dev=[other.txt]", "two ways to hold text out"),
         ("data.max_characters=60", "do not fit into batch_characters 60"),
         ("data.case=title", "'as_is', 'upper' or 'lower'"),

@@ -65,14 +65,23 @@ def test_one_file_per_input(asr, tiny_model, sounds, tmp_path):
             ["--format", "doc"],
             "--format doc: unknown; choose from txt, json, srt, vtt, tsv, ctm, trn, textgrid",
         ),
-        (["--format", "srt", "b.wav"], "--format srt: a file holds one recording, and there are 2; add"),
+        (
+            ["--format", "srt", "b.wav"],
+            "--format srt: a file of this format holds one recording, but there are 2; add",
+        ),
         (["--highlight-words", "--format", "ctm"], "--highlight-words is for subtitles; add --format srt or"),
         (["--resume", "--output", "x", "--format", "ctm"], "--resume continues a file of JSON lines; leave"),
         (["--skip-existing"], "--resume needs results to continue; add --output FILE or --output-dir DIR"),
         (["--resume", "--output", "-"], "--resume needs results to continue; add --output FILE or"),
         (["--resume", "--output", "/dev/null"], "--resume needs results to continue; add --output FILE or"),
-        (["--overwrite"], "--overwrite replaces the file of --output, and excludes --resume; leave it out"),
-        (["--overwrite", "--resume", "--output", "x"], "--overwrite replaces the file of --output, and"),
+        (
+            ["--overwrite"],
+            "--overwrite is only for the file of --output, without --resume; leave --overwrite out",
+        ),
+        (
+            ["--overwrite", "--resume", "--output", "x"],
+            "--overwrite is only for the file of --output, without",
+        ),
         (["--output-dir", "y", "c/a.wav"], "y/a.txt: both a.wav and c/a.wav would be written to it;"),
         (["--batch-seconds", "inf"], "batch_seconds inf: impossible; give 1 second"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
@@ -91,13 +100,25 @@ def test_output_that_cannot_be_written(asr, tiny_model, sounds, tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "out/a.txt").mkdir(parents=True)
     for options, message in (
-        (["--output", sounds], f"{sounds}: a folder; give --output the name of a file"),
-        (["--output", tmp_path / "file"], f"{tmp_path}/file: has content already; add --resume to continue"),
+        (["--output", sounds], f"{sounds}: this is a folder; give --output the name of a file"),
+        (
+            ["--output", tmp_path / "file"],
+            f"{tmp_path}/file: the file has content already; add --resume to continue",
+        ),
         (["--output", tmp_path / "file", "--resume"], f"{tmp_path}/file, line 1: not a transcript; give"),
         (["--output", tmp_path / "file/x"], f"{tmp_path}/file/x: cannot be written ("),
-        (["--output", sounds / "a.wav", "--overwrite"], f"{sounds}/a.wav: an input; give --output another"),
-        (["--output", sounds / "a.wav", "--resume"], f"{sounds}/a.wav: an input; give --output another"),
-        (["--output-dir", tmp_path / "file"], f"{tmp_path}/file: a file; give --output-dir the name of a"),
+        (
+            ["--output", sounds / "a.wav", "--overwrite"],
+            f"{sounds}/a.wav: this is an input; give --output another",
+        ),
+        (
+            ["--output", sounds / "a.wav", "--resume"],
+            f"{sounds}/a.wav: this is an input; give --output another",
+        ),
+        (
+            ["--output-dir", tmp_path / "file"],
+            f"{tmp_path}/file: this is a file; give --output-dir the name of a",
+        ),
         (["--output-dir", tmp_path / "out"], f"{tmp_path}/out/a.txt: cannot be written (Is a directory)"),
     ):
         before = (sounds / "a.wav").read_bytes()

@@ -115,7 +115,7 @@ def test_every_bad_input_gets_its_line(asr, tiny_model, sounds):
         pass
     messages = {
         "empty": "empty file (0 bytes); copy or record it again",
-        "no_samples": "no audio in it (0 samples); leave it out",
+        "no_samples": "the file has no audio (0 samples); leave it out",
         "nan": "NaN or infinite sample at 0.100 s",
         "truncated": "truncated: ",
         "text": "not an audio file that can be read",

@@ -189,7 +189,7 @@ def test_a_replaced_manifest_stays_readable_and_a_changed_one_is_an_error(tmp_pa
     corpus = read(path)
     for changed in (b"", b"{}", b'{"id": "x", "audio": "x", "text": "", "duration": 9}'):
         path.write_bytes(changed)
-        with pytest.raises(AsrError, match=r"a\.jsonl: has changed"):
+        with pytest.raises(AsrError, match=r"a\.jsonl: the file has changed"):
             corpus[0]
 
 

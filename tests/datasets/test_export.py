@@ -70,7 +70,7 @@ def test_nemo(manifest, tmp_path):
 def test_what_a_layout_cannot_hold(manifest, tmp_path):
     utterance = read_manifest(manifest)[0]
     for changed, layout, message in (
-        ({"id": "a b"}, "kaldi", "ids and speakers have no spaces"),
+        ({"id": "a b"}, "kaldi", "ids and speakers must not have spaces"),
         ({"text": None}, "nemo", "has no text, which nemo needs"),
         ({"duration": None}, "lhotse", "has no duration"),
         ({"audio": tmp_path / "none.wav"}, "lhotse", "none.wav: cannot be read"),
@@ -85,7 +85,7 @@ def test_what_a_layout_cannot_hold(manifest, tmp_path):
 def test_a_file_is_no_folder(manifest, tmp_path):
     (tmp_path / "file").touch()
     for layout in ("kaldi", "lhotse"):
-        with pytest.raises(AsrError, match=f"file: a file; {layout} needs a folder"):
+        with pytest.raises(AsrError, match=f"file: this is a file, but {layout} needs a folder"):
             export_manifest(manifest, tmp_path / "file", layout)
 
 

@@ -354,9 +354,9 @@ def test_what_the_model_has_no_positions_for_is_left_out_and_named(tones):
         if n <= 3 and m <= 0.4 * RATE
     ]
     assert batch.ids == fits and 0 < len(fits) < 12 and len(batch.bad) == 12 - len(fits)
-    assert any("tokens, but the decoder has positions for 3" in line for line in batch.bad)
+    assert any("tokens, but the decoder has only 3 positions" in line for line in batch.bad)
     assert any(
-        "s with its augmentation, but the features have a window of 0.4 s" in line for line in batch.bad
+        "s long after augmentation, but the window of the features has 0.4 s" in line for line in batch.bad
     )
 
 

@@ -144,7 +144,7 @@ def test_what_cannot_be_held_out():
     group = [utterance("a", speaker="s", number=n) for n in range(3)]
     for splits, shares, message in (
         ({"train": group, "dev": group}, {"dev": 0.1}, "has a split dev of its own"),
-        ({"test": group}, {"dev": 0.1}, "no split train or all"),
+        ({"test": group}, {"dev": 0.1}, "only a split train or all"),
         ({"all": group}, {"dev": 0.6, "test": 0.5}, "give smaller shares"),
         ({"all": group}, {"dev": 0.1}, "too few different texts for a split train"),
     ):

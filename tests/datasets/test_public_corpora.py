@@ -156,7 +156,7 @@ def test_common_voice(root):
     with pytest.raises(AsrError, match="no subset 'xx' there; it has train"):
         read("common_voice", one, "xx")
     common_voice(root / "cv-corpus-9.0-2022-04-27" / "cy", "cy")
-    with pytest.raises(AsrError, match=r"2 releases in it .*9.0.*; give the folder of one"):
+    with pytest.raises(AsrError, match=r"this folder has 2 releases .*9.0.*; give the folder of one release"):
         read("common_voice", root)
 
 

@@ -93,7 +93,7 @@ def test_the_last_lines_are_held_out(lines, data):
 
 def test_holding_out_all_lines_is_refused():
     source = from_lines(["a", "b", "c"]).files[0]
-    with pytest.raises(AsrError, match=r"0\.txt: 3 lines, so hold_out 3 leaves none"):
+    with pytest.raises(AsrError, match=r"0\.txt: the file has 3 lines, and hold_out 3 leaves no line"):
         source.split(3)
 
 

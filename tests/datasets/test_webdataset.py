@@ -106,9 +106,9 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "shar" / "cuts.000000.jsonl.gz").touch()
     (tmp_path / "empty" / "a").mkdir(parents=True)
     for name, message in (
-        ("packed", "a.tar.gz: compressed, so its members cannot be read alone; unpack it"),
+        ("packed", "a.tar.gz: compressed, so single members cannot be read; decompress it"),
         ("damaged.tar", "damaged.tar: damaged, compressed or not a tar file"),
-        ("shar", "shar: a Lhotse Shar"),
+        ("shar", "shar: this is a Lhotse Shar"),
         ("empty", "no tar file in it"),
         ("none.tar", "none.tar: cannot be read"),
     ):

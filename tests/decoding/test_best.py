@@ -39,13 +39,25 @@ def test_stored_options_and_given_ones(folder):
         ("[]", "not an object of decoding options"),
         ('{"beam": 4}', "with a decoder"),
         ('{"decoder": "beam", "bean": 4}', "not an object of decoding options"),
-        ('{"decoder": "beam", "beam": "4"}', f"{BEST_DECODING}: beam '4': of another type; give a whole"),
-        ('{"decoder": "beam", "beam": 2.5}', "beam 2.5: of another type; give a whole number"),
-        ('{"decoder": "beam", "beam": true}', "beam True: of another type"),
-        ('{"decoder": "beam", "hot_words": [1]}', r"hot_words \[1\]: of another type; give a tuple of words"),
-        ('{"decoder": "beam", "language_model": 3}', "language_model 3: of another type; give a text"),
-        ('{"decoder": "beam", "fallback": "no"}', "fallback 'no': of another type; give true or false"),
-        ('{"decoder": ["beam"]}', "of another type; give a text"),
+        (
+            '{"decoder": "beam", "beam": "4"}',
+            f"{BEST_DECODING}: beam '4': the value has the wrong type; give a whole",
+        ),
+        ('{"decoder": "beam", "beam": 2.5}', "beam 2.5: the value has the wrong type; give a whole number"),
+        ('{"decoder": "beam", "beam": true}', "beam True: the value has the wrong type"),
+        (
+            '{"decoder": "beam", "hot_words": [1]}',
+            r"hot_words \[1\]: the value has the wrong type; give a tuple of words",
+        ),
+        (
+            '{"decoder": "beam", "language_model": 3}',
+            "language_model 3: the value has the wrong type; give a text",
+        ),
+        (
+            '{"decoder": "beam", "fallback": "no"}',
+            "fallback 'no': the value has the wrong type; give true or false",
+        ),
+        ('{"decoder": ["beam"]}', "the value has the wrong type; give a text"),
     ],
 )
 def test_a_folder_without_usable_options(folder, content, message):

@@ -105,7 +105,7 @@ def test_what_a_missing_part_cannot_do_is_refused(parts, options, complaint):
 
 
 def test_what_ctc_alone_cannot_use_is_refused(tmp_path):
-    with pytest.raises(AsrError, match="beam 1: CTC's best path uses no other scores; give a beam of 2"):
+    with pytest.raises(AsrError, match="beam 1: the decoder ctc then uses no other scores; give a beam of 2"):
         build_decoder(bundle(), DecodingOptions("ctc", hot_words=("ab",)))
     with pytest.raises(AsrError, match="the decoder ctc cannot use a network; use a word n-gram model"):
         build_decoder(bundle(), DecodingOptions("ctc", beam=2, language_model=str(tmp_path)))
@@ -116,7 +116,7 @@ def test_a_path_of_a_model_is_stored_as_text(tmp_path):
 
 
 def test_options_with_impossible_values():
-    with pytest.raises(AsrError, match="hot_words 'anna': of another type; give a tuple"):
+    with pytest.raises(AsrError, match="hot_words 'anna': the value has the wrong type; give a tuple"):
         DecodingOptions("beam", hot_words="anna")
     for name, value, complaint in (
         ("no_speech_threshold", -0.1, "below 0"),

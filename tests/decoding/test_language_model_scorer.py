@@ -235,5 +235,5 @@ def test_an_unsuitable_language_model_is_refused_before_any_work(tiny_model, fol
     assert "lm: the language model has symbols that the recognizer does not know: 'O'" in refusal(
         folder("One")
     )
-    assert "holds a recognizer; a language model is needed" in refusal(str(tiny_model))
+    assert "this is a recognizer; name the folder of a language model" in refusal(str(tiny_model))
     assert "nowhere: no such model folder" in refusal(str(tmp_path / "nowhere"))

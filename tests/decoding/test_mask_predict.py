@@ -138,7 +138,7 @@ def test_a_network_that_knows_no_length_is_refused():
         encode = fill = None
 
     memory = Memory(torch.zeros(1, 2, 1), torch.tensor([2]))
-    with pytest.raises(AsrError, match="neither predicts lengths nor has a CTC head"):
+    with pytest.raises(AsrError, match="neither a length head nor a CTC head"):
         mask_predict(Nothing(), memory, SPECIAL, OPTIONS)
 
 
@@ -170,7 +170,7 @@ def test_options_of_other_decoders_are_refused_for_the_default_decoder(bundle, o
 
 def test_mask_predict_is_refused_for_other_models():
     other = SimpleNamespace(special=SPECIAL, network=network(0), metadata={})
-    with pytest.raises(AsrError, match="mask-predict: this model's decoder is not of that kind"):
+    with pytest.raises(AsrError, match="mask-predict: this model has no mask-predict decoder"):
         build_decoder(other, OPTIONS)
 
 

@@ -192,11 +192,11 @@ def test_other_files_and_settings_are_refused(tmp_path):
             load_ngram(tmp_path / name)
     with pytest.raises(AsrError, match="order 5"):
         estimate_ngram(["a b"], 5)
-    with pytest.raises(AsrError, match="less than two different words"):
+    with pytest.raises(AsrError, match="fewer than two different words"):
         estimate_ngram(["a a"], 2)
     with pytest.raises(AsrError, match="no word of the text occurs 2 times"):
         estimate_ngram(["a b", "c"], 2, minimum_counts=(2, 1))
-    with pytest.raises(AsrError, match="minimum_counts: 3 for the order 4"):
+    with pytest.raises(AsrError, match="minimum_counts has 3 numbers, but the order is 4"):
         estimate_ngram(["a b c d e"] * 3, 4, minimum_counts=(1, 1, 2))
 
 

@@ -85,7 +85,7 @@ def test_the_loss_is_the_mean_of_the_layers_times_the_weight(encoder):
     ("changes", "message"),
     [
         ({"ctc": False}, "needs the CTC head, but ctc is false"),
-        ({"encoder": {"kind": "pyramidal_lstm"}}, "the encoder pyramidal_lstm has no place for it"),
+        ({"encoder": {"kind": "pyramidal_lstm"}}, "the encoder pyramidal_lstm does not support it"),
         ({"intermediate_ctc": {"layers": [2]}}, "layers has 2, but encoder.n_layers is 2"),
         ({"intermediate_ctc": {"layers": [1, 1]}}, "names one twice"),
         ({"intermediate_ctc": {"layers": []}}, "at least 1 item"),

@@ -287,7 +287,7 @@ def test_the_front_end_equals_that_of_speech2text():
         (dict(positions="circular"), "unknown kind 'circular'; choose one of none, sinusoidal"),
         (dict(positions=dict(kind="rotary", layout="interleaved")), "unknown key"),
         (dict(positions="rotary", d_model=12, n_heads=4), "rotary positions need an even number"),
-        (dict(positions="relative"), "positions relative are for encoders; a decoder has none, sinusoidal"),
+        (dict(positions="relative"), "positions relative are only for encoders; choose none, sinusoidal"),
         (dict(front_end=dict(kind="stacked", stride=5)), "stride 5 is more than frames 4"),
         (dict(encoder=dict(window=0)), "greater than 0"),
         (dict(front_end=dict(kind="convolution1d", kernels=(4, 3))), "odd numbers"),

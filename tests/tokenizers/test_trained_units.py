@@ -95,7 +95,7 @@ def test_stored_units_are_equal(name, tmp_path):
 def test_equal_texts_give_equal_bpe_units_and_at_most_size():
     assert ByteLevelBPE.learn(ByteLevelBPE.Config(size=300), Lines(LINES)) == BPE
     assert len(ByteLevelBPE.train(Lines(["ab"]), 5000)) < 270
-    with pytest.raises(ValueError, match="keep one of them"):
+    with pytest.raises(ValueError, match="keep one of the two settings"):
         ByteLevelBPE.Config(size=300, folder="x")
     with pytest.raises(AsrError, match="no choice of language"):
         ByteLevelBPE.learn(ByteLevelBPE.Config(size=300, language="de"), Lines(LINES))

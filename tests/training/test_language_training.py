@@ -246,12 +246,12 @@ def test_text_that_cannot_be_used_is_refused_before_the_first_step(tmp_path):
     (tmp_path / "long.txt").write_text("a" * 101 + "\nab\n")
     assert "data.text names no file" in message(text=[])
     assert "no.txt: cannot be read as text" in message(text=[tmp_path / "no.txt"])
-    assert "data.text: no sentence left" in message(
+    assert "data.text: all sentences are left out" in message(
         text=[tmp_path / "empty.txt"], hold_out=0, dev=[tmp_path / "text.txt"]
     )
-    assert "held-out text: no sentence left" in message(hold_out=0, dev=[tmp_path / "empty.txt"])
+    assert "held-out text: all sentences are left out" in message(hold_out=0, dev=[tmp_path / "empty.txt"])
     assert "no held-out text" in message(hold_out=0)
-    assert "400 lines, so hold_out 400 leaves none" in message(hold_out=400)
+    assert "the file has 400 lines, and hold_out 400 leaves no line" in message(hold_out=400)
     assert "1 longer than data.max_characters" in message(text=[tmp_path / "long.txt"], hold_out=1)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -271,7 +271,7 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
     config, run = settings(tmp_path, train={"steps": 2}), tmp_path / "run"
     assert "nothing to resume" in refusal(config, run, resume="always")
     with claimed(run):
-        assert "another process is at work there" in refusal(config, run)
+        assert "another process is using this folder" in refusal(config, run)
     train(config, run, device="cpu")
     assert "--resume" in refusal(config, run)
     other = settings(tmp_path, model={"n_layers": 2})
@@ -281,9 +281,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path, tiny_model):
         config, run, resume="always"
     )
 
-    with pytest.raises(AsrError, match=r"run: holds a language model; a recognizer is needed"):
+    with pytest.raises(AsrError, match=r"run: this is a language model; name the folder of a recognizer"):
         load_model(run, "cpu")
-    with pytest.raises(AsrError, match=r"holds a recognizer; a language model is needed"):
+    with pytest.raises(AsrError, match=r"this is a recognizer; name the folder of a language model"):
         load_language_model(tiny_model, "cpu")
     with pytest.raises(AsrError, match="no such model folder"):
         load_language_model(tmp_path / "nowhere", "cpu")

@@ -176,7 +176,7 @@ def test_a_full_disk_is_an_error_before_the_first_step(tmp_path, monkeypatch):
 
 def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
     run = tmp_path / "run"
-    with claimed(run), pytest.raises(AsrError, match="another process is at work there"):
+    with claimed(run), pytest.raises(AsrError, match="another process is using this folder"):
         train(settings(), run, device="cpu")
     assert train(settings(), run, device="cpu") == 0
     assert not (run / ".claimed").exists()

@@ -179,7 +179,7 @@ def test_utterances_without_text_are_no_validation_data(manifest):
 
 
 def test_the_head_has_an_output_for_each_symbol_and_the_blank(manifest):
-    with pytest.raises(ValueError, match=r"5 symbols, but model\.encoder\.phonemes is 7; it must be 6"):
+    with pytest.raises(ValueError, match=r"5 symbols, but model\.encoder\.phonemes is 7; set it to 6"):
         config(manifest, encoder={"phonemes": 7})
     with pytest.raises(ValueError, match="a character twice"):
         config(manifest, train={"phonemes": {"symbols": "aba"}})

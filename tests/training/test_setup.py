@@ -67,7 +67,9 @@ def test_dev_texts_are_checked_too(manifest, tmp_path):
 def test_what_goes_between_joined_texts_is_in_the_vocabulary(manifest):
     joined = {"join": {"per_epoch": 2, "separator": "|"}}
     assert "|" in vocabulary(build(manifest, joined))
-    assert refused(manifest, joined, characters="aehnortvwï ").startswith("augment.join.separator: the model")
+    assert refused(manifest, joined, characters="aehnortvwï ").startswith(
+        "augment.join.separator: the tokenizer"
+    )
 
 
 @pytest.mark.parametrize("which", ["noise", "rooms"])
@@ -103,7 +105,7 @@ def test_the_weights_of_training_manifests_do_not_repeat_dev_utterances(manifest
 
 
 def test_weights_that_leave_nothing_are_refused(manifest):
-    assert refused(manifest, weights=[0.04]).startswith("data.weights: they leave no utterance")
+    assert refused(manifest, weights=[0.04]).startswith("data.weights: with these weights")
 
 
 def test_a_text_that_is_too_long_for_the_decoder_is_left_out(manifest):

@@ -54,7 +54,10 @@ def test_separate(tiny_model, call, monkeypatch, long):
 @pytest.mark.parametrize("array", [CALL.T, np.zeros((RATE, 0), np.float32), np.array(0.5)])
 def test_an_array_of_another_shape_is_refused(tiny_model, channels, array):
     recognizer = Recognizer(tiny_model, "cpu", channels=channels)
-    with pytest.raises(AsrError, match=r"^array: shape \(.*\); give \(samples,\) or \(samples, channels\)"):
+    with pytest.raises(
+        AsrError,
+        match=r"^array: samples cannot have the shape \(.*\); give \(samples,\) or \(samples, channels\)",
+    ):
         recognizer.transcribe(array, RATE)
 
 

@@ -215,7 +215,9 @@ def test_a_transcript_does_not_replace_a_recording(tree):
     """A named file may have any suffix. A link in the path changes nothing."""
     (tree / "link").symlink_to(tree)
     for name in ("a.txt", "link/a.txt"):
-        with pytest.raises(AsrError, match=rf"^{name}: an input; a transcript would replace it; use another"):
+        with pytest.raises(
+            AsrError, match=rf"^{name}: this is an input, and a transcript would replace it; use another"
+        ):
             output_paths(found_in(name), Path(), "srt", "txt")
     assert output_paths(found_in("a.txt"), Path("out"), "txt") == [(Path("out/a.txt"),)]
     assert output_paths(found_in("a.txt"), Path(), "srt") == [(Path("a.srt"),)]

@@ -120,6 +120,6 @@ def test_without_a_microphone(monkeypatch, capsys):
     assert run(monkeypatch) == 1
     assert "a microphone needs sounddevice and PortAudio" in capsys.readouterr().err
     assert run(monkeypatch, "-", "--microphone", "desk") == 1
-    assert "--microphone: samples are read from stdin" in capsys.readouterr().err
+    assert "--microphone cannot be used with -" in capsys.readouterr().err
     assert run(monkeypatch, "a.wav") == 1
-    assert "a.wav: a file; use asr transcribe" in capsys.readouterr().err
+    assert "a.wav: asr listen reads no files; use asr transcribe" in capsys.readouterr().err

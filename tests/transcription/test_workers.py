@@ -142,7 +142,7 @@ def test_a_killed_process(recognizer, inputs, texts, tmp_path, monkeypatch, time
     if times == 2:
         error = found.pop(5)
         assert str(error).startswith(
-            f"{inputs[5].id}: twice the process that transcribed it was ended (SIGKILL)"
+            f"{inputs[5].id}: the process that transcribed it was killed twice (SIGKILL)"
         )
         texts = texts[:5] + texts[6:]
     assert [each.text for each in found] == texts

@@ -23,7 +23,9 @@ def read_aishell(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[s
     """
     root = source_folder(source, "data_aishell")
     if any((root / "wav").glob("*.tar.gz")) and not (root / "wav" / "train").is_dir():
-        raise AsrError(f"{root / 'wav'}: the archive of each speaker is still packed; unpack them there")
+        raise AsrError(
+            f"{root / 'wav'}: the archives of the speakers are still packed; unpack them in this folder"
+        )
     fields = [line.partition(" ") for line in read_lines(root / _TRANSCRIPT)]
     texts = [(identity, text) for identity, _, text in fields]
     found = {name: root / "wav" / name for name in ("train", "dev", "test")}

@@ -73,7 +73,9 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise AsrError(f"{path}: cannot be read ({error.strerror}); the corpus needs it") from None
+        raise AsrError(
+            f"{path}: this file of the corpus cannot be read ({error.strerror}); check the path"
+        ) from None
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -29,11 +29,16 @@ def read_common_voice(source: Path, bad: list[str], subsets: Subsets = ALL) -> d
     releases = [path for path in sorted(source.glob("cv-corpus-*")) if path.is_dir()]
     if len(releases) > 1:
         names = ", ".join(path.name for path in releases)
-        raise AsrError(f"{source}: {len(releases)} releases in it ({names}); give the folder of one")
+        raise AsrError(
+            f"{source}: this folder has {len(releases)} releases ({names}); give the folder of one release"
+        )
     above = releases[0] if releases else source
     languages = [path for path in sorted(above.iterdir()) if _is_language(path)]
     if not languages:
-        raise AsrError(f"{source}: no train.tsv and clips/ in it or in its folders; give a language's folder")
+        raise AsrError(
+            f"{source}: no train.tsv and clips/ in this folder or in the folders in it; "
+            "give the folder of a language"
+        )
     splits: dict[str, list[Utterance]] = {}
     for folder in languages:
         splits |= _language(folder, f"{folder.name}_", bad, subsets)

@@ -25,7 +25,10 @@ def read_fleurs(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
         return _language(source, "", bad, subsets)
     folders = sorted(path.parent for path in source.glob("*/audio") if any(path.parent.glob("*.tsv")))
     if not folders:
-        raise AsrError(f"{source}: no folder like de_de with dev.tsv and audio/ in it; unpack the corpus")
+        raise AsrError(
+            f"{source}: this folder has no folder such as de_de that has dev.tsv and "
+            "audio/; unpack the corpus"
+        )
     splits: dict[str, list[Utterance]] = {}
     for folder in folders:
         splits |= _language(folder, f"{folder.name}_", bad, subsets)

@@ -36,7 +36,8 @@ def read_lhotse(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
         raise AsrError(f"{source}: reading cut sets needs lhotse; pip install lhotse") from None
     if source.is_dir() and any(source.glob("recording.*.tar")):
         raise AsrError(
-            f"{source}: a Lhotse Shar, whose recordings no manifest can point to; write them to files first "
+            f"{source}: this is a Lhotse Shar, and a manifest cannot point to its recordings; write them "
+            "to files first "
             "(CutSet.from_shar and save_audios in Python)"
         )
     found = _manifests(source) if source.is_dir() else {source.name.split(".")[0]: {"cuts": source}}
@@ -68,9 +69,14 @@ def _manifests(folder: Path) -> dict[str, dict[str, Path]]:
     for split, files in splits.items():
         if "cuts" not in files and (missing := {"recordings", "supervisions"} - files.keys()):
             there = next(iter(files.values()))
-            raise AsrError(f"{there}: no {missing.pop()} of the split {split!r} beside it; copy the file")
+            raise AsrError(
+                f"{there}: the split {split!r} needs a file of {missing.pop()} beside it; copy this file"
+            )
     if not splits:
-        raise AsrError(f"{folder}: lhotse cannot read it: no cuts_*.jsonl.gz, or recordings and supervisions")
+        raise AsrError(
+            f"{folder}: lhotse cannot read it; give a folder with cuts_*.jsonl.gz, or "
+            "with recordings and supervisions"
+        )
     return splits
 
 

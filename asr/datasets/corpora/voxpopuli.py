@@ -49,7 +49,7 @@ def _read(
     """The utterances of one table, whose recordings are taken out of `unused`."""
     header, *lines = [line.split("\t") for line in read_lines(path)] or [[]]
     if missing := {"id", "raw_text", "normalized_text", "speaker_id"} - set(header):
-        raise AsrError(f"{path}, line 1: no column {sorted(missing)[0]!r}; it is not a table of get_asr_data")
+        raise AsrError(f"{path}, line 1: no column {sorted(missing)[0]!r}; write the table with get_asr_data")
     rows = [dict(zip(header, fields, strict=False)) for fields in lines]
     by_id = {row["id"]: row for row in reversed(rows)}  # the first of each id
     texts = [(row["id"], row.get("normalized_text") or row.get("raw_text", "")) for row in rows]

@@ -44,7 +44,8 @@ def read_webdataset(source: Path, bad: list[str], subsets: Subsets = ALL) -> dic
         return {"all": _read(source, bad)} if subsets.wants("all") else {}
     if any(source.glob("cuts.*.jsonl*")):
         raise AsrError(
-            f"{source}: a Lhotse Shar, whose texts are not in its tar files; write its recordings to files "
+            f"{source}: this is a Lhotse Shar, and its tar files have no texts; write its recordings to "
+            "files "
             "first (CutSet.from_shar and save_audios in Python), and read those with `asr prepare lhotse`"
         )
     folders = {"all": source} if _tars(source) else {path.name: path for path in sorted(source.iterdir())}
@@ -66,7 +67,7 @@ def _read(tar: Path, bad: list[str]) -> list[Utterance]:
     """The utterances of a tar file, in one pass, in the order of their first members."""
     recordings, texts = defaultdict[str, list[str]](list), dict[str, dict[str, Any]]()
     if tar.suffix != SUFFIX:
-        raise AsrError(f"{tar}: compressed, so its members cannot be read alone; unpack it to a .tar file")
+        raise AsrError(f"{tar}: compressed, so single members cannot be read; decompress it to a .tar file")
     try:
         with tarfile.open(tar, "r:") as archive:
             for name, member in members(archive):

@@ -58,7 +58,9 @@ def read_arpa(path: str | os.PathLike[str]) -> NgramModel:
         try:
             grams = np.array([[ids[word] for word in text.split()] for _, text, _ in entries], np.int64)
         except KeyError as error:
-            raise AsrError(f"{path}: {error} is in a {k}-gram but has no 1-gram") from None
+            raise AsrError(
+                f"{path}: {error} is in a {k}-gram but has no 1-gram; estimate the model again"
+            ) from None
         numbers = np.array([(log_prob, backoff) for log_prob, _, backoff in entries], np.float64)
         numbers = numbers.reshape(-1, 2) * _LOG10
         orders.append((grams.reshape(-1, k), numbers[:, 0], numbers[:, 1]))

@@ -50,11 +50,14 @@ def estimate_ngram(
     if not 1 <= order <= MAX_ORDER:
         raise AsrError(f"order {order}: give 1 to {MAX_ORDER}")
     if len(minimum_counts) < order:
-        raise AsrError(f"minimum_counts: {len(minimum_counts)} for the order {order}; give {order}")
+        raise AsrError(
+            f"minimum_counts has {len(minimum_counts)} numbers, but the order is "
+            f"{order}; give {order} numbers"
+        )
     lines = [words for line in sentences if (words := line.split())]
     frequency = Counter(word for line in lines for word in line)
     if len(frequency) < 2:
-        raise AsrError("n-gram model: the text has less than two different words; give more text")
+        raise AsrError("n-gram model: the text has fewer than two different words; give more text")
     ranked = sorted(frequency.items(), key=lambda item: (-item[1], item[0]))[:vocabulary_size]
     words = sorted(w for w, count in ranked if count >= minimum_counts[0] and not _is_special(w))
     if not words:

@@ -125,7 +125,9 @@ class NgramModel:
             backoffs.append(backoff[order])
             levels.append(levels[-1] + len(grams))
         if levels[2] - levels[1] != size:
-            raise AsrError(f"{where}: {levels[2] - 1} words of {size} have a probability; all must have one")
+            raise AsrError(
+                f"{where}: only {levels[2] - 1} of {size} words have a probability; give every word a 1-gram"
+            )
         return cls(words, levels, *(np.concatenate(each) for each in (parents, lasts, probs, backoffs)))
 
     @cached_property

@@ -34,7 +34,9 @@ class MaskPredictDecoder(nn.Module):
         kind: Literal["mask_predict"] = "mask_predict"
         n_layers: Positive = Field(3, description="number of blocks")
         length_head: Positive | None = Field(
-            None, description="a head predicts the number of tokens, up to this number; null: CTC tells it"
+            None,
+            description="a head predicts the number of tokens, up to this number; null: the "
+            "number comes from CTC",
         )
 
         @model_validator(mode="after")
@@ -42,8 +44,8 @@ class MaskPredictDecoder(nn.Module):
             # Rotary positions change scores alone: masks with equal values give equal sums at all positions.
             if self.length_head is not None and self.positions.kind in ("none", "rotary"):
                 raise ValueError(
-                    f"length_head: decoding begins with masks alone, which look the same with positions "
-                    f"{self.positions.kind}; set positions to sinusoidal or learned"
+                    "length_head: decoding begins with only masks, and all masks look the same with "
+                    f"positions {self.positions.kind}; set positions to sinusoidal or learned"
                 )
             return self
 

@@ -103,8 +103,8 @@ class DecoderSection(BlockSection):
     def _positions_fit_caches(self) -> DecoderSection:
         if load_kind(POSITIONS, self.positions.kind).attention is not None:
             raise ValueError(
-                f"positions {self.positions.kind} are for encoders; a decoder has none, sinusoidal, learned "
-                "or rotary positions"
+                f"positions {self.positions.kind} are only for encoders; choose none, sinusoidal, learned "
+                "or rotary for a decoder"
             )
         return self
 
@@ -228,14 +228,17 @@ class TransformerDecoder(nn.Module):
         n_layers: Positive = Field(3, description="number of blocks")
         alignment_heads: tuple[tuple[int, int], ...] = Field(
             (),
-            description="[block, head] pairs whose cross-attention follows time; word times come from them",
+            description="[block, head] pairs whose cross-attention follows time; word times are "
+            "computed from it",
         )
 
         @model_validator(mode="after")
         def _alignment_heads_exist(self) -> TransformerDecoder.Config:
             for block, head in self.alignment_heads:
                 if not (0 <= block < self.n_layers and 0 <= head < self.n_heads):
-                    raise ValueError(f"alignment_heads: there is no head {head} in block {block}")
+                    raise ValueError(
+                        f"alignment_heads: there is no head {head} in block {block}; both are counted from 0"
+                    )
             return self
 
     def __init__(self, config: DecoderSection, vocabulary_size: int, cross_attention: bool = True) -> None:

@@ -113,14 +113,16 @@ class ConformerEncoder(nn.Module):
             "silu", description="activation of the feed-forward parts"
         )
         positions: PositionsField = Field(
-            {"kind": "rotary"}, validate_default=True, description="how states know their positions"
+            {"kind": "rotary"}, validate_default=True, description="how positions are encoded"
         )
         n_layers: int = Field(3, ge=1, description="blocks at the full rate of states")
         half_rate_layers: int = Field(0, ge=0, description="blocks at half the rate, in the middle")
         quarter_rate_layers: int = Field(
             0, ge=0, description="blocks at a quarter of the rate, in the middle of those at half the rate"
         )
-        conv_kernel: int = Field(15, ge=1, description="states under the convolution in each block, odd")
+        conv_kernel: int = Field(
+            15, ge=1, description="kernel size of the convolution in each block, an odd number of states"
+        )
         phonemes: int = Field(
             0, ge=0, description="outputs of a CTC head for phonemes in the middle, with blank; 0: no head"
         )
@@ -137,12 +139,13 @@ class ConformerEncoder(nn.Module):
         def _inner_parts_have_a_place(self) -> ConformerEncoder.Config:
             if self.quarter_rate_layers and not self.half_rate_layers:
                 raise ValueError(
-                    "quarter_rate_layers without half_rate_layers; blocks at half the rate are around them"
+                    "quarter_rate_layers needs half_rate_layers, whose blocks are around them; set "
+                    "half_rate_layers too"
                 )
             if self.phonemes and self.phonemes_after > self.half_rate_layers:
                 raise ValueError(
                     f"phonemes_after {self.phonemes_after} is more than half_rate_layers "
-                    f"{self.half_rate_layers}; the head is between half-rate blocks"
+                    f"{self.half_rate_layers}; lower phonemes_after"
                 )
             return self
 

@@ -40,9 +40,14 @@ class PyramidalLSTMEncoder(nn.Module):
                 raise ValueError(f"d_model {self.d_model} is odd; each direction has half of it")
             for layer in self.halve_before:
                 if layer > self.n_layers:
-                    raise ValueError(f"halve_before has layer {layer}, but n_layers is {self.n_layers}")
+                    raise ValueError(
+                        f"halve_before has layer {layer}, but n_layers is "
+                        f"{self.n_layers}; name a layer that exists"
+                    )
             if len(set(self.halve_before)) < len(self.halve_before):
-                raise ValueError(f"halve_before {self.halve_before} names a layer twice")
+                raise ValueError(
+                    f"halve_before {self.halve_before} names a layer twice; name each layer once"
+                )
             return self
 
     def __init__(self, config: PyramidalLSTMEncoder.Config) -> None:

@@ -48,7 +48,10 @@ class TransformerEncoder(nn.Module):
 
         kind: Literal["transformer"] = "transformer"
         conv_kernel: int = Field(
-            0, ge=0, description="states under the convolution in each block, odd; 0: no convolution"
+            0,
+            ge=0,
+            description="kernel size of the convolution in each block, an odd number of "
+            "states; 0: no convolution",
         )
 
         @field_validator("conv_kernel")

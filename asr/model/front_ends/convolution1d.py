@@ -29,9 +29,11 @@ class Convolution1dFrontEnd(nn.Module):
             None, description="values per state between two convolutions; null: d_model"
         )
         kernels: tuple[Positive, ...] = Field(
-            (3, 3), description="frames under each convolution, odd numbers"
+            (3, 3), description="kernel size of each convolution, an odd number of frames"
         )
-        strides: tuple[Positive, ...] = Field((1, 2), description="by which each convolution divides time")
+        strides: tuple[Positive, ...] = Field(
+            (1, 2), description="factor by which each convolution divides the number of frames"
+        )
         activation: Literal["gelu", "glu"] = Field(
             "gelu", description="glu: a convolution computes twice the channels, and one half gates the other"
         )

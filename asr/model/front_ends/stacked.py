@@ -29,7 +29,8 @@ class StackedFrontEnd(nn.Module):
         def _uses_every_frame(self) -> StackedFrontEnd.Config:
             if self.stride > self.frames:
                 raise ValueError(
-                    f"stride {self.stride} is more than frames {self.frames}, which would leave out frames"
+                    f"stride {self.stride} is more than frames {self.frames}, which would leave out "
+                    "frames; lower stride"
                 )
             return self
 

@@ -43,6 +43,8 @@ class ShawPositions(Positions):
         """A learned key for each distance between states; for encoders."""
 
         kind: Literal["shaw"] = "shaw"
-        max_distance: Positive = Field(64, description="states; larger distances count as this one")
+        max_distance: Positive = Field(
+            64, description="largest distance in states; larger distances are treated as this one"
+        )
 
     attention = ShawAttention

@@ -180,7 +180,7 @@ def test_quarter_rate_blocks_are_inside_those_at_half_rate():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"half_rate_layers": 0, "quarter_rate_layers": 1, "phonemes": 0}, "without half_rate_layers"),
+        ({"half_rate_layers": 0, "quarter_rate_layers": 1, "phonemes": 0}, "needs half_rate_layers"),
         ({"conv_kernel": 4}, "4 is even"),
         ({"phonemes_after": 4}, "more than half_rate_layers 3"),
     ],
