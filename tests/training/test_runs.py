@@ -114,7 +114,7 @@ def test_the_status_follows_from_the_files(copy):
     assert status("wer", 2, [0.3, 0.05], stop_wer=0.1) == "finished at 2: train.stop_wer is reached"
     assert status("on", 4, [0.3, 0.05], stop_wer=0.1, patience=1) == "at 4 of 100"
     shutil.rmtree((alone := copy("alone")) / "checkpoints")
-    assert read_run(alone).status == "a model without a recording"
+    assert read_run(alone).status == "a model alone"
 
 
 def test_a_run_that_has_saved_nothing_yet(tmp_path):

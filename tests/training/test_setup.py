@@ -117,4 +117,4 @@ def test_a_text_that_is_too_long_for_the_decoder_is_left_out(manifest):
     for batches in (task.pool(0, 0), task.dev):
         found = list(batches.batches(range(len(batches))))
         assert sorted(text for batch in found for text in batch.texts) == ["naïve", "three"]
-        assert [line for batch in found for line in batch.bad if "positions for 5" in line]
+        assert [line for batch in found for line in batch.bad if "only 5 positions" in line]
