@@ -88,7 +88,8 @@ def check_times(start: float, duration: float | None, name: str) -> None:
     """Raise AsrError for a start or a duration that is impossible for any recording."""
     if not (0 <= start < LONGEST and (duration is None or 0 < duration < LONGEST)):
         raise AsrError(
-            f"{name}: start {start} s and duration {duration} s are impossible; give times above 0"
+            f"{name}: start {start} s and duration {duration} s are impossible; give a start from 0 up "
+            "and a duration above 0"
         )
 
 
