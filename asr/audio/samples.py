@@ -87,10 +87,8 @@ def check_shape(samples: np.ndarray, name: str) -> int:
 def check_times(start: float, duration: float | None, name: str) -> None:
     """Raise AsrError for a start or a duration that is impossible for any recording."""
     if not (0 <= start < LONGEST and (duration is None or 0 < duration < LONGEST)):
-        raise AsrError(
-            f"{name}: start {start} s and duration {duration} s are impossible; give a start from 0 up "
-            "and a duration above 0"
-        )
+        part = f"start {start} s" + ("" if duration is None else f", duration {duration} s")
+        raise AsrError(f"{name}: {part}: impossible; give a start from 0 up and a duration above 0")
 
 
 def beyond_the_end(start: float, end: float, name: str) -> AsrError:

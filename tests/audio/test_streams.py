@@ -280,7 +280,7 @@ def test_bytes_and_open_files_are_read_as_paths_are(tmp_path):
         audio.read(b"")
     with path.open(encoding="latin-1") as text, pytest.raises(AsrError, match="opened as text"):
         audio.read(text)
-    with pytest.raises(AsrError, match="of type int"):
+    with pytest.raises(AsrError, match="of the type int"):
         audio.read(7)
 
 

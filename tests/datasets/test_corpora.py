@@ -180,7 +180,7 @@ def test_kaldi_refuses(tmp_path):
     kaldi(tmp_path, wav_scp="a sph2pipe -f wav a.sph |\n")
     refused(read_kaldi, tmp_path, r"wav.scp, entry 1 \(a\): not a plain path")
     kaldi(tmp_path, wav_scp="a a.wav\n")
-    refused(read_kaldi, tmp_path, "text: cannot be read")
+    refused(read_kaldi, tmp_path, "text: this file of the corpus cannot be read")
     kaldi(tmp_path, text="a one\na two\n")
     refused(read_kaldi, tmp_path, "text, line 2: duplicate key 'a'")
     for line in ("a r 1 x", "a r 2 1", "a r"):
