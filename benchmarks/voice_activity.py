@@ -119,7 +119,7 @@ def chord(time_: np.ndarray, length: float, draw: np.random.Generator) -> np.nda
     pitch = 110 * 2 ** (draw.integers(0, 36, 1000) / 12)
     note = (time_ / length).astype(int)
     fade = np.exp(-3 * (time_ / length - note))
-    tones = [fade * np.sin(2 * np.pi * h * pitch[note] * time_) / h for h in range(1, 6)]
+    tones = [fade * np.sin(2 * np.pi * h * pitch[note % len(pitch)] * time_) / h for h in range(1, 6)]
     return np.sum(tones, axis=0)
 
 
