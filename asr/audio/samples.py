@@ -44,7 +44,7 @@ def from_array(
     check_times(start, duration, name)
     check_shape(samples, name)
     if not len(samples):
-        raise AsrError(f"{name}: there are no samples; give at least one")
+        raise AsrError(f"{name}: the array has no samples; give at least one")
     first = round(start * source_rate)
     if first >= len(samples):
         raise beyond_the_end(start, len(samples) / source_rate, name)

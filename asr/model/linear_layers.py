@@ -30,9 +30,9 @@ def replace_linear_layers(network: nn.Module, kind: Callable[[Tensor, Tensor | N
 
 
 def to_float32_linear(network: nn.Module) -> None:
-    """Replace the linear layers of a float32 network on a CPU, in place, where oneDNN is faster than MKL.
+    """Replace the linear layers of a float32 network on a CPU, in place, if oneDNN is faster than MKL.
 
-    That is on AMD processors.
+    This is the case on AMD processors with AVX-512 (`kernels.ONEDNN`). Elsewhere the layers stay.
     """
     parameter = next(network.parameters())
     if kernels.ONEDNN and parameter.device.type == "cpu" and parameter.dtype == torch.float32:

@@ -308,7 +308,7 @@ def test_from_array_reads_the_part_and_the_channel_that_read_reads(tmp_path):
         (np.array(0.5), "shape"),
         (np.zeros((2, 2, 2)), "shape"),
         (np.zeros((2, 16000)), "shape"),  # (channels, samples): transposed
-        (np.zeros(0), "there are no samples"),
+        (np.zeros(0), "the array has no samples"),
         (np.zeros(8, np.int64), "int64"),
         (np.array([0.0, np.nan]), "NaN"),
     ],
