@@ -5,21 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asr.model.linear_layers import replace_linear_layers
+from asr.model.linear_layers import PackedLinear, replace_linear_layers
 
 ROWS = 16  # of the products for which the order of the weights is chosen; others are correct too
 
 
-class Bf16Linear(nn.Module):
+class Bf16Linear(PackedLinear):
     """A linear layer whose weights are rounded and ordered once. Autocast rounds them in every product."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self._bias = None if bias is None else bias.detach().bfloat16()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16(), ROWS)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Bf16Linear:
-        return self  # it never changes, and torch cannot copy packed weights
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out), bfloat16."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from asr.errors import AsrError
-from asr.model.linear_layers import replace_linear_layers
+from asr.model.linear_layers import PackedLinear, replace_linear_layers
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(PackedLinear):
     """A linear layer with weights of 8 bits, one scale for each output, by torch's kernel for processors.
 
     The kernel rounds the inputs to 7 bits over the range of a whole matrix. Here every row is first scaled to
@@ -26,9 +26,6 @@ class Int8Linear(nn.Module):
         self._packed = torch.ops.quantized.linear_prepack(rounded, None)
         self._extremes = torch.zeros(weight.size(1))  # a row that gives a matrix its full range
         self._extremes[0], self._extremes[-1] = 1.0, -1.0
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Int8Linear:
-        return self  # it never changes, and torch cannot copy packed weights
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out)."""

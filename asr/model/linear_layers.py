@@ -39,7 +39,14 @@ def to_float32_linear(network: nn.Module) -> None:
         replace_linear_layers(network, Float32Linear)
 
 
-class Float32Linear(nn.Module):
+class PackedLinear(nn.Module):
+    """A linear layer without gradients, whose weights are packed for the kernels of a processor."""
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PackedLinear:
+        return self  # it never changes, and torch cannot copy packed weights
+
+
+class Float32Linear(PackedLinear):
     """A linear layer whose weights are ordered once. It has no gradients.
 
     The product of a matrix of 5 rows, as in a step of a beam search, then takes a third to a half of the
@@ -63,9 +70,6 @@ class Float32Linear(nn.Module):
     def weight(self) -> Tensor:
         """The weights in the usual order (d_out, d_in), for a layer of another kind."""
         return self._packed.to_dense()
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Float32Linear:
-        return self  # it never changes, and torch cannot copy packed weights
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., d_in) -> (..., d_out)."""
