@@ -37,7 +37,8 @@ OTHERS = "common_voice_60"
 BRITISH = {"asterisk_en_GB", "grid_s1"}
 IN_CAPITALS = {"speechocean762"}
 NATIVE = {"kathleen", "matthes", "asterisk_en"}  # every tenth sentence is held out
-PROMPTS = ("asterisk_en", "asterisk_en_GB")  # share texts with freeswitch_callie
+UNSEEN = "freeswitch_callie"  # its voice is in no training set
+PROMPTS = ("asterisk_en", "asterisk_en_GB")  # share texts with UNSEEN
 LONG = 5  # words; shorter prompts are in many corpora and are never held out
 FASTEST = 30  # characters a second; a recording with more was cut, or its text is not what is spoken
 DEV_SPEAKERS, DEV_DIGITS, DEV_OTHERS = 12, 27, 20  # one in so many
@@ -98,12 +99,14 @@ def split(corpora: Corpus) -> Corpus:
                 target = "train-digits" if digits % DEV_DIGITS else "dev-fsdd"
             elif utterance.text in native[name]:
                 target = "dev-native"
+            elif name == UNSEEN:
+                continue  # short prompts in the voice of dev-callie
             if target == "train-real" and any(utterance.text in texts for texts in native.values()):
                 continue  # a sentence of dev-native, read by somebody else
             sets[target].append(utterance)
     prompts = {u.text for name in PROMPTS for u in corpora.get(name, [])}
     sets["dev-callie"] = [
-        u for u in sets["dev-native"] if u.id.startswith("freeswitch_callie-") and u.text not in prompts
+        u for u in sets["dev-native"] if u.id.startswith(f"{UNSEEN}-") and u.text not in prompts
     ]
     return sets
 
@@ -113,11 +116,11 @@ def held_out_sentences(corpora: Corpus) -> dict[str, set[str]]:
     held_out: dict[str, set[str]] = defaultdict(set)
     for name, utterances in corpora.items():
         sentences = list(dict.fromkeys(u.text or "" for u in utterances))  # each once, in the corpus's order
-        if name == "asterisk_en" or name == "freeswitch_callie":
+        if name in {"asterisk_en", UNSEEN}:
             sentences = [sentence for sentence in sentences if len(sentence.split()) >= LONG]
         if name in NATIVE:
             held_out[name] = set(sentences[::10])
-        elif name == "freeswitch_callie":
+        elif name == UNSEEN:
             held_out[name] = set(sentences)
     return held_out
 

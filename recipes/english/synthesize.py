@@ -153,13 +153,53 @@ def revoiced(
         yield utterance, change.id, audio
 
 
-def write_file(path: Path, audio: Audio, surroundings: Surroundings, draw: random.Random) -> float:
-    """Write the speech, distorted or not, at a drawn level; its duration in seconds."""
-    if draw.random() < DISTORTED:
-        audio = distort(audio, surroundings, draw)
+def distorted(audio: Audio, surroundings: Surroundings, draw: random.Random) -> Audio:
+    """The speech, a part of it through rooms, noise, telephones and codecs."""
+    return distort(audio, surroundings, draw) if draw.random() < DISTORTED else audio
+
+
+def write_speech(path: Path, audio: Audio, draw: random.Random) -> float:
+    """Write an Opus file at a drawn level; its duration in seconds."""
     audio = at_level(audio, draw.uniform(-30, -16))
     soundfile.write(path, audio, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=OPUS_LEVEL)
     return round(audio.size / SAMPLE_RATE, 3)
+
+
+def read_inventory(folder: Path) -> str:
+    """The phone symbols that prepare_recordings.py wrote."""
+    inventory = folder / "phonemes.txt"
+    if not inventory.exists():
+        raise AsrError(f"{inventory}: not found; run prepare_recordings.py with this folder first")
+    return inventory.read_text(encoding="utf-8")
+
+
+def read_excluded(folder: Path) -> Exclusion:
+    """The sentences of the development and test sets of a folder, and of data/samples."""
+    held_out = sorted([*folder.glob("dev-*.jsonl"), *folder.glob("test-*.jsonl")])
+    if not held_out:
+        raise AsrError(f"{folder}: has no dev-*.jsonl and test-*.jsonl; run prepare_recordings.py first")
+    held_out.append(SAMPLES)
+    # Single digits of the digits' sets are everywhere; only sentences can be kept apart.
+    return Exclusion(
+        u.text for path in held_out for u in read_manifest(path) if u.text and len(u.text.split()) > 2
+    )
+
+
+def read_book(path: Path) -> list[str]:
+    """The sentences of a text with one on each line: plain, .gz or .xz."""
+    with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
+        return [line.strip() for line in lines if line.strip()]
+
+
+def with_phonemes(utterances: list[Utterance], languages: list[str], symbols: str) -> list[Utterance]:
+    """The utterances with the phones that espeak-ng gives their texts in these languages."""
+    found = list(utterances)
+    for language in set(languages):
+        chosen = [i for i, of in enumerate(languages) if of == language]
+        phones = phonemes([utterances[i].text or "" for i in chosen], language)
+        for i, phone_symbols in zip(chosen, phones, strict=True):
+            found[i] = replace(found[i], phonemes=restrict(phone_symbols, symbols))
+    return found
 
 
 def main() -> None:
@@ -179,27 +219,12 @@ def main() -> None:
     options = parser.parse_args()
     if (options.books is None) == (options.revoice is None):
         raise AsrError("give either BOOKS, to speak sentences, or --revoice MANIFEST, to change recordings")
-    inventory = options.out / "phonemes.txt"
-    if not inventory.exists():
-        raise AsrError(f"{inventory}: not found; run prepare_recordings.py with this folder first")
-    symbols = inventory.read_text(encoding="utf-8")
+    symbols = read_inventory(options.out)
     surroundings = read_surroundings(options.noise)
     book, excluded, recordings = [], Exclusion([]), []
     if options.books:
         check_installed()
-        held_out = sorted([*options.out.glob("dev-*.jsonl"), *options.out.glob("test-*.jsonl")])
-        if not held_out:
-            raise AsrError(
-                f"{options.out}: has no dev-*.jsonl and test-*.jsonl; run prepare_recordings.py first"
-            )
-        held_out.append(SAMPLES)
-        # Single digits of the digits' sets are everywhere; only sentences can be kept apart.
-        texts = {
-            u.text for path in held_out for u in read_manifest(path) if u.text and len(u.text.split()) > 2
-        }
-        excluded = Exclusion(texts)
-        with OPENERS.get(options.books.suffix, open)(options.books, "rt", encoding="utf-8") as lines:
-            book = [line.strip() for line in lines if line.strip()]
+        excluded, book = read_excluded(options.out), read_book(options.books)
     else:
         recordings = [u for u in read_manifest(options.revoice) if (u.duration or 0) > 1.0]
 
@@ -220,21 +245,17 @@ def main() -> None:
             languages = []
             for text, voice, language, audio in synthesized(book, excluded, options.sentences, draw, tally):
                 number = len(utterances)
-                seconds = write_file(path(number), audio, surroundings, draw)
+                seconds = write_speech(path(number), distorted(audio, surroundings, draw), draw)
                 languages.append(language)
                 utterances.append(
                     Utterance(f"{name}-{number:04d}", path(number), text, seconds, speaker=voice, lang="en")
                 )
-            for language in set(languages):
-                chosen = [i for i, of in enumerate(languages) if of == language]
-                phones = phonemes([utterances[i].text or "" for i in chosen], language)
-                for i, symbol in zip(chosen, phones, strict=True):
-                    utterances[i] = replace(utterances[i], phonemes=restrict(symbol, symbols))
+            utterances = with_phonemes(utterances, languages, symbols)
         else:
             chosen_recordings = draw.sample(recordings, min(options.sentences, len(recordings)))
             for utterance, voice, audio in revoiced(chosen_recordings, draw, tally):
                 number = len(utterances)
-                seconds = write_file(path(number), audio, surroundings, draw)
+                seconds = write_speech(path(number), distorted(audio, surroundings, draw), draw)
                 utterances.append(
                     replace(
                         utterance,
