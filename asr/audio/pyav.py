@@ -18,6 +18,9 @@ _SLACK = 0.08  # seconds that may be missing at the end: two frames of AAC
 _GAP = 0.05  # seconds; shorter gaps are rounded times, and frames that an encoder puts before the sound
 _LONGEST_GAP = 3600.0  # seconds; a larger jump means that a time is damaged
 _ZEROS = 1 << 18  # samples that fill a gap, at a time
+_WITH_TIMES = ("mov", "matroska")  # demuxers of formats that store the time of each packet
+_FAR = 10.0  # seconds; a shorter way to a part is decoded
+_WARM_UP = 1.0  # seconds that are decoded before a part, because decoders need the packets before it
 _WITHOUT_LENGTH = ("aac", "amr", "amrnb", "amrwb", "shn", "voc")  # demuxers of formats that store no length
 
 
@@ -44,7 +47,11 @@ class ContainerSound:
             self._track = self._container.streams.audio[0]
             self._promised = self._stored_length()
             self._reached = 0.0  # seconds, by the packets of all tracks
-            self._blocks = self._decoded(av)
+            # The padding of an encoder before the sound has times below 0. The stored length includes it.
+            self._begin = max(0.0, (container.start_time or 0) / 1e6)
+            self._first = 0  # the first frame that was decoded
+            self._resampler = av.AudioResampler
+            self._blocks = self._decoded()
             self._rest = next(self._blocks, np.zeros((0, 1), np.float32))
         except self._failures as error:
             if reader.error:
@@ -87,6 +94,23 @@ class ContainerSound:
             raise soundfile.SoundFileError("shorter than its header says")
         return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
+    def jump(self, frames: int) -> int:
+        """Go to a frame that is at most `frames`, near it, and before any other read. Returns this frame.
+
+        It is 0 where the way is short, and in formats whose packets have no times. Times in Matroska and WebM
+        are rounded to 1 ms, so the frame can be wrong by so much there.
+        """
+        seconds = frames / self.samplerate - _WARM_UP
+        if seconds < _FAR or not any(name in self._container.format.name for name in _WITH_TIMES):
+            return 0
+        try:
+            self._container.seek(int((seconds + self._begin) / self._track.time_base), stream=self._track)
+            self._blocks = self._decoded(jumped=True)
+            self._rest = next(self._blocks, np.zeros((0, 1), np.float32))
+        except self._failures as error:
+            raise soundfile.SoundFileError(str(error)) from None
+        return min(frames, self._first)
+
     def _stored_length(self) -> float:
         """Seconds of the longest track; 0 if no length is stored, because ffmpeg then guesses one."""
         format = self._container.format.name
@@ -94,15 +118,15 @@ class ContainerSound:
         guessed = format in _WITHOUT_LENGTH or ("matroska" in format and self._track.duration is not None)
         return 0.0 if guessed else (self._container.duration or 0) / 1e6
 
-    def _decoded(self, av: Any) -> Iterator[np.ndarray]:
+    def _decoded(self, jumped: bool = False) -> Iterator[np.ndarray]:
         """Samples (frames, channels) of one packet after the other, all at the rate of the first one.
 
-        Zeros fill the gaps of the track: before a late beginning, and where its times jump.
+        Zeros fill the gaps of the track: before a late beginning, and where its times jump. After the decoder
+        `jumped`, the time of the first packet tells which frame it has.
         """
         resampler = None
         done = 0  # samples so far
-        # The padding of an encoder before the sound has times below 0. The stored length includes it.
-        begin = first = (self._container.start_time or 0) / 1e6
+        first = (self._container.start_time or 0) / 1e6
         for packet in self._container.demux():
             if packet.pts is not None:
                 first = min(first, float(packet.pts * packet.time_base))
@@ -111,8 +135,10 @@ class ContainerSound:
             for frame in packet.decode() if packet.stream is self._track else ():
                 if resampler is None:
                     self.samplerate: int = frame.sample_rate
-                    resampler = av.AudioResampler("fltp", frame.layout, frame.sample_rate)
-                at = 0.0 if frame.time is None else frame.time - max(0.0, begin)
+                    resampler = self._resampler("fltp", frame.layout, frame.sample_rate)
+                    if jumped and frame.time is not None:
+                        done = self._first = round((frame.time - self._begin) * frame.sample_rate)
+                at = 0.0 if frame.time is None else frame.time - self._begin
                 missing = at - done / self.samplerate
                 if missing > _LONGEST_GAP:
                     raise ValueError(f"a gap of {missing:.0f} s")

@@ -370,21 +370,21 @@ def _read(file: _File, sound: _ForwardSound | ContainerSound, frames: int, at: i
 
 
 def _skip(file: _File, sound: _ForwardSound | ContainerSound, frames: int) -> int:
-    """Go to a frame, by decoding where a jump is impossible, and just before the frame in an MP3.
+    """Go to a frame: jump where the format allows it, and decode the rest of the way.
 
     Returns the frame that was reached: an earlier one if the stream ends there.
     """
     at = 0
-    if frames and isinstance(sound, _ForwardSound) and sound.frames < _UNKNOWN and sound.can_seek():
-        at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
-        try:
-            with quiet_c_stderr():
+    try:
+        with quiet_c_stderr():
+            if isinstance(sound, ContainerSound):
+                at = sound.jump(frames) if frames < _UNKNOWN else 0
+            elif frames and sound.frames < _UNKNOWN and sound.can_seek():
+                at = max(0, frames - _MP3_WARM_UP) if sound.format == "MP3" else frames
                 sound.seek(at)
-        except soundfile.SoundFileError:
-            second = frames / sound.samplerate
-            raise AsrError(
-                f"{file.name}: damaged or truncated before {second:.2f} s; copy it again"
-            ) from None
+    except soundfile.SoundFileError:
+        second = frames / sound.samplerate
+        raise AsrError(f"{file.name}: damaged or truncated before {second:.2f} s; copy it again") from None
     while at < frames and len(block := _read(file, sound, min(frames - at, _BLOCK), at)):
         at += len(block)
     return at

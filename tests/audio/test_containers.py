@@ -47,6 +47,24 @@ def container(format, codec, quiet=0.0, begin=0.0, gap=0.0, frame=None, seekable
     return raw.getvalue()
 
 
+def encoded(samples, rate, format, codec):
+    """The bytes of a file with one channel."""
+    av = pytest.importorskip("av")
+    raw = io.BytesIO()
+    with av.open(raw, "w", format=format) as out:
+        track = out.add_stream(codec, rate=48000 if codec == "libopus" else rate)
+        track.layout = "mono"
+        whole = av.AudioFrame.from_ndarray(samples[None], "fltp", "mono")
+        whole.sample_rate, whole.pts = rate, 0
+        resampler = av.AudioResampler(
+            track.format.name, "mono", track.rate, frame_size=1024 if codec == "aac" else track.rate // 50
+        )
+        for part in [*resampler.resample(whole), *resampler.resample(None)]:
+            out.mux(track.encode(part))
+        out.mux(track.encode(None))
+    return raw.getvalue()
+
+
 @pytest.fixture(scope="module")
 def mp4():
     return container("mp4", "aac")
@@ -101,6 +119,32 @@ def test_a_container_is_decoded_once(format, codec, decoded):
     assert sum(decoded) == 4.5 * decoded.rate
     decoded.clear()
     assert audio.channels(data) == 2 and not decoded
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "off"), [("mp4", "aac", 0), ("matroska", "aac", 0), ("webm", "libopus", 16)]
+)
+def test_a_part_far_from_the_beginning_is_found_without_decoding_all(format, codec, off, decoded):
+    pytest.importorskip("av")
+    seconds, rate = 60, 16000
+    time = np.arange(seconds * rate) / rate
+    sweep = 0.3 * np.sin(2 * np.pi * (200 * time + 10 * time**2))  # no two parts are equal
+    data = encoded(sweep.astype(np.float32), rate, format, codec)
+    whole = audio.read(data)
+    decoded.clear()
+    part = audio.read(data, start=40.0, duration=2.0)
+    assert sum(decoded) < 8 * decoded.rate  # of 42 s
+    assert len(part) == 2 * rate
+    # Times in WebM are rounded to 1 ms.
+    errors = [
+        np.abs(part[50:-50] - whole[40 * rate + shift :][50 : 2 * rate - 50]).max()
+        for shift in range(-off, off + 1)
+    ]
+    assert min(errors) < 1e-3
+    with pytest.raises(
+        AsrError, match=r"^audio data: start 99 s is beyond the end \((60|59\.9)\d*(\.\d+)? s\)"
+    ):
+        audio.read(data, start=99.0)
 
 
 def test_a_start_beyond_the_end_of_a_container(mp4):
