@@ -2,11 +2,12 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from decoding_networks import SPECIAL, VOCABULARY, paths
 
-from asr.decoding.alignment import ctc_align
+from asr.decoding.alignment import ctc_align, warp_time
 
 
 def test_tokens_are_where_the_path_has_them():
@@ -56,3 +57,21 @@ def test_a_text_that_cannot_be_spelled_is_spread_evenly():
     (spans,) = ctc_align(log_probs, torch.tensor([3]), [(6, 6, 7)], SPECIAL)  # needs a blank: four states
     assert [(s.start, s.end, s.probability) for s in spans] == [(0, 1, 0), (1, 2, 0), (2, 3, 0)]
     assert ctc_align(log_probs, torch.tensor([3]), [()], SPECIAL) == [[]]
+
+
+def test_the_path_through_the_attention_is_the_best_one():
+    """Compared with all paths through small random weights of attention."""
+    random = np.random.default_rng(0)
+
+    def paths_to(row, state):
+        if (row, state) == (0, 0):
+            yield [(0, 0)]
+        for before in ((row - 1, state - 1), (row - 1, state), (row, state - 1)):
+            if min(before) >= 0:
+                for path in paths_to(*before):
+                    yield [*path, (row, state)]
+
+    for rows, states in ((1, 4), (3, 4), (4, 2), (3, 1)):
+        weights = random.normal(size=(rows, states))
+        best = max(paths_to(rows - 1, states - 1), key=lambda path: sum(weights[cell] for cell in path))
+        assert warp_time(weights) == [min(s for r, s in best if r == row) for row in range(rows)]

@@ -11,7 +11,7 @@ import torch
 from public_models import padded, waveforms, write_whisper
 
 from asr.decoding import DecodingOptions, FinishReason, Hypothesis, build_decoder
-from asr.decoding.alignment import attention_align, warp_time
+from asr.decoding.alignment import attention_align
 from asr.decoding.fallback import TEMPERATURES, compression_ratio, decode_with_fallback, mean_log_prob
 from asr.decoding.prompted import no_speech_probabilities
 from asr.decoding.timestamps import TimedPart, TimestampGrammar, timed_parts
@@ -312,24 +312,6 @@ def test_times_of_tokens_are_those_of_transformers(original, bundle, memory):
         assert all(a.end == b.start for a, b in pairwise(spans))
         compared += len(times)
     assert compared > 20
-
-
-def test_the_path_through_the_attention_is_the_best_one():
-    """Against all paths of small random weights."""
-    random = np.random.default_rng(0)
-
-    def paths(row, state):
-        if (row, state) == (0, 0):
-            yield [(0, 0)]
-        for before in ((row - 1, state - 1), (row - 1, state), (row, state - 1)):
-            if min(before) >= 0:
-                for path in paths(*before):
-                    yield [*path, (row, state)]
-
-    for rows, states in ((1, 4), (3, 4), (4, 2), (3, 1)):
-        weights = random.normal(size=(rows, states))
-        best = max(paths(rows - 1, states - 1), key=lambda path: sum(weights[cell] for cell in path))
-        assert warp_time(weights) == [min(s for r, s in best if r == row) for row in range(rows)]
 
 
 def test_probabilities_of_aligned_tokens_are_the_decoders(bundle, memory):
