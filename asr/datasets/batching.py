@@ -69,7 +69,7 @@ class EpochPlan:
         self, corpus: Corpus, data: DataConfig, augment: AugmentConfig, seed: int, epoch: int, pool: int = 0
     ) -> None:
         self._key = (seed, epoch, pool)
-        self._augment = augment
+        self._augment, self._pad_seconds = augment, np.float32(data.pad_seconds)
         random = random_stream(seed, epoch, pool, Stream.PLAN)
         self._indices = _weigh(corpus, data.weights, random_stream(seed, epoch, 0, Stream.MIX))
         self.shards = np.zeros(0, np.int64)  # those of the pool
@@ -126,6 +126,8 @@ class EpochPlan:
             gaps = (np.diff(self._ends) - 1) * self._augment.join.max_pause
             strings[:] = spoken / self._pick_speeds(slice(self._singles, None)) + gaps + edges
         silences[:] = self._silences
+        if self._pad_seconds:  # a little more, because each piece is rounded to a sample
+            seconds = np.ceil((seconds + 1e-3) / self._pad_seconds) * np.float32(self._pad_seconds)
         return seconds
 
     def _pick_speeds(self, which: slice) -> np.ndarray:

@@ -87,6 +87,8 @@ class Loader:
         self.augmenter = Augmenter(augment, sample_rate) if augment is not None else None
         self._separator = augment.join.separator if augment is not None else " "
         self._phoneme_ids = {symbol: id for id, symbol in enumerate(phonemes, 1)}
+        self._sample_multiple = max(1, round(data.pad_seconds * sample_rate))
+        self._token_multiple = data.pad_tokens
         self.workers = data.workers
         self._room = data.cache_mb * 2**20  # bytes
         self._cache: dict[int, np.ndarray] = {}
@@ -141,9 +143,9 @@ class Loader:
             phonemes.append(self._ids_of_phonemes(pronounced))
         return Batch(
             place,
-            waveforms=_pad(waveforms, torch.float32, 0.0),
+            waveforms=_pad(waveforms, torch.float32, 0.0, self._sample_multiple),
             lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
-            tokens=_pad(tokens, torch.long, self.tokenizer.special.pad),
+            tokens=_pad(tokens, torch.long, self.tokenizer.special.pad, self._token_multiple),
             token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
             has_text=torch.tensor(has_text, dtype=torch.bool),
             phonemes=_pad(phonemes, torch.long, 0),
@@ -217,7 +219,9 @@ class Loader:
         return samples
 
 
-def _pad(rows: list[Tensor], dtype: torch.dtype, value: float) -> Tensor:
+def _pad(rows: list[Tensor], dtype: torch.dtype, value: float, multiple: int = 1) -> Tensor:
+    """Rows of any length as one tensor (B, length), whose length is a multiple."""
     if not rows:
         return torch.zeros(0, 0, dtype=dtype)
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    return torch.nn.functional.pad(padded, (0, -padded.size(1) % multiple), value=value)

@@ -128,6 +128,13 @@ class DataConfig(Section):
     )
     batch_seconds: float = Field(120.0, gt=0, description="most seconds of audio in a batch, with padding")
     max_batch: Positive = Field(256, description="most utterances in a batch")
+    pad_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="batches are padded to a multiple of these seconds, such as 0.5; training on a CPU in "
+        "bf16 is then faster, because kernels are compiled for each shape of a batch",
+    )
+    pad_tokens: Positive = Field(1, description="the same for texts, in tokens, such as 16")
     workers: int = Field(2, ge=1, description="threads that decode audio")
     cache_mb: int = Field(
         512, ge=0, description="megabytes of decoded audio that are kept in memory between epochs"

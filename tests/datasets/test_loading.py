@@ -189,6 +189,29 @@ def test_no_example_is_longer_than_planned(tones):
     assert np.mean(shares) > 0.75  # and the bound is not far off
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_batches_are_padded_to_multiples(tones, train):
+    config = configuration(BUSY, batch_seconds=4.0, pad_seconds=0.25, pad_tokens=8)
+    source = loader(tones, config, train)
+    same = loader(tones, config.model_copy(update={"data": configuration().data}), train)
+    plan = EpochPlan(
+        Corpus.of(tones), config.data, config.augment if train else configuration().augment, 1, 0
+    )
+    for index in range(len(plan)):
+        batch, unpadded = source.load(plan[index]), same.load(plan[index])
+        assert batch.waveforms.size(1) % 4000 == 0 and batch.tokens.size(1) % 8 == 0
+        assert batch.waveforms.size(1) - unpadded.waveforms.size(1) < 4000
+        assert batch.tokens.size(1) - unpadded.tokens.size(1) < 8
+        assert torch.equal(batch.lengths, unpadded.lengths)
+        assert torch.equal(batch.token_lengths, unpadded.token_lengths)
+        width = unpadded.waveforms.size(1)
+        assert torch.equal(batch.waveforms[:, :width], unpadded.waveforms)
+        assert not batch.waveforms[:, width:].any()
+        assert (batch.tokens[:, unpadded.tokens.size(1) :] == PAD).all()
+        if len(batch.ids) > 1:
+            assert batch.waveforms.numel() / RATE <= config.data.batch_seconds + 1e-6
+
+
 # ----------------------------------------------------------------------------------------- order and resuming
 
 
