@@ -49,7 +49,7 @@ class ContainerSound:
             self._reached = 0.0  # seconds, by the packets of all tracks
             # The padding of an encoder before the sound has times below 0. The stored length includes it.
             self._begin = max(0.0, (container.start_time or 0) / 1e6)
-            self._first = 0  # the first frame that was decoded
+            self._first = 0  # the frame that the decoder began with
             self._resampler = av.AudioResampler
             self._blocks = self._decoded()
             self._rest = next(self._blocks, np.zeros((0, 1), np.float32))
@@ -105,11 +105,11 @@ class ContainerSound:
             return 0
         try:
             self._container.seek(int((seconds + self._begin) / self._track.time_base), stream=self._track)
-            self._blocks = self._decoded(jumped=True)
+            self._blocks = self._decoded(frames)
             self._rest = next(self._blocks, np.zeros((0, 1), np.float32))
         except self._failures as error:
             raise soundfile.SoundFileError(str(error)) from None
-        return min(frames, self._first)
+        return self._first
 
     def _stored_length(self) -> float:
         """Seconds of the longest track; 0 if no length is stored, because ffmpeg then guesses one."""
@@ -118,11 +118,12 @@ class ContainerSound:
         guessed = format in _WITHOUT_LENGTH or ("matroska" in format and self._track.duration is not None)
         return 0.0 if guessed else (self._container.duration or 0) / 1e6
 
-    def _decoded(self, jumped: bool = False) -> Iterator[np.ndarray]:
+    def _decoded(self, target: int = 0) -> Iterator[np.ndarray]:
         """Samples (frames, channels) of one packet after the other, all at the rate of the first one.
 
-        Zeros fill the gaps of the track: before a late beginning, and where its times jump. After the decoder
-        `jumped`, the time of the first packet tells which frame it has.
+        Zeros fill the gaps of the track: before a late beginning, and where its times jump. After a
+        jump towards the frame `target`, the time of the first packet tells which frame it has. If it is a
+        later one, zeros fill the gap from `target` on.
         """
         resampler = None
         done = 0  # samples so far
@@ -136,8 +137,9 @@ class ContainerSound:
                 if resampler is None:
                     self.samplerate: int = frame.sample_rate
                     resampler = self._resampler("fltp", frame.layout, frame.sample_rate)
-                    if jumped and frame.time is not None:
-                        done = self._first = round((frame.time - self._begin) * frame.sample_rate)
+                    if target and frame.time is not None:
+                        found = round((frame.time - self._begin) * frame.sample_rate)
+                        done = self._first = min(found, target)
                 at = 0.0 if frame.time is None else frame.time - self._begin
                 missing = at - done / self.samplerate
                 if missing > _LONGEST_GAP:
@@ -148,8 +150,8 @@ class ContainerSound:
                     zeros = np.zeros((min(_ZEROS, left), len(frame.layout.channels)), np.float32)
                     left -= len(zeros)
                     yield zeros
-                for found in resampler.resample(frame):
-                    done += found.samples
-                    yield found.to_ndarray().T
+                for part in resampler.resample(frame):
+                    done += part.samples
+                    yield part.to_ndarray().T
         if resampler is None:
             self.samplerate = self._track.rate or 1

@@ -147,6 +147,15 @@ def test_a_part_far_from_the_beginning_is_found_without_decoding_all(format, cod
         audio.read(data, start=99.0)
 
 
+@pytest.mark.parametrize(("format", "codec"), [("mp4", "aac"), ("matroska", "aac")])
+def test_a_part_before_a_late_track_is_silence(format, codec):
+    data = container(format, codec, begin=13.0)
+    part, whole = audio.read(data, start=12.0, duration=3.0), audio.read(data)
+    assert len(part) == 3 * 16000
+    begins, expected = (np.flatnonzero(np.abs(samples) > 0.01)[0] / 16000 for samples in (part, whole))
+    assert 12.0 + begins == pytest.approx(expected, abs=0.02)  # half a packet
+
+
 def test_a_start_beyond_the_end_of_a_container(mp4):
     with pytest.raises(AsrError, match=r"^audio data: start 99 s is beyond the end \(15\.\d+ s\)"):
         audio.read(mp4, start=99.0)
