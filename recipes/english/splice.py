@@ -49,7 +49,7 @@ PAUSE = 0.15  # seconds of a pause that stay with the word before it, and with t
 SEARCH = 0.04  # seconds around the middle of a short gap in which the quietest place is the cut
 FADE = 0.008  # seconds in which one piece fades into the next
 
-Place = tuple[int, int]  # numbers of a recording and of a word in it
+WordPosition = tuple[int, int]  # numbers of a recording and of a word in it
 
 
 def read_utterance(utterance: Utterance, rate: int) -> Audio:
@@ -111,7 +111,7 @@ class Words:
         }
         self.vocabularies = {name: words for name, words in vocabularies.items() if len(words) >= VOCABULARY}
         self.recordings = [r for name, found in by_corpus.items() if name in self.vocabularies for r in found]
-        self.places: dict[tuple[object, ...], list[Place]] = defaultdict(list)
+        self.places: dict[tuple[object, ...], list[WordPosition]] = defaultdict(list)
         self.by_speaker: dict[str | None, list[Recording]] = defaultdict(list)
         for number, recording in enumerate(self.recordings):
             self.by_speaker[recording.utterance.speaker].append(recording)

@@ -94,12 +94,12 @@ def test_pieces_say_the_words_in_the_voices_of_the_group(seed: int, sentence: li
     men = [recording("a-3", "the old house is far", "m")]
     words = Words([*women, *men])
     pieces = words.choose(tuple(sentence), women[0].group, random.Random(seed))
-    said = [w for p in pieces for w in p.recording.words[p.first : p.first + p.count]]
-    assert said == sentence
+    spoken_words = [w for p in pieces for w in p.recording.words[p.first : p.first + p.count]]
+    assert spoken_words == sentence
     for piece in pieces:
         assert 1 <= piece.count <= splice.TOGETHER
         spoken = piece.recording.words[piece.first : piece.first + piece.count]
-        if piece.recording in men:  # only what no woman said
+        if piece.recording in men:  # only what no woman spoke
             assert not any(" ".join(spoken) in " ".join(woman.words) for woman in women)
 
 
