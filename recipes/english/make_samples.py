@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 import soundfile
-from synthesize import at_level, trim
+from shards import at_level
+from synthesize import trim
 from voices import SAMPLE_RATE, Voice, check_installed, speak_all
 
 from asr.datasets.manifest import Utterance, write_manifest

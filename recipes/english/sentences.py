@@ -1,12 +1,22 @@
-"""Sentences for made speech: parts of books, everyday sentences, letters, numbers and dates."""
+"""Sentences for made speech: parts of books, everyday sentences, letters, numbers and dates.
+
+    python recipes/english/sentences.py DATA COUNT
+
+prints so many distinct everyday sentences, for a language model. Sentences of the development and test sets
+in DATA, the folder that `prepare_recordings.py` wrote, are left out.
+"""
 
 from __future__ import annotations
 
 import random
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from text import Exclusion, normalize
+from text import Exclusion, normalize, read_excluded
+
+from asr.errors import AsrError
 
 EVERYDAY = 0.35  # share of everyday sentences; the others come from books
 SHORT = 0.12  # share of phrases of one to four words out of a book
@@ -153,3 +163,27 @@ def draw_sentence(book: Sequence[str], excluded: Exclusion, draw: random.Random)
         text = normalize(everyday(draw) if draw.random() < EVERYDAY else from_book(book, draw))
         if text and len(text) <= CHARACTERS[1] and text not in excluded:
             return text
+
+
+def distinct_everyday(count: int, excluded: Exclusion) -> list[str]:
+    """So many different everyday sentences, sorted. They are the same in each run."""
+    draw = random.Random("everyday")
+    found: set[str] = set()
+    while len(found) < count:
+        text = everyday(draw)
+        if text not in excluded:
+            found.add(text)
+    return sorted(found)
+
+
+def main() -> None:
+    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
+        sys.exit(__doc__)
+    print(*distinct_everyday(int(sys.argv[2]), read_excluded(Path(sys.argv[1]))), sep="\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (AsrError, OSError) as error:
+        sys.exit(f"sentences.py: error: {error}")

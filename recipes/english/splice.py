@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from prepare_recordings import BRITISH
 from sentences import draw_sentence
-from synthesize import read_book, read_excluded, read_inventory, refusal, with_phonemes, write_speech
-from text import Exclusion
+from shards import add_shard_options, new_shards, read_inventory, refusal, with_phonemes, write_speech
+from text import Exclusion, read_excluded, read_lines
 from voices import SAMPLE_RATE, Audio
 
 from asr.audio import read
@@ -42,12 +42,17 @@ from asr.model_folder import Bundle, load_bundle
 
 BATCH_SECONDS = 120.0  # of audio that is aligned together
 WORDS = (3, 16)  # of a spliced sentence
-TOGETHER = 3  # at most so many words that were recorded one after the other stay together
+LONGEST_PIECE = 3  # words that were recorded one after the other and stay together, at most
 VOCABULARY = 200  # a corpus with fewer words is not used; books have hardly a sentence of its words
-SURE = 0.3  # a word is used if the geometric mean of its characters' probabilities is at least this
+MIN_PROBABILITY = (
+    0.3  # a word is used if the geometric mean of its characters' probabilities is at least this
+)
 PAUSE = 0.15  # seconds of a pause that stay with the word before it, and with the word after it
 SEARCH = 0.04  # seconds around the middle of a short gap in which the quietest place is the cut
 FADE = 0.008  # seconds in which one piece fades into the next
+
+CHILD = 14  # years; younger speakers are a group of their own
+FAILURES = 10_000  # sentences in a row that cannot be made, before the books are given up
 
 WordPosition = tuple[int, int]  # numbers of a recording and of a word in it
 
@@ -81,7 +86,7 @@ class Recording:
         """Speakers who can share a sentence: the same corpus, gender, and children or adults."""
         extra = self.utterance.extra
         age = extra.get("age")
-        return self.corpus, extra.get("gender"), isinstance(age, int) and age < 14
+        return self.corpus, extra.get("gender"), isinstance(age, int) and age < CHILD
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Piece:
 
 
 class Words:
-    """The words of recordings, and where each sequence of up to TOGETHER words was recorded."""
+    """The words of recordings, and where each sequence of up to LONGEST_PIECE words was recorded."""
 
     def __init__(self, recordings: Iterable[Recording]) -> None:
         by_corpus = defaultdict(list)
@@ -116,7 +121,7 @@ class Words:
         for number, recording in enumerate(self.recordings):
             self.by_speaker[recording.utterance.speaker].append(recording)
             for first in range(len(recording.words)):
-                for after in range(first + 1, min(first + TOGETHER, len(recording.words)) + 1):
+                for after in range(first + 1, min(first + LONGEST_PIECE, len(recording.words)) + 1):
                     if not all(recording.usable[first:after]):
                         break
                     sequence = recording.words[first:after]
@@ -147,7 +152,7 @@ class Words:
         pieces: list[Piece] = []
         first = 0
         while first < len(words):
-            for count in range(min(draw.randint(1, TOGETHER), len(words) - first), 0, -1):
+            for count in range(min(draw.randint(1, LONGEST_PIECE), len(words) - first), 0, -1):
                 sequence = words[first : first + count]
                 found = self.places.get((group, sequence)) or self.places.get((group[0], sequence))
                 if found:
@@ -166,7 +171,8 @@ def align(bundle: Bundle[Any], utterances: list[Utterance]) -> Iterator[Recordin
             yield from _align_batch(bundle, batch)
             batch = []
         batch.append(utterance)
-    yield from _align_batch(bundle, batch)
+    if batch:
+        yield from _align_batch(bundle, batch)
 
 
 @torch.inference_mode()
@@ -191,7 +197,9 @@ def located(utterance: Utterance, spans: list[TokenSpan], state_seconds: float, 
         own = spans[at : at + len(word)]
         at += len(word) + 1
         times.append((own[0].start * state_seconds, own[-1].end * state_seconds))
-        usable.append(bool(np.exp(np.mean([np.log(max(span.probability, 1e-9)) for span in own])) >= SURE))
+        usable.append(
+            bool(np.exp(np.mean([np.log(max(span.probability, 1e-9)) for span in own])) >= MIN_PROBABILITY)
+        )
     energy = np.convolve(audio**2, np.ones(round(0.01 * SAMPLE_RATE)), "same")
     length = audio.size / SAMPLE_RATE
     begins, ends = [max(0.0, times[0][0] - PAUSE)], []
@@ -234,8 +242,14 @@ def spliced(
     words: Words, book: list[str], excluded: Exclusion, count: int, draw: random.Random
 ) -> Iterator[tuple[str, Recording, Audio]]:
     """Text, a recording of the group that speaks it, and speech, of `count` sentences."""
-    made = 0
+    made = failures = 0
     while made < count:
+        if failures == FAILURES:
+            raise AsrError(
+                f"{FAILURES} sentences in a row do not have {WORDS[0]} consecutive words that were recorded; "
+                "use other books, or more recordings"
+            )
+        failures += 1
         recording = words.draw_recording(draw)
         part = words.longest_part(draw_sentence(book, excluded, draw), recording.corpus)
         text = " ".join(part)
@@ -243,7 +257,7 @@ def spliced(
             continue
         audio = splice(words.choose(part, recording.group, draw))
         if not refusal(audio, text):
-            made += 1
+            made, failures = made + 1, 0
             yield text, recording, audio
 
 
@@ -255,13 +269,10 @@ def main() -> None:
     parser.add_argument("books", type=Path)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--model", default="english", help="a model with a CTC head, to find the words")
-    parser.add_argument("--first", type=int, default=0, help="number of the first shard")
-    parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--sentences", type=int, default=1000, help="in a shard")
-    parser.add_argument("--seed", type=int, default=0)
+    add_shard_options(parser)
     options = parser.parse_args()
     symbols, excluded = read_inventory(options.out), read_excluded(options.out)
-    book = read_book(options.books)
+    book = read_lines(options.books)
     bundle = load_bundle(options.model, "cpu")
     if not isinstance(bundle.network, HasCTC):
         raise AsrError(f"{options.model}: the model has no CTC head, which finds the words; use another one")
@@ -269,26 +280,20 @@ def main() -> None:
     if not words.recordings:
         raise AsrError(f"{options.manifest}: no corpus has {VOCABULARY} different words that CTC is sure of")
     print(f"{len(words)} words of {', '.join(sorted(words.vocabularies))}", flush=True)
-    for shard in range(options.first, options.first + options.shards):
-        name = f"spliced-{shard:03d}"
-        manifest = options.out / f"{name}.jsonl"
-        if manifest.exists():
-            print(f"{manifest}: exists; skipped", flush=True)
-            continue
-        (options.out / name).mkdir(parents=True, exist_ok=True)
-        draw, begun = random.Random(f"{options.seed} {shard}"), time.monotonic()
+    for shard in new_shards(options, "spliced"):
+        begun = time.monotonic()
         utterances: list[Utterance] = []
         languages: list[str] = []
-        for text, recording, audio in spliced(words, book, excluded, options.sentences, draw):
-            path = options.out / name / f"{len(utterances):04d}.ogg"
-            seconds = write_speech(path, audio, draw)
+        for text, recording, audio in spliced(words, book, excluded, options.sentences, shard.draw):
+            path = shard.path(len(utterances))
+            seconds = write_speech(path, audio, shard.draw)
             speaker = "-".join(map(str, recording.group))
-            utterances.append(Utterance(f"{name}-{path.stem}", path, text, seconds, speaker, lang="en"))
+            utterances.append(Utterance(f"{shard.name}-{path.stem}", path, text, seconds, speaker, lang="en"))
             languages.append("en-gb" if recording.corpus in BRITISH else "en-us")
-        write_manifest(manifest, with_phonemes(utterances, languages, symbols))
+        write_manifest(shard.manifest, with_phonemes(utterances, languages, symbols))
         hours = sum(u.duration or 0.0 for u in utterances) / 3600
         print(
-            f"{manifest}: {len(utterances)} sentences, {hours:.2f} h, {time.monotonic() - begun:.0f} s",
+            f"{shard.manifest}: {len(utterances)} sentences, {hours:.2f} h, {time.monotonic() - begun:.0f} s",
             flush=True,
         )
 

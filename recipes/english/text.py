@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from asr.datasets.manifest import read_manifest
+from asr.errors import AsrError
+
+SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "manifest.jsonl"
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -66,3 +76,21 @@ class Exclusion:
     def _parts(self, text: str) -> Iterable[tuple[str, ...]]:
         words = text.split()
         return (tuple(words[i : i + self.words]) for i in range(len(words) - self.words + 1))
+
+
+def read_excluded(folder: Path) -> Exclusion:
+    """The sentences of the development and test sets of a folder, and of data/samples."""
+    held_out = sorted([*folder.glob("dev-*.jsonl"), *folder.glob("test-*.jsonl")])
+    if not held_out:
+        raise AsrError(f"{folder}: has no dev-*.jsonl and test-*.jsonl; run prepare_recordings.py first")
+    held_out.append(SAMPLES)
+    # Single digits of the digits' sets are everywhere; only sentences can be kept apart.
+    return Exclusion(
+        u.text for path in held_out for u in read_manifest(path) if u.text and len(u.text.split()) > 2
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text that are not empty: plain, .gz or .xz."""
+    with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
+        return [line.strip() for line in lines if line.strip()]

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from asr.audio import write
 from asr.datasets.manifest import Utterance, read_manifest, write_manifest
 from asr.decoding.alignment import TokenSpan
+from asr.errors import AsrError
+from asr.model_folder import load_bundle
 
-pytest.importorskip("pyworld")  # `splice` shares parts of `synthesize`
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "english"
 sys.path.append(str(RECIPE))
 import splice  # noqa: E402
 from splice import Piece, Recording, Words, located, quietest  # noqa: E402
 from splice import splice as join  # noqa: E402
+from text import Exclusion  # noqa: E402
 
 RATE = 16_000
 SAMPLES = RECIPE.parents[1] / "data" / "samples"
@@ -97,7 +99,7 @@ def test_pieces_say_the_words_in_the_voices_of_the_group(seed: int, sentence: li
     spoken_words = [w for p in pieces for w in p.recording.words[p.first : p.first + p.count]]
     assert spoken_words == sentence
     for piece in pieces:
-        assert 1 <= piece.count <= splice.TOGETHER
+        assert 1 <= piece.count <= splice.LONGEST_PIECE
         spoken = piece.recording.words[piece.first : piece.first + piece.count]
         if piece.recording in men:  # only what no woman spoke
             assert not any(" ".join(spoken) in " ".join(woman.words) for woman in women)
@@ -123,6 +125,17 @@ def test_pieces_fade_into_each_other() -> None:
     assert joined[: 200 - fade] == pytest.approx(1.0)
     assert joined[200:] == pytest.approx(0.5)
     assert np.abs(np.diff(joined)).max() < 0.02
+
+
+def test_books_without_the_recorded_words_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice, "FAILURES", 50)
+    words = Words([recording("a-1", "xylophones quickly zigzag")])
+    with pytest.raises(AsrError, match="use other books, or more recordings"):
+        list(splice.spliced(words, ["no word of this"], Exclusion([]), 1, random.Random(0)))
+
+
+def test_a_manifest_without_texts_has_no_words() -> None:
+    assert not list(splice.align(load_bundle("english", "cpu"), []))
 
 
 @pytest.mark.skipif(find_library("espeak-ng") is None, reason="needs libespeak-ng")
