@@ -1,27 +1,48 @@
 """Copy a trained run into the package, as a model that ships under a name.
 
-    python recipes/ship.py RUN NAME
+    python recipes/ship.py RUN [RUN ...] NAME
 
-Weights are rounded to float16, which halves the file. The loader converts them to float32.
+With several runs of the same model, the mean of their weights is stored (Wortsman et al. 2022, "Robust
+fine-tuning of zero-shot models"). Everything else is that of the first. Weights are rounded to float16,
+which halves the file. The loader converts them to float32.
 """
 
 from __future__ import annotations
 
 import sys
 
+import torch
+from torch import Tensor
+
+from asr.errors import AsrError
 from asr.model_folder import SHIPPED, load_model
 
 
+def mean_weights(models: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight. Raises AsrError for models of different sizes."""
+    first = models[0]
+    for other in models[1:]:
+        if {name: w.shape for name, w in other.items()} != {name: w.shape for name, w in first.items()}:
+            raise AsrError("the runs have weights of different sizes; give runs of the same configuration")
+    return {name: torch.stack([model[name] for model in models]).mean(0) for name in first}
+
+
 def main() -> None:
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    bundle, folder = load_model(sys.argv[1], "cpu"), SHIPPED / sys.argv[2]
+    *runs, name = sys.argv[1:]
+    bundle, *others = (load_model(run, "cpu") for run in runs)
+    folder = SHIPPED / name
     # The folder that training started from is not in the package.
     train = bundle.config.train.model_copy(update={"init": None})
     bundle.config = bundle.config.model_copy(update={"train": train})
-    bundle.save(folder, {name: tensor.half() for name, tensor in bundle.module.state_dict().items()})
+    weights = mean_weights([each.module.state_dict() for each in (bundle, *others)])
+    bundle.save(folder, {name: tensor.half() for name, tensor in weights.items()})
     print(f"{folder}: now write README.md there, the model card")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AsrError as error:
+        sys.exit(f"ship.py: error: {error}")
