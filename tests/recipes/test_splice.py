@@ -134,6 +134,17 @@ def test_books_without_the_recorded_words_are_an_error(monkeypatch: pytest.Monke
         list(splice.spliced(words, ["no word of this"], Exclusion([]), 1, random.Random(0)))
 
 
+def test_a_part_that_is_a_held_out_sentence_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice, "FAILURES", 50)
+    words, book = Words([recording("a-1", "crimson houses glitter")]), ["see the crimson houses glitter now"]
+    words.recordings[0].__dict__["samples"] = np.full(16_000, 0.1, np.float32)  # in place of a file
+    monkeypatch.setattr(splice, "refusal", lambda audio, text: "")
+    ((text, _, _),) = splice.spliced(words, book, Exclusion([]), 1, random.Random(0))
+    assert text == "crimson houses glitter"
+    with pytest.raises(AsrError, match="consecutive words that were recorded"):
+        list(splice.spliced(words, book, Exclusion([text]), 1, random.Random(0)))
+
+
 def test_a_manifest_without_texts_has_no_words() -> None:
     assert not list(splice.align(load_bundle("english", "cpu"), []))
 
