@@ -44,9 +44,7 @@ BATCH_SECONDS = 120.0  # of audio that is aligned together
 WORDS = (3, 16)  # of a spliced sentence
 LONGEST_PIECE = 3  # words that were recorded one after the other and stay together, at most
 VOCABULARY = 200  # a corpus with fewer words is not used; books have hardly a sentence of its words
-MIN_PROBABILITY = (
-    0.3  # a word is used if the geometric mean of its characters' probabilities is at least this
-)
+MIN_PROBABILITY = 0.3  # of a word that is used: the geometric mean of the values of its characters
 PAUSE = 0.15  # seconds of a pause that stay with the word before it, and with the word after it
 SEARCH = 0.04  # seconds around the middle of a short gap in which the quietest place is the cut
 FADE = 0.008  # seconds in which one piece fades into the next
@@ -197,9 +195,8 @@ def located(utterance: Utterance, spans: list[TokenSpan], state_seconds: float, 
         own = spans[at : at + len(word)]
         at += len(word) + 1
         times.append((own[0].start * state_seconds, own[-1].end * state_seconds))
-        usable.append(
-            bool(np.exp(np.mean([np.log(max(span.probability, 1e-9)) for span in own])) >= MIN_PROBABILITY)
-        )
+        mean = np.exp(np.mean([np.log(max(span.probability, 1e-9)) for span in own]))
+        usable.append(bool(mean >= MIN_PROBABILITY))
     energy = np.convolve(audio**2, np.ones(round(0.01 * SAMPLE_RATE)), "same")
     length = audio.size / SAMPLE_RATE
     begins, ends = [max(0.0, times[0][0] - PAUSE)], []
