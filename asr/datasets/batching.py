@@ -31,6 +31,7 @@ class Stream(IntEnum):
     WHITE_NOISE = 5
     MIX = 6
     SHARDS = 7
+    INJECTION = 8
 
 
 def random_stream(seed: int, epoch: int, place: int, purpose: Stream) -> np.random.Generator:

@@ -18,7 +18,9 @@ from asr.datasets.augmentation import Augmenter
 from asr.datasets.batching import EpochPlan, Example
 from asr.datasets.corpus import Corpus
 from asr.datasets.manifest import Utterance
+from asr.datasets.padding import pad_rows
 from asr.datasets.settings import AugmentConfig, DataConfig
+from asr.datasets.text_injection import InjectedBatch, InjectedTexts
 from asr.errors import AsrError
 from asr.tokenizers import Tokenizer
 
@@ -49,6 +51,7 @@ class Batch:
     treatments: list[str]  # a description of each row's augmentation, for people
     amount: float  # seconds of audio, without padding
     bad: tuple[str, ...]  # a message for each recording that could not be read
+    injected: InjectedBatch | None = None  # sentences without audio, which are no examples of their own
 
     @property
     def n_targets(self) -> int:
@@ -76,12 +79,14 @@ class Loader:
         phonemes: str = "",
         max_tokens: int | None = None,
         max_samples: int | None = None,
+        texts: InjectedTexts | None = None,
     ) -> None:
         """`phonemes` are the symbols that become targets, with ids from 1 on. Others are left out.
 
         A text of more than `max_tokens`, and augmented audio of more than `max_samples`, count as recordings
-        that cannot be read: the model has no positions for them.
+        that cannot be read: the model has no positions for them. Each batch gets sentences of `texts` too.
         """
+        self.texts = texts
         self.max_tokens, self.max_samples = max_tokens, max_samples
         self.corpus, self.tokenizer, self.sample_rate = corpus, tokenizer, sample_rate
         self.augmenter = Augmenter(augment, sample_rate) if augment is not None else None
@@ -143,12 +148,12 @@ class Loader:
             phonemes.append(self._ids_of_phonemes(pronounced))
         return Batch(
             place,
-            waveforms=_pad(waveforms, torch.float32, 0.0, self._sample_multiple),
+            waveforms=pad_rows(waveforms, torch.float32, 0.0, self._sample_multiple),
             lengths=torch.tensor([len(w) for w in waveforms], dtype=torch.long),
-            tokens=_pad(tokens, torch.long, self.tokenizer.special.pad, self._token_multiple),
+            tokens=pad_rows(tokens, torch.long, self.tokenizer.special.pad, self._token_multiple),
             token_lengths=torch.tensor([len(t) for t in tokens], dtype=torch.long),
             has_text=torch.tensor(has_text, dtype=torch.bool),
-            phonemes=_pad(phonemes, torch.long, 0),
+            phonemes=pad_rows(phonemes, torch.long, 0),
             phoneme_lengths=torch.tensor([len(p) for p in phonemes], dtype=torch.long),
             has_phonemes=torch.tensor(has_phonemes, dtype=torch.bool),
             ids=ids,
@@ -156,6 +161,7 @@ class Loader:
             treatments=treatments,
             amount=sum(len(w) for w in waveforms) / self.sample_rate,
             bad=tuple(bad),
+            injected=self.texts.batch(examples[0].key) if self.texts is not None else None,
         )
 
     def _check_limits(self, id: str, waveform: np.ndarray, tokens: Sequence[int]) -> None:
@@ -217,11 +223,3 @@ class Loader:
                 self._cache[index] = samples
                 self._room -= samples.nbytes
         return samples
-
-
-def _pad(rows: list[Tensor], dtype: torch.dtype, value: float, multiple: int = 1) -> Tensor:
-    """Rows of any length as one tensor (B, length), whose length is a multiple."""
-    if not rows:
-        return torch.zeros(0, 0, dtype=dtype)
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
-    return torch.nn.functional.pad(padded, (0, -padded.size(1) % multiple), value=value)

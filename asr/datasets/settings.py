@@ -100,6 +100,14 @@ class AugmentConfig(Section):
         return noise_db
 
 
+class TextInjectionConfig(Section):
+    """Sentences without audio: the encoder reads simulated phonemes in place of audio (text injection)."""
+
+    file: Path = Field(description="JSON lines with text and phonemes, in which spaces separate words")
+    sentences: Positive = Field(8, description="sentences that go with each batch of audio")
+    weight: float = Field(0.3, gt=0, description="factor of this loss, which is added to the others")
+
+
 class DataConfig(Section):
     """Which manifests, and which of their utterances."""
 

@@ -170,6 +170,8 @@ class EncoderDecoder(nn.Module):
         self.frames_per_state: float = self.front_end.frames_per_state * self.encoder.stride
         if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
             self._offer("self_attention")
+        if getattr(config.encoder, "phonemes", None) and hasattr(self.encoder, "encode_phonemes"):
+            self._offer("encode_phonemes")
         if config.decoder is not None:
             self.decoder = load_kind(DECODERS, config.decoder.kind)(config.decoder, vocabulary_size)
             if isinstance(self.decoder, FillsMasks):
@@ -218,6 +220,10 @@ class EncoderDecoder(nn.Module):
         logits: dict[str, Tensor] = {}
         memory = self.encoder(x, lengths, self.intermediate_ctc.after_block(self.ctc_head, logits))
         return memory.with_intermediate({name: (each, memory.lengths) for name, each in logits.items()})
+
+    def _encode_phonemes(self, probabilities: Tensor, lengths: Tensor) -> Memory:
+        """probabilities (B, S, P) of phonemes, the blank first, lengths (B,) -> memory of S states."""
+        return self.encoder.encode_phonemes(probabilities, lengths)
 
     def _decode(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Teacher forcing: tokens (B, U), from the prompt on -> logits (B, U, V)."""

@@ -96,6 +96,15 @@ class HasDecoder(Protocol):
 
 
 @runtime_checkable
+class ReadsPhonemes(Network, Protocol):
+    """A model whose encoder can start from phonemes in place of audio, for training on text."""
+
+    def encode_phonemes(self, probabilities: Tensor, lengths: Tensor) -> Memory:
+        """probabilities (B, S, P) of phonemes, the blank first, lengths (B,) -> memory of S states."""
+        ...
+
+
+@runtime_checkable
 class CachedForward(Protocol):
     """A decoder that scores many positions at once from its caches. Drafts and rescoring need it."""
 

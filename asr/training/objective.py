@@ -11,7 +11,7 @@ from asr.features.interface import HasFrequencies
 from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.features.spec_augment import spec_augment
 from asr.features.vocal_tract import perturb_vocal_tract
-from asr.model.interfaces import PHONEMES, Memory
+from asr.model.interfaces import PHONEMES, Memory, ReadsPhonemes
 from asr.model_folder import Bundle
 from asr.training.losses import Losses, joint_loss, masked_ctc_loss
 from asr.training.settings import TrainConfig
@@ -46,15 +46,15 @@ class RecognitionObjective(nn.Module):
         self.autocast = autocast
 
     def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Sums over the batch (4,): total, attention, CTC and phoneme loss; and (B,) bool: texts too long for
-        CTC.
+        """Sums over the batch (5,): total, attention, CTC, phoneme and text injection loss; and (B,) bool:
+        texts too long for CTC.
 
         The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
         processes with and without data exchange the same gradients. `step` of the training decides on
         scheduled sampling.
         """
         if batch is None or not batch.ids:
-            return zero_loss(self.network, 4), torch.zeros(0, dtype=torch.bool)
+            return zero_loss(self.network, 5), torch.zeros(0, dtype=torch.bool)
         with torch.no_grad():
             features, lengths = self.extract(batch)
             if self.training and self.vocal_tract is not None:
@@ -65,10 +65,14 @@ class RecognitionObjective(nn.Module):
             memory = self.network.encode(features, lengths)
             losses, phoneme_loss = self.losses(batch, memory, step), self.phoneme_loss(batch, memory)
             intermediate_loss = self.intermediate_loss(batch, memory)
+            text_loss = self.text_loss(batch)
         total = losses.total + intermediate_loss
         if self.config.phonemes is not None:
             total = total + self.config.phonemes.weight * phoneme_loss
-        sums = torch.stack([total, losses.attention, losses.ctc, phoneme_loss.detach()])
+        if self.config.text_injection is not None:
+            total = total + self.config.text_injection.weight * text_loss
+        others = losses.attention, losses.ctc, phoneme_loss.detach(), text_loss.detach()
+        sums = torch.stack([total, *others])
         return sums, losses.unalignable
 
     def extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -119,6 +123,25 @@ class RecognitionObjective(nn.Module):
             each.to(self.device) for each in (batch.phonemes, batch.phoneme_lengths, batch.has_phonemes)
         )
         return masked_ctc_loss(logits.float().log_softmax(-1), lengths, targets, target_lengths, 0, mask)
+
+    def text_loss(self, batch: Batch) -> Tensor:
+        """The joint loss of the sentences without audio, from simulated phonemes; zero without."""
+        if batch.injected is None:
+            return torch.zeros((), device=self.device)
+        injected = batch.injected.to(self.device)
+        assert isinstance(self.network, ReadsPhonemes), "the configuration refuses others"
+        memory = self.network.encode_phonemes(injected.probabilities, injected.lengths)
+        return joint_loss(
+            self.network,
+            memory,
+            injected.tokens,
+            injected.token_lengths,
+            self.special,
+            self.config.ctc_weight,
+            self.config.label_smoothing,
+            self.config.token_noise,
+            random_masks=self.training,
+        ).total
 
 
 def zero_loss(network: nn.Module, count: int) -> Tensor:

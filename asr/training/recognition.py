@@ -16,6 +16,7 @@ from asr.datasets.batching import EpochPlan, count_pools
 from asr.datasets.corpus import Corpus, lacks
 from asr.datasets.loading import Batch, Loader
 from asr.datasets.settings import AugmentConfig
+from asr.datasets.text_injection import InjectedTexts
 from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding.max_lengths import most_tokens
 from asr.errors import AsrError
@@ -55,7 +56,7 @@ class RecognitionTask(Task[Batch]):
     """Speech recognition with the joint CTC/attention loss."""
 
     unit = "s audio"
-    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss")
+    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss", "text_loss")
 
     def __init__(self, config: Config, say: Callable[[str], None], tokenizer_of: Learning = learn_it) -> None:
         """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the
@@ -84,8 +85,15 @@ class RecognitionTask(Task[Batch]):
         max_tokens = most_tokens(self.bundle.network, self.bundle.special)
         features = self.bundle.features
         max_samples = features.max_samples if isinstance(features, LimitsLength) else None
+        texts = None
+        if config.train.text_injection is not None:
+            texts = InjectedTexts(
+                config.train.text_injection, phonemes, tokenizer, max_tokens, config.data.pad_tokens
+            )
+            say(f"train.text_injection: {len(texts)} sentences")
+            self.data += f"; text: {texts.fingerprint}"
         self.loader = Loader(
-            train, tokenizer, rate, config.data, config.augment, phonemes, max_tokens, max_samples
+            train, tokenizer, rate, config.data, config.augment, phonemes, max_tokens, max_samples, texts
         )
         self.dev_loader = Loader(
             dev, tokenizer, rate, config.data, max_tokens=max_tokens, max_samples=max_samples

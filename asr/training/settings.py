@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from asr.datasets.settings import TextInjectionConfig
 from asr.section import Fraction, Positive, Section
 
 
@@ -155,6 +156,9 @@ class TrainConfig(LoopConfig):
     )
     phonemes: PhonemeConfig | None = Field(
         None, description="a second target; needs an encoder with a phoneme head, such as conformer"
+    )
+    text_injection: TextInjectionConfig | None = Field(
+        None, description="sentences without audio; needs train.phonemes; null: only audio"
     )
     stop_wer: float | None = Field(
         None,

@@ -76,13 +76,21 @@ def phonemes(texts: Iterable[str], language: str = "en-us") -> list[str]:
 
     Affricates and diphthongs are two symbols. Raises AsrError when espeak-ng does not have the language.
     """
+    return ["".join(words) for words in phonemes_of_words(texts, language)]
+
+
+def phonemes_of_words(texts: Iterable[str], language: str = "en-us") -> list[list[str]]:
+    """As `phonemes`, in the parts that espeak-ng writes with spaces between them: words, and "of the" as one.
+
+    Raises AsrError when espeak-ng does not have the language.
+    """
     library = _library()
     if language.lower() not in _languages():
         raise AsrError(f"espeak-ng: no voice for the language {language!r}; `espeak-ng --voices` lists them")
     properties = _Voice(languages=language.encode())
     if library.espeak_SetVoiceByProperties(ctypes.byref(properties)) != 0:
         raise AsrError(f"espeak-ng: cannot load the language {language!r}; install espeak-ng-data")
-    return [base_symbols(_ipa(library, text)) for text in texts]
+    return [[base_symbols(word) for word in _ipa(library, text).split()] for text in texts]
 
 
 def _ipa(library: ctypes.CDLL, text: str) -> str:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from accents import ACCENTED, with_accent
 from channel import Surroundings, distort, read_surroundings
 from sentences import draw_sentence
 from shards import add_shard_options, new_shards, read_inventory, refusal, with_phonemes, write_speech
@@ -88,9 +89,13 @@ def synthesized(
         for request in requests:
             by_synthesizer.setdefault(request[1].synthesizer, []).append(request)
         for name, group in by_synthesizer.items():
+            spoken = [
+                (with_accent(text, draw) if draw.random() < ACCENTED else text, voice)
+                for text, voice in group
+            ]
             with tempfile.TemporaryDirectory() as folder:
                 begun = cpu_seconds()
-                speech = speak_all(group, Path(folder))
+                speech = speak_all(spoken, Path(folder))
                 tally.computing[name] += cpu_seconds() - begun
             for (text, voice), audio in zip(group, speech, strict=True):
                 if audio is None or (reason := refusal(audio, text)):

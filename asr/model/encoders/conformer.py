@@ -81,22 +81,46 @@ class HalfRate(nn.Module):
 
         The second result has the phoneme logits, for `Memory.intermediate`.
         """
-        size, intermediate = x.size(1), {}
-        pairs = pad(x, (0, 0, 0, size % 2)).unflatten(1, (-1, 2)).flatten(2)  # (B, ceil(S / 2), 2 * d_model)
-        y = self.pairs_norm(self.to_pairs(pairs))
-        pair_lengths = (lengths + 1) // 2
-        mask = length_mask(pair_lengths, y.size(1))
+        size, pair_lengths = x.size(1), (lengths + 1) // 2
+        y = self.pairs_norm(self.to_pairs(_pairs(x)))
+        before = self.phonemes_after or len(self.blocks)
+        y = self._through(y, range(before), pair_lengths, positions)
+        intermediate = {}
+        if self.phonemes_after:
+            frames = self.phoneme_head(y).unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
+            intermediate[PHONEMES] = frames.flatten(1, 2)[:, :size], lengths
+            y = y + self.phoneme_condition(frames.softmax(-1).flatten(2))
+            y = self._through(y, range(before, len(self.blocks)), pair_lengths, positions)
+        return x + _singles(self.from_pairs(y), size), intermediate
+
+    def from_phonemes(self, probabilities: Tensor, lengths: Tensor, positions: Positions) -> Tensor:
+        """probabilities (B, S, phonemes), lengths (B,) -> (B, S, d_model), which is added to the states.
+
+        The blocks after the phoneme head read these phonemes, and nothing else.
+        """
+        y = self.phoneme_condition(_pairs(probabilities))
+        y = self._through(y, range(self.phonemes_after or 0, len(self.blocks)), (lengths + 1) // 2, positions)
+        return _singles(self.from_pairs(y), probabilities.size(1))
+
+    def _through(self, y: Tensor, numbers: range, lengths: Tensor, positions: Positions) -> Tensor:
+        """y (B, S, d_model) after the blocks of these numbers, counted from 0."""
+        mask = length_mask(lengths, y.size(1))
         relation = positions.relation_of(y)
-        for layer, block in enumerate(self.blocks, start=1):
-            y = block(y, mask, relation)
-            if self.inner is not None and layer == self.inner_after:
-                y = self.inner(y * mask.unsqueeze(2), pair_lengths, positions)[0]
-            if layer == self.phonemes_after:
-                logits = self.phoneme_head(y)  # (B, ceil(S / 2), 2 * phonemes)
-                frames = logits.unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
-                y = y + self.phoneme_condition(frames.softmax(-1).flatten(2))
-                intermediate[PHONEMES] = frames.flatten(1, 2)[:, :size], lengths
-        return x + self.from_pairs(y).unflatten(2, (2, -1)).flatten(1, 2)[:, :size], intermediate
+        for number in numbers:
+            y = self.blocks[number](y, mask, relation)
+            if self.inner is not None and number + 1 == self.inner_after:
+                y = self.inner(y * mask.unsqueeze(2), lengths, positions)[0]
+        return y
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """(B, S, d) -> (B, ceil(S / 2), 2 * d): two states become one."""
+    return pad(x, (0, 0, 0, x.size(1) % 2)).unflatten(1, (-1, 2)).flatten(2)
+
+
+def _singles(pairs: Tensor, size: int) -> Tensor:
+    """The inverse of `_pairs` for `size` states."""
+    return pairs.unflatten(2, (2, -1)).flatten(1, 2)[:, :size]
 
 
 class ConformerEncoder(nn.Module):
@@ -175,3 +199,17 @@ class ConformerEncoder(nn.Module):
             x = block(x, mask, relation)
             x = x if after_block is None else after_block(x, number)
         return Memory(x, lengths, intermediate)
+
+    def encode_phonemes(self, probabilities: Tensor, lengths: Tensor) -> Memory:
+        """probabilities (B, S, phonemes), the blank first, lengths (B,) -> memory of S states.
+
+        The blocks after the phoneme head read the phonemes alone, as if the states before them were zero.
+        """
+        assert self.half_rate is not None, "the configuration refuses phonemes without half-rate blocks"
+        shape = (*probabilities.shape[:2], self.half_rate.phoneme_condition.out_features)
+        x = self.positions(probabilities.new_zeros(shape))
+        x = x + self.half_rate.from_phonemes(probabilities, lengths, self.positions)
+        mask, relation = length_mask(lengths, x.size(1)), self.positions.relation_of(x)
+        for block in self.last_blocks:
+            x = block(x, mask, relation)
+        return Memory(x, lengths)
