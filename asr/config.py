@@ -132,10 +132,11 @@ class Config(Experiment):
     def _phonemes_have_a_head(self) -> Config:
         outputs = getattr(getattr(self.model, "encoder", None), "phonemes", 0)
         phonemes = self.train.phonemes
-        if phonemes is None and self.train.text_injection is not None:
+        reads = getattr(getattr(self.model, "encoder", None), "reads_phonemes", False)
+        if self.train.text_injection is not None and (phonemes is None or not reads):
             raise ValueError(
-                "train.text_injection needs the phoneme head of the encoder; set train.phonemes, or leave "
-                "text_injection out"
+                "train.text_injection needs an encoder that reads phonemes; set train.phonemes and "
+                "model.encoder.reads_phonemes, or leave text_injection out"
             )
         if phonemes is not None and outputs != len(phonemes.symbols) + 1:
             raise ValueError(

@@ -170,7 +170,7 @@ class EncoderDecoder(nn.Module):
         self.frames_per_state: float = self.front_end.frames_per_state * self.encoder.stride
         if any(isinstance(part, MultiHeadAttention) for part in self.encoder.modules()):
             self._offer("self_attention")
-        if getattr(config.encoder, "phonemes", None) and hasattr(self.encoder, "encode_phonemes"):
+        if getattr(config.encoder, "reads_phonemes", False):
             self._offer("encode_phonemes")
         if config.decoder is not None:
             self.decoder = load_kind(DECODERS, config.decoder.kind)(config.decoder, vocabulary_size)

@@ -11,7 +11,9 @@ from asr.features.interface import HasFrequencies
 from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.features.spec_augment import spec_augment
 from asr.features.vocal_tract import perturb_vocal_tract
+from asr.masks import length_mask
 from asr.model.interfaces import PHONEMES, Memory, ReadsPhonemes
+from asr.model.phoneme_reader import PHONEME_STATES
 from asr.model_folder import Bundle
 from asr.training.losses import Losses, joint_loss, masked_ctc_loss
 from asr.training.settings import TrainConfig
@@ -70,7 +72,7 @@ class RecognitionObjective(nn.Module):
         if self.config.phonemes is not None:
             total = total + self.config.phonemes.weight * phoneme_loss
         if self.config.text_injection is not None:
-            total = total + self.config.text_injection.weight * text_loss
+            total = total + self.config.text_injection.weight * text_loss + self.reading_loss(batch, memory)
         others = losses.attention, losses.ctc, phoneme_loss.detach(), text_loss.detach()
         sums = torch.stack([total, *others])
         return sums, losses.unalignable
@@ -123,6 +125,15 @@ class RecognitionObjective(nn.Module):
             each.to(self.device) for each in (batch.phonemes, batch.phoneme_lengths, batch.has_phonemes)
         )
         return masked_ctc_loss(logits.float().log_softmax(-1), lengths, targets, target_lengths, 0, mask)
+
+    def reading_loss(self, batch: Batch, memory: Memory) -> Tensor:
+        """The mean squared error of the states predicted from phonemes, times the targets of the batch."""
+        if PHONEME_STATES not in memory.intermediate:  # in evaluation
+            return memory.states.new_zeros((), dtype=torch.float32)
+        errors, lengths = memory.intermediate[PHONEME_STATES]
+        inside = length_mask(lengths.to(self.device), errors.size(1)).unsqueeze(2)
+        squares = (errors.float() * inside).square().sum() / (inside.sum() * errors.size(2))
+        return squares * batch.n_targets
 
     def text_loss(self, batch: Batch) -> Tensor:
         """The joint loss of the sentences without audio, from simulated phonemes; zero without."""

@@ -14,6 +14,7 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.manifest import Utterance, write_manifest
 from asr.errors import AsrError
+from asr.model.phoneme_reader import PHONEME_STATES
 from asr.training.losses import joint_loss
 from asr.training.recognition import RecognitionTask
 
@@ -42,7 +43,9 @@ def data(tmp_path: Path) -> Path:
 
 def config(data: Path, injection: dict[str, object] | None, **train: object) -> Config:
     settings = sections(d_model=32, n_heads=2, d_ffn=48, dropout=0.0)
-    settings["encoder"] = dict(kind="conformer", half_rate_layers=2, phonemes=7, phonemes_after=1)
+    settings["encoder"] = dict(
+        kind="conformer", half_rate_layers=2, phonemes=7, phonemes_after=1, reads_phonemes=True
+    )
     if injection is not None:
         train["text_injection"] = {"file": data / "texts.jsonl", "sentences": 3} | injection
     return Config.model_validate(
@@ -78,6 +81,18 @@ def test_the_loss_of_the_texts_is_added_with_its_weight(data: Path) -> None:
     assert sums[1:4].tolist() == pytest.approx(alone[1:4].tolist(), rel=1e-4)
 
 
+def test_in_training_the_error_of_the_predicted_states_is_added(data: Path) -> None:
+    learner = task(config(data, {"weight": 0.7}, ctc_weight=0.3))
+    objective, batch = learner.objective().train(), next(learner.pool(0, 0).batches([0]))
+    total, attention, ctc, phonemes, texts = objective(batch)[0].tolist()
+    memory = learner.bundle.network.encode(*objective.extract(batch))
+    errors, lengths = memory.intermediate[PHONEME_STATES]
+    rows = [row[:length].square().mean(1) for row, length in zip(errors, lengths.tolist(), strict=True)]
+    expected = 0.7 * attention + 0.3 * ctc + 0.3 * phonemes + 0.7 * texts
+    expected += float(torch.cat(rows).mean()) * batch.n_targets
+    assert total == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_decoder_learns_the_texts(data: Path) -> None:
     """The recordings are noise with three words, so pairs of words come from the texts alone."""
     learner = task(config(data, {"sentences": 8, "weight": 1.0}))
@@ -108,7 +123,9 @@ def test_a_run_with_other_texts_is_another_run(data: Path) -> None:
 
 
 def test_texts_need_the_phoneme_head(data: Path) -> None:
-    with pytest.raises(ValueError, match=r"needs the phoneme head of the encoder; set train\.phonemes"):
+    with pytest.raises(
+        ValueError, match=r"needs an encoder that reads phonemes; set train\.phonemes and model"
+    ):
         task(config(data, {}, phonemes=None))
 
 

@@ -15,6 +15,7 @@ from asr.model.convolution import Convolution
 from asr.model.interfaces import PHONEMES, Memory
 from asr.model.intermediate_ctc import AfterBlock
 from asr.model.kernels import Linear
+from asr.model.phoneme_reader import PHONEME_STATES, PhonemeReader
 from asr.model.positions.interface import Positions, PositionsField, Relation, build_positions
 
 
@@ -73,6 +74,8 @@ class HalfRate(nn.Module):
         if phonemes:
             self.phoneme_head = Linear(d_model, 2 * config.phonemes)
             self.phoneme_condition = Linear(2 * config.phonemes, d_model)
+        reads = bool(phonemes) and config.reads_phonemes
+        self.phoneme_reader = PhonemeReader(d_model, 2 * config.phonemes) if reads else None
 
     def forward(
         self, x: Tensor, lengths: Tensor, positions: Positions
@@ -89,18 +92,20 @@ class HalfRate(nn.Module):
         if self.phonemes_after:
             frames = self.phoneme_head(y).unflatten(2, (2, -1))  # (B, ceil(S / 2), 2, phonemes)
             intermediate[PHONEMES] = frames.flatten(1, 2)[:, :size], lengths
-            y = y + self.phoneme_condition(frames.softmax(-1).flatten(2))
+            probabilities = frames.softmax(-1).flatten(2)
+            y = y + self.phoneme_condition(probabilities)
+            if self.phoneme_reader is not None and self.training:
+                errors = self.phoneme_reader.errors(probabilities, y, _pairs(x))
+                intermediate[PHONEME_STATES] = errors, pair_lengths
             y = self._through(y, range(before, len(self.blocks)), pair_lengths, positions)
         return x + _singles(self.from_pairs(y), size), intermediate
 
     def from_phonemes(self, probabilities: Tensor, lengths: Tensor, positions: Positions) -> Tensor:
-        """probabilities (B, S, phonemes), lengths (B,) -> (B, S, d_model), which is added to the states.
-
-        The blocks after the phoneme head read these phonemes, and nothing else.
-        """
-        y = self.phoneme_condition(_pairs(probabilities))
-        y = self._through(y, range(self.phonemes_after or 0, len(self.blocks)), (lengths + 1) // 2, positions)
-        return _singles(self.from_pairs(y), probabilities.size(1))
+        """probabilities (B, S, phonemes), lengths (B,) -> states (B, S, d_model), as `forward` gives."""
+        assert self.phoneme_reader is not None and self.phonemes_after is not None
+        y, earlier = self.phoneme_reader(_pairs(probabilities))
+        y = self._through(y, range(self.phonemes_after, len(self.blocks)), (lengths + 1) // 2, positions)
+        return _singles(earlier + self.from_pairs(y), probabilities.size(1))
 
     def _through(self, y: Tensor, numbers: range, lengths: Tensor, positions: Positions) -> Tensor:
         """y (B, S, d_model) after the blocks of these numbers, counted from 0."""
@@ -151,6 +156,9 @@ class ConformerEncoder(nn.Module):
             0, ge=0, description="outputs of a CTC head for phonemes in the middle, with blank; 0: no head"
         )
         phonemes_after: int = Field(4, ge=1, description="half-rate blocks before the phoneme head")
+        reads_phonemes: bool = Field(
+            False, description="phonemes can take the place of audio, for train.text_injection"
+        )
 
         @field_validator("conv_kernel")
         @classmethod
@@ -171,6 +179,8 @@ class ConformerEncoder(nn.Module):
                     f"phonemes_after {self.phonemes_after} is more than half_rate_layers "
                     f"{self.half_rate_layers}; lower phonemes_after"
                 )
+            if self.reads_phonemes and not self.phonemes:
+                raise ValueError("reads_phonemes needs the phoneme head; set phonemes, or leave it out")
             return self
 
     def __init__(self, config: ConformerEncoder.Config) -> None:
@@ -203,12 +213,10 @@ class ConformerEncoder(nn.Module):
     def encode_phonemes(self, probabilities: Tensor, lengths: Tensor) -> Memory:
         """probabilities (B, S, phonemes), the blank first, lengths (B,) -> memory of S states.
 
-        The blocks after the phoneme head read the phonemes alone, as if the states before them were zero.
+        Only the blocks after the phoneme head work. Their input is that of `PhonemeReader`.
         """
         assert self.half_rate is not None, "the configuration refuses phonemes without half-rate blocks"
-        shape = (*probabilities.shape[:2], self.half_rate.phoneme_condition.out_features)
-        x = self.positions(probabilities.new_zeros(shape))
-        x = x + self.half_rate.from_phonemes(probabilities, lengths, self.positions)
+        x = self.half_rate.from_phonemes(probabilities, lengths, self.positions)
         mask, relation = length_mask(lengths, x.size(1)), self.positions.relation_of(x)
         for block in self.last_blocks:
             x = block(x, mask, relation)
