@@ -25,7 +25,7 @@ from asr.tokenizers import Tokenizer
 FRAME_MULTIPLE = 64  # frames; few shapes of batches, for which kernels are compiled on a CPU
 FRAMES_PER_PHONEME = (1.6, 4.5)  # mean of a sentence: from fast to slow speakers, in states of 40 ms
 PAUSE = (0.25, 10)  # probability of a pause between words, and its longest duration in frames
-TWO_FRAMES = 0.18  # share of the phonemes that are heard in two frames. CTC is sure of the blank elsewhere.
+TWO_FRAMES = 0.18  # share of the phonemes that have two frames. CTC is sure of the blank elsewhere.
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,16 @@ class InjectedTexts:
         random = random_stream(*key, Stream.INJECTION)
         first = int(random.integers(len(self._sentences) - self.count + 1))
         chosen = self._sentences[first : first + self.count]
-        heard = [self._hear(phonemes, random) for phonemes, _ in chosen]
+        rows = [self._simulate(phonemes, random) for phonemes, _ in chosen]
         tokens = [torch.from_numpy(tokens).long() for _, tokens in chosen]
         return InjectedBatch(
-            pad_rows(heard, torch.float32, 0.0, FRAME_MULTIPLE),
-            torch.tensor([len(frames) for frames in heard]),
+            pad_rows(rows, torch.float32, 0.0, FRAME_MULTIPLE),
+            torch.tensor([len(frames) for frames in rows]),
             pad_rows(tokens, torch.long, self._pad, self._token_multiple),
             torch.tensor([len(row) for row in tokens]),
         )
 
-    def _hear(self, phonemes: np.ndarray, random: np.random.Generator) -> Tensor:
+    def _simulate(self, phonemes: np.ndarray, random: np.random.Generator) -> Tensor:
         """Probabilities (S, P) of a sentence: short peaks, and the blank between them.
 
         Half of the peaks have more than 0.92, and a tenth have less than 0.56, as those of the English model

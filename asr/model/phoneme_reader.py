@@ -32,8 +32,9 @@ class PhonemeReader(nn.Module):
         self.to_earlier = Linear(width, 2 * d_model)
 
     def forward(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, phonemes) -> the states at the head (B, S, d_model), and those before the rate was halved, in
-        pairs (B, S, 2 * d_model).
+        """(B, S, phonemes) -> the states at the head (B, S, d_model), and those before the rate was halved.
+
+        The latter are in pairs (B, S, 2 * d_model).
         """
         size = probabilities.size(1)
         padded = pad(probabilities, (0, 0, NEIGHBORS, NEIGHBORS))

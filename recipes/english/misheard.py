@@ -35,48 +35,53 @@ from asr.model_folder import load_bundle
 RATE = (0.0, 0.6)  # share of the phonemes of a sentence that have an error
 BATCH = 16  # recordings that the model reads together
 RECORDINGS = 3000  # of all manifests, at most
-MISSED = ""  # what is heard of a missed phoneme
+MISSED = ""  # takes the place of a missed phoneme
 
 
 class Confusions:
-    """How often each phoneme is heard as each other one or missed, and which phonemes are added."""
+    """How often each phoneme is taken for each other one, or missed, and which phonemes are added."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Pairs of true and heard phonemes, one character for each phoneme."""
-        self.heard: dict[str, Counter[str]] = defaultdict(Counter)
+        """Pairs of true and recognized phonemes, one character for each phoneme."""
+        self.substitutes: dict[str, Counter[str]] = defaultdict(Counter)
         self.added: Counter[str] = Counter()
-        true, heard = zip(*pairs, strict=True)
+        true, recognized = zip(*pairs, strict=True)
         for reference, hypothesis, chunks in zip(
-            true, heard, jiwer.process_characters(list(true), list(heard)).alignments, strict=True
+            true, recognized, jiwer.process_characters(list(true), list(recognized)).alignments, strict=True
         ):
             for chunk in chunks:
                 before = reference[chunk.ref_start_idx : chunk.ref_end_idx]
                 after = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
                 if chunk.type == "insert":
                     self.added.update(after)
-                for position, symbol in enumerate(before):
-                    if chunk.type != "equal":
-                        self.heard[symbol][after[position] if chunk.type == "substitute" else MISSED] += 1
-        errors = sum(sum(counts.values()) for counts in self.heard.values())
+                elif chunk.type == "delete":
+                    self._count(before, [MISSED] * len(before))
+                elif chunk.type == "substitute":
+                    self._count(before, after)
+        errors = sum(sum(counts.values()) for counts in self.substitutes.values())
         self.added_share = sum(self.added.values()) / max(1, errors + sum(self.added.values()))
 
-    def mishear(self, phonemes: str, rate: float, draw: random.Random) -> str:
+    def _count(self, before: Iterable[str], after: Iterable[str]) -> None:
+        for symbol, substitute in zip(before, after, strict=True):
+            self.substitutes[symbol][substitute] += 1
+
+    def with_errors(self, phonemes: str, rate: float, draw: random.Random) -> str:
         """The phonemes with errors at this rate. Spaces stay."""
-        heard = []
+        changed = []
         for symbol in phonemes:
             if symbol == " " or draw.random() >= rate:
-                heard.append(symbol)
+                changed.append(symbol)
             elif self.added and draw.random() < self.added_share:
-                heard.append(symbol + draw.choices(list(self.added), list(self.added.values()))[0])
-            elif counts := self.heard.get(symbol):
-                heard.append(draw.choices(list(counts), list(counts.values()))[0])
+                changed.append(symbol + draw.choices(list(self.added), list(self.added.values()))[0])
+            elif counts := self.substitutes.get(symbol):
+                changed.append(draw.choices(list(counts), list(counts.values()))[0])
             else:  # a phoneme that was always heard, or that the recordings do not have
-                heard.append(symbol)
-        return "".join(heard)
+                changed.append(symbol)
+        return "".join(changed)
 
 
 @torch.inference_mode()
-def hear(model: str, utterances: list[Utterance], symbols: str) -> Iterable[tuple[str, str]]:
+def recognize(model: str, utterances: list[Utterance], symbols: str) -> Iterable[tuple[str, str]]:
     """True phonemes and those that the head of the model hears, of each recording."""
     bundle = load_bundle(model, "cpu")
     rate = bundle.config.features.sample_rate
@@ -108,14 +113,14 @@ def main() -> None:
     utterances = [u for path in options.manifests for u in read_manifest(path) if u.phonemes]
     draw.shuffle(utterances)
     chosen = sorted(utterances[:RECORDINGS], key=lambda u: u.duration or 0.0)
-    confusions = Confusions(hear(options.model, chosen, symbols))
+    confusions = Confusions(recognize(options.model, chosen, symbols))
     texts = [draw_sentence(book, excluded, draw) for _ in range(options.sentences)]
     path = options.out / "misheard.jsonl"
     with atomic_write(path) as file:
         for text, words in zip(texts, phonemes_of_words(texts), strict=True):
             known = " ".join(filter(None, (restrict(word, symbols) for word in words)))
-            heard = confusions.mishear(known, draw.uniform(*RATE), draw)
-            print(json.dumps({"text": text, "phonemes": heard}, ensure_ascii=False), file=file)
+            changed = confusions.with_errors(known, draw.uniform(*RATE), draw)
+            print(json.dumps({"text": text, "phonemes": changed}, ensure_ascii=False), file=file)
     print(f"{path}: {len(texts)} sentences")
 
 

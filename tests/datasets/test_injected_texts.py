@@ -31,7 +31,7 @@ def texts(path: Path, count: int = 2, **options: int) -> InjectedTexts:
     return InjectedTexts(TextInjectionConfig(file=path, sentences=count), SYMBOLS, TOKENIZER, **options)
 
 
-def heard(probabilities: torch.Tensor) -> str:
+def greedy(probabilities: torch.Tensor) -> str:
     """The phonemes with probabilities (S, P) above 0.3, consecutive equal ones merged as CTC does."""
     best, ids = probabilities[:, 1:].max(1)
     ids = torch.where(best > 0.3, ids + 1, 0)
@@ -78,7 +78,7 @@ def test_a_sentence_has_a_peak_for_each_phoneme_in_order(steps: list[tuple[int, 
     batch = injected.batch((seed, 0, 0))
     length = int(batch.lengths[0])
     probabilities = batch.probabilities[0, :length]
-    assert heard(probabilities) == spoken.replace(" ", "")
+    assert greedy(probabilities) == spoken.replace(" ", "")
     torch.testing.assert_close(probabilities.sum(1), torch.ones(length))
     assert probabilities.min() >= 0 and not batch.probabilities[0, length:].any()
 

@@ -65,20 +65,20 @@ PAIRS = [("abc", "abc"), ("abc", "xbc"), ("abc", "ac"), ("abc", "abcy")]
 
 def test_confusions_count_what_was_heard() -> None:
     found = Confusions(PAIRS)
-    assert found.heard == {"a": Counter("x"), "b": Counter({"": 1})}
+    assert found.substitutes == {"a": Counter("x"), "b": Counter({"": 1})}
     assert found.added == Counter("y") and found.added_share == pytest.approx(1 / 3)
 
 
 def test_phonemes_are_misheard_at_the_rate_and_spaces_stay() -> None:
     found, draw = Confusions(PAIRS), random.Random(0)
-    assert found.mishear("abc cab", 0.0, draw) == "abc cab"
-    heard = found.mishear("a " * 4000, 0.3, draw)
-    assert heard.count(" ") == 4000
-    words = Counter(heard.split(" "))
+    assert found.with_errors("abc cab", 0.0, draw) == "abc cab"
+    changed = found.with_errors("a " * 4000, 0.3, draw)
+    assert changed.count(" ") == 4000
+    words = Counter(changed.split(" "))
     assert words["x"] / 4000 == pytest.approx(0.2, abs=0.03)
     assert words["ay"] / 4000 == pytest.approx(0.1, abs=0.03)
     assert words["a"] / 4000 == pytest.approx(0.7, abs=0.03)
-    assert Counter(found.mishear("b " * 1000, 1.0, draw).split(" "))[""] > 500
+    assert Counter(found.with_errors("b " * 1000, 1.0, draw).split(" "))[""] > 500
 
 
 @pytest.mark.skipif(find_library("espeak-ng") is None, reason="needs libespeak-ng")
