@@ -4,7 +4,8 @@
 
 With several runs of the same model, the mean of their weights is stored (Wortsman et al. 2022, "Robust
 fine-tuning of zero-shot models"). Everything else is that of the first. Weights are rounded to float16,
-which halves the file. The loader converts them to float32.
+which halves the file. The loader converts them to float32. The layers that read phonemes in place of audio
+are left out: only training on text uses them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 import torch
 from torch import Tensor
 
+from asr.config import Config
 from asr.errors import AsrError
-from asr.model_folder import SHIPPED, load_model
+from asr.model_folder import SHIPPED, Bundle, load_model
 
 
 def mean_weights(models: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -27,16 +29,32 @@ def mean_weights(models: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([model[name] for model in models]).mean(0) for name in first}
 
 
+def weights_of(bundle: Bundle) -> dict[str, Tensor]:
+    """The weights for recognition, without those of `asr.model.phoneme_reader`."""
+    weights = bundle.module.state_dict()
+    return {name: weight for name, weight in weights.items() if ".phoneme_reader." not in name}
+
+
+def for_recognition(config: Config) -> Config:
+    """The configuration without the folder that training started from, which is not in the package, and without
+    training on text.
+    """
+    train = config.train.model_copy(update={"init": None, "text_injection": None})
+    model = config.model
+    if getattr(model.encoder, "reads_phonemes", False):
+        encoder = model.encoder.model_copy(update={"reads_phonemes": False})
+        model = model.model_copy(update={"encoder": encoder})
+    return config.model_copy(update={"train": train, "model": model})
+
+
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     *runs, name = sys.argv[1:]
     bundle, *others = (load_model(run, "cpu") for run in runs)
     folder = SHIPPED / name
-    # The folder that training started from is not in the package.
-    train = bundle.config.train.model_copy(update={"init": None})
-    bundle.config = bundle.config.model_copy(update={"train": train})
-    weights = mean_weights([each.module.state_dict() for each in (bundle, *others)])
+    bundle.config = for_recognition(bundle.config)
+    weights = mean_weights([weights_of(each) for each in (bundle, *others)])
     bundle.save(folder, {name: tensor.half() for name, tensor in weights.items()})
     print(f"{folder}: now write README.md there, the model card")
 

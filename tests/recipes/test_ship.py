@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sections
 
 from asr.errors import AsrError
 
@@ -31,3 +32,26 @@ def test_the_mean_of_runs_is_stored(tiny_model, tmp_path, monkeypatch):
 def test_runs_of_different_sizes_have_no_mean():
     with pytest.raises(AsrError, match="different sizes"):
         ship.mean_weights([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])
+
+
+def test_layers_that_only_training_uses_are_left_out(tmp_path, monkeypatch):
+    """So the mean of runs with and without training on text exists."""
+    from asr.config import Config
+    from asr.model_folder import Bundle, load_model
+    from asr.tokenizers import CharacterTokenizer
+
+    for name, reads in (("with", True), ("without", False)):
+        encoder = dict(kind="conformer", half_rate_layers=1, phonemes=3, phonemes_after=1)
+        model = sections(d_model=16, n_heads=2, d_ffn=16) | {"encoder": encoder | {"reads_phonemes": reads}}
+        train = {"phonemes": {"symbols": "ab"}, "init": tmp_path}
+        if reads:
+            train["text_injection"] = {"file": tmp_path / "texts.jsonl"}
+        config = Config.model_validate({"model": model, "train": train})
+        Bundle.build(config, CharacterTokenizer.from_characters("ab")).save(tmp_path / name)
+    monkeypatch.setattr(ship, "SHIPPED", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ship.py", str(tmp_path / "with"), str(tmp_path / "without"), "mean"])
+    ship.main()
+    stored = load_model(tmp_path / "mean", "cpu")
+    assert not stored.config.model.encoder.reads_phonemes
+    assert stored.config.train.init is None and stored.config.train.text_injection is None
+    assert not any("phoneme_reader" in name for name, _ in stored.network.named_parameters())
