@@ -36,8 +36,9 @@ def weights_of(bundle: Bundle) -> dict[str, Tensor]:
 
 
 def for_recognition(config: Config) -> Config:
-    """The configuration without the folder that training started from, which is not in the package, and without
-    training on text.
+    """The configuration without training on text, and without the folder that training started from.
+
+    That folder is not in the package.
     """
     train = config.train.model_copy(update={"init": None, "text_injection": None})
     model = config.model
