@@ -90,6 +90,16 @@ def test_slow_and_fast_sentences_and_pauses_differ(tmp_path: Path) -> None:
     assert sum(paused) / sum(plain) == pytest.approx(1 + 20 * 0.25 * 4.5 / (60 * 3.05), abs=0.04)
 
 
+def test_some_phonemes_have_two_frames_and_none_has_three(tmp_path: Path) -> None:
+    injected = texts(write(tmp_path / "a.jsonl", [("cat", "kæt" * 100)]), count=1)
+    ids = torch.cat([injected.batch((0, 0, n)).probabilities[0, :, 1:].argmax(1) + 1 for n in range(10)])
+    peaks = torch.cat([injected.batch((0, 0, n)).probabilities[0, :, 1:].amax(1) > 0 for n in range(10)])
+    values, lengths = torch.unique_consecutive(ids * peaks, return_counts=True)
+    runs = lengths[values > 0]
+    assert len(runs) == 3000 and runs.max() == 2
+    assert 0.05 < (runs == 2).float().mean() < 0.18  # the last frame of a phoneme has no second one
+
+
 def test_frames_and_tokens_are_padded_to_multiples(tmp_path: Path) -> None:
     injected = texts(write(tmp_path / "a.jsonl", SENTENCES), token_multiple=16)
     assert injected.batch((0, 0, 0)).tokens.shape == (2, 16)
