@@ -159,6 +159,7 @@ class Config(Experiment):
             "label_smoothing": 0.0,
             "token_noise": 0.0,
             "scheduled_sampling": None,
+            "text_injection": None,
             "steps": 1000,
             "validate_every": 20,
             "patience": None,

@@ -1,4 +1,4 @@
-"""Text without audio for training: sentences with phonemes, as an encoder's phoneme head would hear them.
+"""Text without audio for training: sentences with phonemes, as an encoder's phoneme head predicts them.
 
 Each line of the file is a JSON object with `text` and `phonemes`, in which spaces separate words. Phonemes
 may have errors, as those of the head have; `recipes/english/misheard.py` writes such a file.
@@ -65,19 +65,21 @@ class InjectedTexts:
         self._pad, self._token_multiple = tokenizer.special.pad, token_multiple
         ids = {symbol: id for id, symbol in enumerate(symbols, 1)} | {" ": 0}
         digest, sentences = hashlib.sha256(), []
+        known_characters: set[str] = set()
         for number, _, line in iter_lines(config.file):
             digest.update(line)
             try:
                 text, phonemes = _parse(line)
                 tokens = tokenizer.encode(text)
-                if any(lacks(tokenizer, character) for character in set(text)):
+                if any(lacks(tokenizer, character) for character in set(text) - known_characters):
                     raise AsrError(f"the tokenizer does not have all characters of {text!r}; leave it out")
                 if max_tokens is not None and len(tokens) > max_tokens:
                     raise AsrError(f"{len(tokens)} tokens, but the decoder has only {max_tokens} positions")
             except AsrError as error:
                 raise AsrError(f"{config.file}, line {number}: {error}") from None
-            known = [ids[symbol] for symbol in phonemes if symbol in ids]
-            sentences.append((np.array(known, np.int32), np.array(tokens, np.int32)))
+            known_characters.update(text)
+            phoneme_ids = [ids[symbol] for symbol in phonemes if symbol in ids]
+            sentences.append((np.array(phoneme_ids, np.int32), np.array(tokens, np.int32)))
         if len(sentences) < self.count:
             raise AsrError(
                 f"{config.file}: {len(sentences)} sentences, but train.text_injection.sentences is "
@@ -111,7 +113,7 @@ class InjectedTexts:
         """
         low, high = FRAMES_PER_PHONEME
         extra = random.poisson(random.uniform(low, high) - 1, len(phonemes))
-        pause = (random.random(len(phonemes)) < PAUSE[0]) * random.integers(PAUSE[1], size=len(phonemes))
+        pause = (random.random(len(phonemes)) < PAUSE[0]) * random.integers(PAUSE[1] + 1, size=len(phonemes))
         durations = np.where(phonemes > 0, 1 + extra, pause)  # (n,) frames of each phoneme and of each gap
         starts = np.cumsum(durations) - durations
         spoken = np.flatnonzero(phonemes)

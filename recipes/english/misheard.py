@@ -1,4 +1,4 @@
-"""Sentences with phonemes as the phoneme head of a model hears them, for training on text without audio.
+"""Sentences with phonemes as the phoneme head of a model predicts them, for training on text without audio.
 
     python recipes/english/misheard.py OUT BOOKS MANIFEST... [--model english] [--sentences 100000]
 
@@ -75,7 +75,7 @@ class Confusions:
                 changed.append(symbol + draw.choices(list(self.added), list(self.added.values()))[0])
             elif counts := self.substitutes.get(symbol):
                 changed.append(draw.choices(list(counts), list(counts.values()))[0])
-            else:  # a phoneme that was always heard, or that the recordings do not have
+            else:  # a phoneme that was always recognized, or that the recordings do not have
                 changed.append(symbol)
         return "".join(changed)
 

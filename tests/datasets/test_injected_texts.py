@@ -87,7 +87,7 @@ def test_slow_and_fast_sentences_and_pauses_differ(tmp_path: Path) -> None:
     injected = texts(write(tmp_path / "a.jsonl", [("cat", "kæt" * 20), ("cat", "kæt " * 20)]), count=2)
     plain, paused = zip(*(injected.batch((0, 0, n)).lengths.tolist() for n in range(200)), strict=True)
     assert max(plain) > 2 * min(plain)  # 1.6 to 4.5 frames for each phoneme
-    assert sum(paused) / sum(plain) == pytest.approx(1 + 20 * 0.25 * 4.5 / (60 * 3.05), abs=0.04)
+    assert sum(paused) / sum(plain) == pytest.approx(1 + 20 * 0.25 * 5 / (60 * 3.05), abs=0.04)
 
 
 def test_some_phonemes_have_two_frames_and_none_has_three(tmp_path: Path) -> None:

@@ -136,3 +136,7 @@ def test_texts_that_the_decoder_has_no_positions_for(data: Path) -> None:
         AsrError, match=r"texts\.jsonl, line 1: 7 tokens, but the decoder has only 5 positions"
     ):
         task(Config.model_validate(settings))
+
+
+def test_a_check_on_few_utterances_has_no_other_texts(data: Path) -> None:
+    assert config(data, {}).overfit(2).train.text_injection is None
