@@ -34,18 +34,21 @@ def csv_table(content: str, path: Path) -> Rows:
 
 
 def _csv_rows(content: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    limit = csv.field_size_limit(max(len(content), 1))
+    # All rows are read at once, because the limit holds for the whole process, and must not change for others
+    # while this table is used.
+    rows, limit = [], csv.field_size_limit(max(len(content), 1))
     try:
         reader = csv.reader(io.StringIO(content, newline=""), strict=True)
         start = 1
         for fields in reader:
             if fields:
-                yield start, fields
+                rows.append((start, fields))
             start = reader.line_num + 1  # a quoted field may go over several lines
     except csv.Error as error:
         raise AsrError(f"{path}, line {reader.line_num}: broken CSV ({error}); correct the quotes") from None
     finally:
         csv.field_size_limit(limit)
+    return iter(rows)
 
 
 def _table(rows: Iterator[tuple[int, list[str]]], path: Path, separator: str) -> Rows:

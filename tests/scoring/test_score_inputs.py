@@ -1,5 +1,6 @@
 """Every format gives the same texts; messages name the problem and its line."""
 
+import csv
 import gzip
 import json
 import re
@@ -8,6 +9,7 @@ import pytest
 
 from asr.errors import AsrError
 from asr.scoring import read, read_pair, read_texts
+from asr.scoring.tables import csv_table
 
 TEXTS = {"s1-a": "the cat sat", "s1-b": "", "s2-c": "drei Äpfel"}
 TABLE = [(id, text, id[:2]) for id, text in TEXTS.items()]
@@ -159,6 +161,17 @@ def test_errors_in_files_are_named_with_their_line(tmp_path, name, content, mess
         read(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+def test_a_table_in_use_does_not_limit_the_fields_of_others(tmp_path):
+    """The limit of the csv module holds for the whole process."""
+    limit = csv.field_size_limit()
+    rows = csv_table("id,text\na,x\nb,y\n", tmp_path / "a.csv")
+    next(rows)
+    assert csv.field_size_limit() == limit
+    with pytest.raises(AsrError, match="broken CSV"):
+        list(csv_table('id,text\na,"x\n', tmp_path / "a.csv"))
+    assert csv.field_size_limit() == limit
 
 
 def test_long_fields_of_csv_are_read(tmp_path):
