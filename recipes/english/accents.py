@@ -77,4 +77,4 @@ def _pronounced(word: str, accent: Accent, strength: float, draw: random.Random)
     for pattern, replacement in accent:
         if draw.random() < strength:
             changed = pattern.sub(replacement, changed)
-    return (changed if re.search("[aeiouy]", changed) else stem) + apostrophe + rest
+    return changed + apostrophe + rest

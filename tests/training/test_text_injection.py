@@ -129,6 +129,13 @@ def test_texts_need_the_phoneme_head(data: Path) -> None:
         task(config(data, {}, phonemes=None))
 
 
+def test_texts_need_an_encoder_that_reads_phonemes(data: Path) -> None:
+    settings = config(data, {}).model_dump()
+    settings["model"]["encoder"]["reads_phonemes"] = False
+    with pytest.raises(ValueError, match=r"needs an encoder that reads phonemes"):
+        Config.model_validate(settings)
+
+
 def test_texts_that_the_decoder_has_no_positions_for(data: Path) -> None:
     settings = config(data, {}).model_dump()
     settings["model"]["decoder"]["positions"] = {"kind": "learned", "max_length": 6}
