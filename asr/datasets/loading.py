@@ -51,7 +51,7 @@ class Batch:
     treatments: list[str]  # a description of each row's augmentation, for people
     amount: float  # seconds of audio, without padding
     bad: tuple[str, ...]  # a message for each recording that could not be read
-    injected: InjectedBatch | None = None  # sentences without audio, which are no examples of their own
+    injected: InjectedBatch | None = None  # sentences without audio; they are not counted as examples
 
     @property
     def n_targets(self) -> int:

@@ -82,7 +82,7 @@ class Confusions:
 
 @torch.inference_mode()
 def recognize(model: str, utterances: list[Utterance], symbols: str) -> Iterable[tuple[str, str]]:
-    """True phonemes and those that the head of the model hears, of each recording."""
+    """True phonemes and those that the head of the model predicts, of each recording."""
     bundle = load_bundle(model, "cpu")
     rate = bundle.config.features.sample_rate
     for first in range(0, len(utterances), BATCH):
@@ -93,6 +93,11 @@ def recognize(model: str, utterances: list[Utterance], symbols: str) -> Iterable
         if PHONEMES not in memory.intermediate:
             raise AsrError(f"{model}: the model has no phoneme head; use another one")
         logits, lengths = memory.intermediate[PHONEMES]
+        if logits.size(2) != len(symbols) + 1:
+            raise AsrError(
+                f"{model}: the phoneme head has {logits.size(2) - 1} phonemes, but phonemes.txt has "
+                f"{len(symbols)}; use the phonemes.txt of this model's training"
+            )
         for utterance, row, length in zip(batch, logits.argmax(-1), lengths.tolist(), strict=True):
             ids = torch.unique_consecutive(row[:length]).tolist()
             yield utterance.phonemes or "", "".join(symbols[id - 1] for id in ids if id)
@@ -111,6 +116,8 @@ def main() -> None:
     symbols, excluded = read_inventory(options.out), read_excluded(options.out)
     book, draw = read_lines(options.books), random.Random("misheard")
     utterances = [u for path in options.manifests for u in read_manifest(path) if u.phonemes]
+    if not utterances:
+        raise AsrError(f"{options.manifests[0]}: no utterance has phonemes; name manifests of {options.out}")
     draw.shuffle(utterances)
     chosen = sorted(utterances[:RECORDINGS], key=lambda u: u.duration or 0.0)
     confusions = Confusions(recognize(options.model, chosen, symbols))

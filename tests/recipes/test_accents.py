@@ -127,3 +127,24 @@ def test_misheard_sentences_from_the_command_line(tmp_path: Path) -> None:
     assert any(
         line["text"] == "it was a bright day in the village" and " " in line["phonemes"] for line in lines
     )
+
+
+@pytest.mark.parametrize(
+    ("phonemes", "symbols", "message"),
+    [
+        (None, "ab", "no utterance has phonemes; name manifests of"),
+        ("ab", "ab", "the phoneme head has 67 phonemes, but phonemes.txt has 2"),
+    ],
+)
+def test_manifests_and_symbols_that_do_not_fit(
+    tmp_path: Path, phonemes: str | None, symbols: str, message: str
+) -> None:
+    sample = read_manifest(ROOT / "data" / "samples" / "manifest.jsonl")[0]
+    row = Utterance(sample.id, sample.audio, sample.text, sample.duration, phonemes=phonemes)
+    write_manifest(tmp_path / "a.jsonl", [row])
+    write_manifest(tmp_path / "dev-a.jsonl", [Utterance("d", Path("a.wav"), "nobody was awake", 1.0)])
+    (tmp_path / "phonemes.txt").write_text(symbols)
+    (tmp_path / "books.txt").write_text("it was a bright day\n")
+    command = [sys.executable, ROOT / "recipes/english/misheard.py", tmp_path, tmp_path / "books.txt"]
+    done = subprocess.run([*map(str, command), str(tmp_path / "a.jsonl")], capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
