@@ -41,10 +41,9 @@ def for_recognition(config: Config) -> Config:
     That folder is not in the package.
     """
     train = config.train.model_copy(update={"init": None, "text_injection": None})
-    model = config.model
-    if getattr(model.encoder, "reads_phonemes", False):
-        encoder = model.encoder.model_copy(update={"reads_phonemes": False})
-        model = model.model_copy(update={"encoder": encoder})
+    model, encoder = config.model, getattr(config.model, "encoder", None)
+    if encoder is not None and getattr(encoder, "reads_phonemes", False):
+        model = model.model_copy(update={"encoder": encoder.model_copy(update={"reads_phonemes": False})})
     return config.model_copy(update={"train": train, "model": model})
 
 
