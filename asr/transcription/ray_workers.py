@@ -60,7 +60,8 @@ def transcribe_on_ray(
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise AsrError(f"Ray does not start ({reason}); check it with: ray status") from None
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars = False  # the command has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     gpu = recognizer.bundle.device.type == "cuda"
     available = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
     count = max(1, min(actors or available, available, len(inputs)))
@@ -79,7 +80,7 @@ def transcribe_on_ray(
         _Actor,
         fn_constructor_args=(pickle.dumps(recognizer), 1),
         batch_size=size,
-        concurrency=(1, count),
+        compute=ray.data.ActorPoolStrategy(size=count),  # with a smaller minimum, Ray starts the others late
         num_gpus=1 if gpu else 0,
         num_cpus=1,
     )
