@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asr.decoding.best import best_options
     from asr.decoding.options import DecodingOptions
+    from asr.decoding.stored_options import best_options, default_options
     from asr.errors import AsrError
     from asr.model_folder import Bundle, load_model
     from asr.transcription.inputs import Input
@@ -31,6 +31,7 @@ __all__ = [
     "Transcript",
     "__version__",
     "best_options",
+    "default_options",
     "load_model",
 ]
 
@@ -43,7 +44,8 @@ _MODULES = {
     "Segment": "asr.transcription.transcript",
     "StreamResult": "asr.transcription.transcript",
     "Transcript": "asr.transcription.transcript",
-    "best_options": "asr.decoding.best",
+    "best_options": "asr.decoding.stored_options",
+    "default_options": "asr.decoding.stored_options",
     "load_model": "asr.model_folder",
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from asr import default_options
 from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
 from asr.model_folder import check_model_folder, load_model
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     args = parser.parse_args()
     folder = check_model_folder(args.model)
-    recognizer = Recognizer(load_model(folder, "cpu"))  # without the calibration of the folder
+    # Without the calibration of the folder, and as transcribed by default.
+    recognizer = Recognizer(load_model(folder, "cpu"), options=default_options(folder))
     calibration = Calibration.fit(*words_of(recognizer, args.dev))
     raw, right = words_of(recognizer, args.test)
     calibrated = np.array([calibration(each) for each in raw])

@@ -1,7 +1,7 @@
 """What `min_confidence` costs and saves: errors in speech, and words written where nobody speaks English.
 
     python benchmarks/min_confidence.py english --speech dev-callie.jsonl dev-so762.jsonl \
-        --other dev-cv60.jsonl --noise CORPORA/noise [--best]
+        --other dev-cv60.jsonl --noise CORPORA/noise [--decoding greedy]
 
 Each recording is decoded once, and its segments are then judged with several limits. `--speech` are manifests
 with texts: their WER in %. `--other` are manifests of speech in other languages: the number of words written.
@@ -19,7 +19,7 @@ from statistics import fmean
 import soundfile
 import voice_activity
 
-from asr import best_options
+from asr import DecodingOptions, best_options, default_options
 from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
 from asr.scoring import score
@@ -37,9 +37,11 @@ def main() -> None:
     parser.add_argument("--other", type=Path, nargs="+", default=[])
     parser.add_argument("--noise", type=Path, help="a folder of recordings of sounds")
     parser.add_argument("--seconds", type=int, default=120, help="of each sound")
-    parser.add_argument("--best", action="store_true", help="decode with best_decoding.json")
+    parser.add_argument("--decoding", choices=["default", "greedy", "best"], default="default")
     args = parser.parse_args()
-    options = best_options(args.model) if args.best else None
+    options = DecodingOptions(decoder="greedy")
+    if args.decoding != "greedy":
+        options = (best_options if args.decoding == "best" else default_options)(args.model)
     recognizer = Recognizer(args.model, "cpu", options=options, min_confidence=0)
     print(f"{'min_confidence':30}", *(f"{limit:6.2f}" for limit in LIMITS))
     for path in args.speech:

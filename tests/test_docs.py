@@ -116,7 +116,7 @@ def test_the_first_command_of_the_readme_has_the_output_shown_there():
     (line,) = [
         line
         for page, line in command_lines()
-        if page == "README.md" and line == "asr transcribe data/samples --best"
+        if page == "README.md" and line == "asr transcribe data/samples"
     ]
     result = subprocess.run(
         [sys.executable, "cli.py", *shlex.split(line)[1:]],

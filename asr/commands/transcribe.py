@@ -94,7 +94,8 @@ def transcribe(
         typer.Option(
             help="greedy; beam: beam search; ctc: only CTC; rescoring: CTC's texts, ranked with "
             "the decoder; mask-predict: CTC's text, refined in parallel by a decoder of that kind.",
-            show_default="greedy; ctc without a decoder; mask-predict with one of that kind",
+            show_default="what the model folder says; else greedy; ctc without a decoder; mask-predict "
+            "with one of that kind",
         ),
     ] = None,
     iterations: Annotated[
@@ -237,8 +238,7 @@ def transcribe(
 
     Files that cannot be read are reported and the others are transcribed. The exit status is then 1.
     """
-    from asr.decoding import DecodingOptions
-    from asr.decoding.best import best_options
+    from asr.decoding.stored_options import best_options, default_options
     from asr.errors import AsrError
     from asr.model_folder import PRETRAINED
     from asr.transcription.job import read_hot_words, transcribe_inputs
@@ -273,7 +273,9 @@ def transcribe(
     )
     if best and decoder:
         raise AsrError("--best also chooses the decoder; omit --decoder")
-    options = best_options(model or PRETRAINED, **given) if best else DecodingOptions(**given)
+    options = None  # those of the model, which each process finds in its own copy of the model folder
+    if best or any(value is not None for value in given.values()):
+        options = (best_options if best else default_options)(model or PRETRAINED, **given)
     formats = tuple(dict.fromkeys(name.strip() for each in format or () for name in each.split(",")))
     failed = transcribe_inputs(
         audio,

@@ -66,8 +66,7 @@ def transcribe_inputs(
     the model cannot be loaded or a result cannot be written.
     """
     output.check()
-    options = options or DecodingOptions()
-    if (options.n_best or 1) > 1 and "json" not in (output.stream_format, *output.folder_formats):
+    if options and (options.n_best or 1) > 1 and "json" not in (output.stream_format, *output.folder_formats):
         raise AsrError(
             "--n-best: texts other than the best are written as JSON; add --output FILE, or --output-dir DIR "
             "and --format json"

@@ -16,6 +16,7 @@ from asr.audio.live import live_pieces
 from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.alignment import TokenSpan, attention_align, ctc_align, states_with_audio
 from asr.decoding.build import Decoder
+from asr.decoding.stored_options import default_options
 from asr.errors import AsrError
 from asr.model.interfaces import HasAlignmentHeads, HasCTC, Memory
 from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
@@ -43,7 +44,8 @@ class Recognizer:
 
     `model` is a folder, a loaded `Bundle`, or None for the English model. `device` is "auto", "cpu",
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
-    speed and memory, never the text. `precision` is "float32", "bf16", "int8" (8-bit weights, on a CPU) or
+    speed and memory, never the text. `options` None: those in `default_decoding.json` of the folder; without
+    this file, greedy decoding. `precision` is "float32", "bf16", "int8" (8-bit weights, on a CPU) or
     "auto": bf16 on a GPU that computes it natively. `voice_activity` decides whether only speech is decoded;
     None: yes, unless the metadata of the model has `voice_activity` "false", as for a model of other sounds.
     `channels` is "mix": their mean, "first", or "separate": each is decoded, and segments are merged by time.
@@ -87,8 +89,10 @@ class Recognizer:
         self.sample_rate = self.bundle.config.features.sample_rate
         self.bf16 = use_bf16(precision, self.bundle.device)
         self.bundle = with_precision(self.bundle, precision)
-        self.options = options or DecodingOptions()
+        self.options = options or (default_options(folder) if folder else DecodingOptions())
         self.decoder = build_decoder(self.bundle, self.options)
+        # The text of a segment that has not ended changes twice a second, so it must be decoded fast.
+        self._unfinished = self.decoder if options else build_decoder(self.bundle, DecodingOptions())
         if voice_activity is None:
             voice_activity = self.bundle.metadata.get("voice_activity") != "false"
         self._reader = PieceReader(
@@ -192,15 +196,17 @@ class Recognizer:
 
         `blocks` are arrays (samples,) or (samples, channels) of any length, floats in [-1, 1] or int16, at
         `sample_rate` Hz (None: that of the model). A segment ends after 1 s without speech. While it lasts,
-        it is decoded again after `every` seconds of audio. The final text is that of the audio between its
-        `start` and `end`. It is empty if later audio showed that the segment is not speech. Raises AsrError
-        for impossible samples and rates, and with `channels` "separate".
+        it is decoded again after `every` seconds of audio: greedily, unless options were given here or to
+        the recognizer. The final text is that of the audio between its `start` and `end`. It is empty if
+        later audio showed that the segment is not speech. Raises AsrError for impossible samples and rates,
+        and with `channels` "separate".
         """
         if self._reader.channels == "separate":
             raise AsrError(
                 "a stream gives one text, so channels 'separate' is impossible; give 'mix' or 'first'"
             )
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
+        unfinished = self._unfinished if options is None else decoder
         options = options or self.options
         if options.timestamps or options.previous_text:
             raise AsrError("timestamps and previous_text cannot be used with a stream; omit the options")
@@ -217,7 +223,8 @@ class Recognizer:
         shown = False  # whether text of this segment was given
         for live in pieces:
             if len(live.samples):
-                self._recognize([self._reader.piece(job, live.start, live.samples)], decoder)
+                piece = self._reader.piece(job, live.start, live.samples)
+                self._recognize([piece], decoder if live.final else unfinished)
                 found, job.segments = job.segments, []
             else:
                 found = [Segment(live.start, live.start, "", 0.0)]

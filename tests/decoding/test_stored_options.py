@@ -1,13 +1,14 @@
-"""The most accurate options of a model come from its folder; options that are given replace them."""
+"""The default options and the most accurate ones come from the model folder; given options replace them."""
 
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from asr import Recognizer
 from asr.decoding import DecodingOptions
-from asr.decoding.best import BEST_DECODING, best_options
+from asr.decoding.stored_options import BEST_DECODING, DEFAULT_DECODING, best_options, default_options
 from asr.errors import AsrError
 from asr.model_folder import SHIPPED
 
@@ -68,13 +69,65 @@ def test_a_folder_without_usable_options(folder, content, message):
         best_options(folder)
 
 
+def test_a_language_model_that_is_given_has_its_own_weight(folder):
+    stored = {"decoder": "beam", "language_model": "words.safetensors", "language_model_weight": 0.9}
+    for name, read in ((BEST_DECODING, best_options), (DEFAULT_DECODING, default_options)):
+        (folder / name).write_text(json.dumps(stored))
+        assert read(folder).language_model_weight == 0.9
+        assert read(folder, beam=3).language_model_weight == 0.9
+        assert read(folder, language_model="mine").language_model_weight is None
+
+
+def test_default_options(folder):
+    assert default_options(folder) == DecodingOptions()
+    assert default_options(folder, temperature=0.5, beam=None) == DecodingOptions(temperature=0.5)
+    (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3, "length_normalization": 0.5}')
+    stored = DecodingOptions(decoder="beam", beam=3, length_normalization=0.5)
+    assert default_options(folder) == stored
+    assert default_options(folder, beam=5).beam == 5
+    assert default_options(folder, decoder="greedy") == DecodingOptions(decoder="greedy")
+    with pytest.raises(
+        AsrError, match=r"temperature: the decoder 'beam' has no .*default.*--decoder beam\)$"
+    ):
+        default_options(folder, temperature=0.5)
+    (folder / DEFAULT_DECODING).write_text("{")
+    with pytest.raises(AsrError, match=f"{DEFAULT_DECODING}: cannot be read"):
+        default_options(folder)
+    assert default_options(folder, decoder="greedy") == DecodingOptions(decoder="greedy")
+
+
+def test_a_recognizer_decodes_as_its_folder_says(folder):
+    (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3}')
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    found = Recognizer(folder, "cpu", voice_activity=False).transcribe(samples, sample_rate=16000)
+    assert found.options["beam"] == 3 and found.segments[0].score is not None
+    greedy = Recognizer(folder, "cpu", options=DecodingOptions(), voice_activity=False)
+    assert greedy.transcribe(samples, sample_rate=16000).segments[0].score is None
+
+
+def test_only_the_final_text_of_a_stream_takes_the_time_of_the_stored_options(folder):
+    (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3}')
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    recognizer = Recognizer(folder, "cpu", voice_activity=False)
+
+    def scores(options=None):
+        results = recognizer.transcribe_stream(np.split(samples, 4), 16000, options, every=0.2)
+        return [(result.final, result.segment.score is not None) for result in results]
+
+    found = scores()
+    assert (False, False) in found and found[-1] == (True, True)
+    assert all(final == scored for final, scored in found)
+    assert all(scored for _, scored in scores(DecodingOptions(decoder="beam", beam=2)))
+
+
 def test_a_value_of_none_is_not_given(folder):
     (folder / BEST_DECODING).write_text('{"decoder": "beam", "language_model": null}')
     assert best_options(folder) == DecodingOptions(decoder="beam")
 
 
-def test_the_english_model_has_such_options():
-    options = best_options("english")
+@pytest.mark.parametrize("read", [best_options, default_options])
+def test_the_english_model_has_such_options(read):
+    options = read("english")
     assert options.language_model == str(SHIPPED / "english" / "words.safetensors")
     sample = SHIPPED.parents[1] / "data" / "samples" / "library.flac"
     recognizer = Recognizer("english", "cpu", options=options)
