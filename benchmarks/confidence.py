@@ -1,6 +1,6 @@
 """Is the confidence of words what it says? Fit a calibration on one set, show the curve on another.
 
-    python benchmarks/confidence.py MODEL DEV.jsonl TEST.jsonl --plot docs/confidence.png [--save]
+    python benchmarks/confidence.py MODEL DEV.jsonl TEST.jsonl --plot docs/confidence.png [--save] [--greedy]
 
 MODEL is a folder. With --save the calibration is written to it. A word is right if the alignment with the
 reference has it as a match. Needs matplotlib (the extra `plots`) for --plot.
@@ -31,10 +31,11 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--save", action="store_true")
+    parser.add_argument("--greedy", action="store_true", help="not the default decoding of the model")
     args = parser.parse_args()
     folder = check_model_folder(args.model)
-    # Without the calibration of the folder, and as transcribed by default.
-    recognizer = Recognizer(load_model(folder, "cpu"), options=default_options(folder))
+    options = default_options(folder, decoder="greedy" if args.greedy else None)
+    recognizer = Recognizer(load_model(folder, "cpu"), options=options)  # without the folder's calibration
     calibration = Calibration.fit(*words_of(recognizer, args.dev))
     raw, right = words_of(recognizer, args.test)
     calibrated = np.array([calibration(each) for each in raw])

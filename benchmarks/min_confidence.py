@@ -1,7 +1,7 @@
 """What `min_confidence` costs and saves: errors in speech, and words written where nobody speaks English.
 
     python benchmarks/min_confidence.py english --speech dev-callie.jsonl dev-so762.jsonl \
-        --other dev-cv60.jsonl --noise CORPORA/noise [--decoding greedy]
+        --other dev-cv60.jsonl --noise CORPORA/noise [--decoding default|greedy|best]
 
 Each recording is decoded once, and its segments are then judged with several limits. `--speech` are manifests
 with texts: their WER in %. `--other` are manifests of speech in other languages: the number of words written.

@@ -4,7 +4,8 @@
 
 Needs `pip install -e '.[ray]'`. Ray starts on this machine. Everything uses one thread for each process. The
 times of Ray include the start of the actors, each of which loads the model; the start of Ray itself is
-printed apart. In the last run an actor gets SIGKILL after the first results.
+printed apart. In the last run an actor gets SIGKILL after the first results. No other job of Ray may run on
+this machine then: its actor could be the one that is killed.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def transcribe(
         typer.Option(
             help="greedy; beam: beam search; ctc: only CTC; rescoring: CTC's texts, ranked with "
             "the decoder; mask-predict: CTC's text, refined in parallel by a decoder of that kind.",
-            show_default="what the model folder says; else greedy; ctc without a decoder; mask-predict "
+            show_default="that of the model folder, else greedy; ctc without a decoder; mask-predict "
             "with one of that kind",
         ),
     ] = None,
@@ -102,7 +102,10 @@ def transcribe(
         int | None, typer.Option(help="Decoder passes of mask-predict.", show_default="10")
     ] = None,
     beam: Annotated[
-        int | None, typer.Option(help="Hypotheses kept in the search.", show_default="10; ctc: 1")
+        int | None,
+        typer.Option(
+            help="Hypotheses kept in the search.", show_default="that of the model folder, else 10; ctc: 1"
+        ),
     ] = None,
     n_best: Annotated[
         int | None, typer.Option(help="Hypotheses written as JSON for each segment.", show_default="1")
@@ -197,7 +200,10 @@ def transcribe(
     ] = None,
     length_normalization: Annotated[
         float | None,
-        typer.Option(help="Divide scores by (tokens + 1) to this power.", show_default="the model's, or 0"),
+        typer.Option(
+            help="Divide scores by (tokens + 1) to this power.",
+            show_default="that of the model folder, else 0",
+        ),
     ] = None,
     hot_words: Annotated[
         Path | None, typer.Option(help="File of words and phrases to favor, one on each line.")
@@ -207,10 +213,15 @@ def transcribe(
         typer.Option(help="Bonus in the score for each letter of hot words.", show_default="0.7"),
     ] = None,
     language_model: Annotated[
-        Path | None, typer.Option(help="Folder of a language model; its scores are added.")
+        Path | None,
+        typer.Option(
+            help="Folder of a language model, or file of word n-grams; its scores are added.",
+            show_default="with the default decoder, that of the model folder",
+        ),
     ] = None,
     language_model_weight: Annotated[
-        float | None, typer.Option(help="Weight of the language model's scores.", show_default="0.3")
+        float | None,
+        typer.Option(help="Weight of the language model's scores.", show_default="0.3; n-grams: 0.5"),
     ] = None,
     output: Annotated[
         Path | None,

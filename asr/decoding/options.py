@@ -148,6 +148,11 @@ class DecodingOptions:
         """
         return self if self.decoder is not None else replace(self, decoder=default)
 
+    def as_greedy(self) -> DecodingOptions:
+        """Greedy decoding with the same options, without those that it does not have."""
+        kept = {name: getattr(self, name) for name in DECODERS["greedy"]}
+        return DecodingOptions(decoder="greedy", **kept)
+
     @property
     def beam_size(self) -> int:
         """Number of hypotheses kept at each step."""

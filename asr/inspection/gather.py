@@ -218,7 +218,7 @@ def token_label(tokenizer: Tokenizer, id: int) -> str:
 
 
 def _recognize(bundle: Bundle[Any], memory: Memory) -> list[int]:
-    """The tokens of the best hypothesis, found by the default decoder with default options."""
+    """The tokens of the best hypothesis, found by greedy decoding, or as the model can."""
     return list(build_decoder(bundle, DecodingOptions())(memory)[0][0].tokens)
 
 

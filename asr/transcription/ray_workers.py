@@ -63,8 +63,10 @@ def transcribe_on_ray(
     context.enable_progress_bars = False  # the command has its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     gpu = recognizer.bundle.device.type == "cuda"
-    available = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    count = max(1, min(actors or available, available, len(inputs)))
+    needed = "GPU" if gpu else "CPU"
+    total = int(ray.cluster_resources().get(needed, 1))
+    count = max(1, min(actors or total, total, len(inputs)))
+    free = max(1, min(count, int(ray.available_resources().get(needed, 1))))
     rows: list[dict[str, Any]] = []
     for position, input in enumerate(inputs):
         try:
@@ -80,7 +82,8 @@ def transcribe_on_ray(
         _Actor,
         fn_constructor_args=(pickle.dumps(recognizer), 1),
         batch_size=size,
-        compute=ray.data.ActorPoolStrategy(size=count),  # with a smaller minimum, Ray starts the others late
+        # Those that can start at once, because Ray starts more than the minimum late.
+        compute=ray.data.ActorPoolStrategy(min_size=free, max_size=count),
         num_gpus=1 if gpu else 0,
         num_cpus=1,
     )

@@ -44,11 +44,12 @@ class Recognizer:
 
     `model` is a folder, a loaded `Bundle`, or None for the English model. `device` is "auto", "cpu",
     "cuda" ... `batch_seconds` is the amount of padded audio that goes through the model at once; it changes
-    speed and memory, never the text. `options` None: those in `default_decoding.json` of the folder; without
-    this file, greedy decoding. `precision` is "float32", "bf16", "int8" (8-bit weights, on a CPU) or
-    "auto": bf16 on a GPU that computes it natively. `voice_activity` decides whether only speech is decoded;
-    None: yes, unless the metadata of the model has `voice_activity` "false", as for a model of other sounds.
-    `channels` is "mix": their mean, "first", or "separate": each is decoded, and segments are merged by time.
+    speed and memory, never the text. `options` None: those in `default_decoding.json` of the folder. Without
+    this file, and with a `Bundle`, decoding is greedy, or as the model can. `precision` is "float32", "bf16",
+    "int8" (8-bit weights, on a CPU) or "auto": bf16 on a GPU that computes it natively. `voice_activity`
+    decides whether only speech is decoded; None: yes, unless the metadata of the model has `voice_activity`
+    "false", as for a model of other sounds. `channels` is "mix": their mean, "first", or "separate": each is
+    decoded, and segments are merged by time.
     A segment whose words have a mean confidence below `min_confidence` gets an empty text. None: 0.2 with a
     calibrated model, where confidence is the probability that a word is right, and 0 with others.
     """
@@ -92,7 +93,9 @@ class Recognizer:
         self.options = options or (default_options(folder) if folder else DecodingOptions())
         self.decoder = build_decoder(self.bundle, self.options)
         # The text of a segment that has not ended changes twice a second, so it must be decoded fast.
-        self._unfinished = self.decoder if options else build_decoder(self.bundle, DecodingOptions())
+        self._unfinished = self.decoder
+        if options is None and self.options.decoder == "beam":
+            self._unfinished = build_decoder(self.bundle, self.options.as_greedy())
         if voice_activity is None:
             voice_activity = self.bundle.metadata.get("voice_activity") != "false"
         self._reader = PieceReader(

@@ -1,6 +1,6 @@
 """Music with empty text, for the English recipe: a model that never hears music writes words for it.
 
-    python recipes/english/music.py OUT [--shards 1] [--first 0] [--sentences 1000] [--seed 0]
+    python recipes/english/music.py OUT --shards 1 [--first 0] [--sentences 1000] [--seed 0]
 
 Each recording has one to four voices of one key and tempo: a melody, chords, broken chords or a bass, struck
 or held, and drums in a third of them. Timbres, tempo, key and level are drawn. Shard N is OUT/music-NNN and
@@ -129,7 +129,7 @@ def drums(song: Song, draw: random.Random) -> np.ndarray:
 
 # Each kind of voice: its notes, the octaves above the key, and how many of its notes fill a beat.
 VOICES: dict[str, tuple[Callable[[int, random.Random], Notes], tuple[int, ...], tuple[float, ...]]] = {
-    "melody": (melody, (2, 3, 4), (0.5, 1, 2, 4)),
+    "melody": (melody, (2, 3), (0.5, 1, 2, 4)),
     "chords": (chords, (2, 3), (0.25, 0.5, 1, 2)),
     "broken chords": (broken_chords, (2, 3), (2, 3, 4)),
     "bass": (melody, (0, 1), (0.5, 1, 2)),

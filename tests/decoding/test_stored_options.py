@@ -2,15 +2,17 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
+import soundfile
 
-from asr import Recognizer
+from asr import Recognizer, commands
 from asr.decoding import DecodingOptions
 from asr.decoding.stored_options import BEST_DECODING, DEFAULT_DECODING, best_options, default_options
 from asr.errors import AsrError
-from asr.model_folder import SHIPPED
+from asr.model_folder import SHIPPED, load_model
 
 
 @pytest.fixture
@@ -19,7 +21,14 @@ def folder(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "model")
     stored = {"decoder": "beam", "beam": 4, "language_model": "words.safetensors"}
     (tmp_path / "model" / BEST_DECODING).write_text(json.dumps(stored))
+    (tmp_path / "model" / "words.safetensors").touch()  # reading the options does not open it
     return tmp_path / "model"
+
+
+@pytest.fixture
+def samples():
+    """A second of noise at 16 kHz."""
+    return np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
 
 
 def test_stored_options_and_given_ones(folder):
@@ -86,9 +95,10 @@ def test_default_options(folder):
     assert default_options(folder) == stored
     assert default_options(folder, beam=5).beam == 5
     assert default_options(folder, decoder="greedy") == DecodingOptions(decoder="greedy")
-    with pytest.raises(
-        AsrError, match=r"temperature: the decoder 'beam' has no .*default.*--decoder beam\)$"
-    ):
+    message = (
+        r"temperature: the decoder 'beam' has no .*\(the model has decoder beam, beam 3, length_normal.*"
+    )
+    with pytest.raises(AsrError, match=message + rf"from its {DEFAULT_DECODING}\)$"):
         default_options(folder, temperature=0.5)
     (folder / DEFAULT_DECODING).write_text("{")
     with pytest.raises(AsrError, match=f"{DEFAULT_DECODING}: cannot be read"):
@@ -96,18 +106,53 @@ def test_default_options(folder):
     assert default_options(folder, decoder="greedy") == DecodingOptions(decoder="greedy")
 
 
-def test_a_recognizer_decodes_as_its_folder_says(folder):
+def test_the_best_options_name_the_decoder(folder):
+    with pytest.raises(AsrError, match=f"decoder: {BEST_DECODING} of the model already chooses it"):
+        best_options(folder, decoder="greedy")
+
+
+def test_a_stored_language_model_must_be_in_the_folder(folder):
+    (folder / "words.safetensors").unlink()
+    with pytest.raises(AsrError, match=f"{BEST_DECODING}: the language model words.safetensors is not in"):
+        best_options(folder)
+
+
+def test_a_recognizer_decodes_as_its_folder_says(folder, samples):
     (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3}')
-    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
     found = Recognizer(folder, "cpu", voice_activity=False).transcribe(samples, sample_rate=16000)
     assert found.options["beam"] == 3 and found.segments[0].score is not None
     greedy = Recognizer(folder, "cpu", options=DecodingOptions(), voice_activity=False)
     assert greedy.transcribe(samples, sample_rate=16000).segments[0].score is None
 
 
-def test_only_the_final_text_of_a_stream_takes_the_time_of_the_stored_options(folder):
+def test_a_loaded_model_is_decoded_greedily(folder, samples):
     (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3}')
-    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    found = Recognizer(load_model(folder, "cpu"), voice_activity=False).transcribe(samples, sample_rate=16000)
+    assert found.segments[0].score is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "beam"), [((), 3), (("--beam", "5"), 5), (("--decoder", "greedy"), None), (("--best",), 4)]
+)
+def test_the_command_decodes_as_the_folder_says(folder, samples, tmp_path, monkeypatch, arguments, beam):
+    (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3}')
+    (folder / BEST_DECODING).write_text('{"decoder": "beam", "beam": 4}')
+    files = [str(tmp_path / name) for name in ("a.wav", "b.wav")]
+    for file in files:
+        soundfile.write(file, samples, 16000)
+    out = tmp_path / "out.jsonl"
+    line = ["asr", "transcribe", *files, "--model", str(folder), *arguments]
+    line += ["--no-voice-activity", "--workers", "2", "--output", str(out)]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == 0
+    found = [json.loads(line)["options"].get("beam") for line in out.read_text().splitlines()]
+    assert found == [beam, beam]
+
+
+def test_only_the_final_text_of_a_stream_takes_the_time_of_the_stored_options(folder, samples):
+    (folder / DEFAULT_DECODING).write_text('{"decoder": "beam", "beam": 3, "ctc_weight": 0.5}')
     recognizer = Recognizer(folder, "cpu", voice_activity=False)
 
     def scores(options=None):
@@ -120,6 +165,11 @@ def test_only_the_final_text_of_a_stream_takes_the_time_of_the_stored_options(fo
     assert all(scored for _, scored in scores(DecodingOptions(decoder="beam", beam=2)))
 
 
+def test_greedy_decoding_keeps_the_options_that_it_has():
+    stored = DecodingOptions(decoder="beam", beam=3, ctc_weight=0.5, max_tokens=7, length_normalization=0.5)
+    assert stored.as_greedy() == DecodingOptions(decoder="greedy", ctc_weight=0.5, max_tokens=7)
+
+
 def test_a_value_of_none_is_not_given(folder):
     (folder / BEST_DECODING).write_text('{"decoder": "beam", "language_model": null}')
     assert best_options(folder) == DecodingOptions(decoder="beam")
@@ -128,6 +178,7 @@ def test_a_value_of_none_is_not_given(folder):
 @pytest.mark.parametrize("read", [best_options, default_options])
 def test_the_english_model_has_such_options(read):
     options = read("english")
+    assert options.decoder == "beam"
     assert options.language_model == str(SHIPPED / "english" / "words.safetensors")
     sample = SHIPPED.parents[1] / "data" / "samples" / "library.flac"
     recognizer = Recognizer("english", "cpu", options=options)
