@@ -165,6 +165,17 @@ def test_only_the_final_text_of_a_stream_takes_the_time_of_the_stored_options(fo
     assert all(scored for _, scored in scores(DecodingOptions(decoder="beam", beam=2)))
 
 
+def test_unfinished_text_of_a_stream_keeps_the_stored_options_that_greedy_decoding_has(folder, samples):
+    def unfinished(**stored):
+        (folder / DEFAULT_DECODING).write_text(json.dumps({"decoder": "beam", "beam": 3} | stored))
+        recognizer = Recognizer(folder, "cpu", voice_activity=False, min_confidence=0)
+        results = recognizer.transcribe_stream(np.split(samples, 4), 16000, every=0.2)
+        return [len(result.segment.text) for result in results if not result.final]
+
+    assert max(unfinished()) > 1
+    assert max(unfinished(max_tokens=1)) <= 1
+
+
 def test_greedy_decoding_keeps_the_options_that_it_has():
     stored = DecodingOptions(decoder="beam", beam=3, ctc_weight=0.5, max_tokens=7, length_normalization=0.5)
     assert stored.as_greedy() == DecodingOptions(decoder="greedy", ctc_weight=0.5, max_tokens=7)
