@@ -145,6 +145,15 @@ class Config(Experiment):
             )
         return self
 
+    @model_validator(mode="after")
+    def _consistency_has_ctc(self) -> Config:
+        if self.train.consistency and not self.train.ctc_weight:
+            raise ValueError(
+                "train.consistency compares predictions of CTC; set train.ctc_weight above 0, or "
+                "consistency to 0"
+            )
+        return self
+
     def overfit(self, count: int) -> Config:
         """The same model, trained on only `count` training utterances until their WER is 0.
 
@@ -158,6 +167,7 @@ class Config(Experiment):
         values["train"] |= {
             "label_smoothing": 0.0,
             "token_noise": 0.0,
+            "consistency": 0.0,
             "scheduled_sampling": None,
             "text_injection": None,
             "steps": 1000,

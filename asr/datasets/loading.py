@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
@@ -61,6 +61,24 @@ class Batch:
         """
         instead = self.phoneme_lengths[~self.has_text]
         return int(self.token_lengths.sum()) + int(instead.sum()) + len(self.ids)
+
+    def repeated(self, times: int) -> Batch:
+        """The batch with all its rows several times, one copy after the other.
+
+        Waveforms and their lengths, and sentences without audio, are those of this batch.
+        """
+        return replace(
+            self,
+            tokens=self.tokens.repeat(times, 1),
+            token_lengths=self.token_lengths.repeat(times),
+            has_text=self.has_text.repeat(times),
+            phonemes=self.phonemes.repeat(times, 1),
+            phoneme_lengths=self.phoneme_lengths.repeat(times),
+            has_phonemes=self.has_phonemes.repeat(times),
+            ids=self.ids * times,
+            texts=self.texts * times,
+            treatments=self.treatments * times,
+        )
 
 
 class Loader:

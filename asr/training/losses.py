@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, ctc_loss
+from torch.nn.functional import cross_entropy, ctc_loss, kl_div
 
 from asr.masks import length_mask
 from asr.model.interfaces import FillsMasks, HasCTC, HasDecoder, Memory, Network
@@ -88,6 +88,22 @@ def masked_ctc_loss(
         log_probs.transpose(0, 1), targets, lengths, target_lengths, blank, "none", zero_infinity=True
     )
     return (each * mask).sum()
+
+
+def consistency_loss(log_probs: Tensor, lengths: Tensor, mask: Tensor) -> Tensor:
+    """How far CTC's predictions for two views of the same utterances differ (CR-CTC, Yao et al. 2024).
+
+    log_probs (2B, S, V) and lengths (2B,) have the first views of all utterances before the second ones. The
+    result is the sum, over the states of the utterances of `mask` (B,), of the mean of both Kullback-Leibler
+    divergences, in nats. Each view learns from the other one, which gets no gradient from it.
+    """
+    first, second = log_probs.chunk(2)
+    inside = length_mask(lengths.chunk(2)[0], log_probs.size(1)) & mask.unsqueeze(1)  # (B, S)
+
+    def divergence(learns: Tensor, teaches: Tensor) -> Tensor:
+        return kl_div(learns, teaches.detach(), reduction="none", log_target=True).sum(2)  # (B, S)
+
+    return ((divergence(first, second) + divergence(second, first)) * inside).sum() / 2
 
 
 def sequence_loss(logits: Tensor, targets: Tensor, lengths: Tensor, label_smoothing: float = 0.0) -> Tensor:

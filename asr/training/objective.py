@@ -12,10 +12,10 @@ from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.features.spec_augment import spec_augment
 from asr.features.vocal_tract import perturb_vocal_tract
 from asr.masks import length_mask
-from asr.model.interfaces import PHONEMES, Memory, ReadsPhonemes
+from asr.model.interfaces import PHONEMES, HasCTC, Memory, ReadsPhonemes
 from asr.model.phoneme_reader import PHONEME_STATES
 from asr.model_folder import Bundle
-from asr.training.losses import Losses, joint_loss, masked_ctc_loss
+from asr.training.losses import Losses, consistency_loss, joint_loss, masked_ctc_loss
 from asr.training.settings import TrainConfig
 
 
@@ -48,17 +48,23 @@ class RecognitionObjective(nn.Module):
         self.autocast = autocast
 
     def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Sums over the batch (5,): total, attention, CTC, phoneme and text injection loss; and (B,) bool:
-        texts too long for CTC.
+        """Sums over the batch (6,): total, attention, CTC, phoneme, text injection and consistency loss; and
+        (B,) bool: texts too long for CTC.
 
+        With `train.consistency`, each row is augmented twice, and its losses are the means of both views.
         The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
         processes with and without data exchange the same gradients. `step` of the training decides on
         scheduled sampling.
         """
         if batch is None or not batch.ids:
-            return zero_loss(self.network, 5), torch.zeros(0, dtype=torch.bool)
+            return zero_loss(self.network, 6), torch.zeros(0, dtype=torch.bool)
+        consistency = self.config.consistency if self.training else 0.0
+        views = 2 if consistency else 1
         with torch.no_grad():
             features, lengths = self.extract(batch)
+            if views > 1:
+                features, lengths = features.repeat(views, 1, 1), lengths.repeat(views)
+                batch = batch.repeated(views)
             if self.training and self.vocal_tract is not None:
                 features = perturb_vocal_tract(features, self.features.frequencies, self.vocal_tract)
             if self.training and self.specaugment is not None:
@@ -68,14 +74,18 @@ class RecognitionObjective(nn.Module):
             losses, phoneme_loss = self.losses(batch, memory, step), self.phoneme_loss(batch, memory)
             intermediate_loss = self.intermediate_loss(batch, memory)
             text_loss = self.text_loss(batch)
+            difference = self.consistency_loss(batch, memory) if consistency else torch.zeros_like(text_loss)
         total = losses.total + intermediate_loss
         if self.config.phonemes is not None:
             total = total + self.config.phonemes.weight * phoneme_loss
         if self.config.text_injection is not None:
-            total = total + self.config.text_injection.weight * text_loss + self.reading_loss(batch, memory)
-        others = losses.attention, losses.ctc, phoneme_loss.detach(), text_loss.detach()
-        sums = torch.stack([total, *others])
-        return sums, losses.unalignable
+            total = total + self.reading_loss(batch, memory)
+        total = total / views + consistency * difference
+        if self.config.text_injection is not None:
+            total = total + self.config.text_injection.weight * text_loss
+        others = losses.attention / views, losses.ctc / views, phoneme_loss / views, text_loss, difference
+        sums = torch.stack([total, *(each.detach() for each in others)])
+        return sums, losses.unalignable[: len(losses.unalignable) // views]
 
     def extract(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) and lengths (B,) of a batch."""
@@ -125,6 +135,23 @@ class RecognitionObjective(nn.Module):
             each.to(self.device) for each in (batch.phonemes, batch.phoneme_lengths, batch.has_phonemes)
         )
         return masked_ctc_loss(logits.float().log_softmax(-1), lengths, targets, target_lengths, 0, mask)
+
+    def consistency_loss(self, batch: Batch, memory: Memory) -> Tensor:
+        """How far both views of each row differ at the CTC heads, times the weights of these heads' losses.
+
+        `batch` and `memory` have the first views of all rows before the second ones.
+        """
+        has_text, has_phonemes = (
+            each.to(self.device).chunk(2)[0] for each in (batch.has_text, batch.has_phonemes)
+        )
+        assert isinstance(self.network, HasCTC), "the configuration refuses consistency without a CTC head"
+        log_probs = self.network.ctc(memory)
+        found = self.config.ctc_weight * consistency_loss(log_probs, memory.lengths, has_text)
+        if self.config.phonemes is not None:
+            logits, lengths = memory.intermediate[PHONEMES]
+            difference = consistency_loss(logits.float().log_softmax(-1), lengths, has_phonemes)
+            found = found + self.config.phonemes.weight * difference
+        return found
 
     def reading_loss(self, batch: Batch, memory: Memory) -> Tensor:
         """The mean squared error of the states predicted from phonemes, times the targets of the batch."""

@@ -56,7 +56,7 @@ class RecognitionTask(Task[Batch]):
     """Speech recognition with the joint CTC/attention loss."""
 
     unit = "s audio"
-    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss", "text_loss")
+    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss", "text_loss", "consistency_loss")
 
     def __init__(self, config: Config, say: Callable[[str], None], tokenizer_of: Learning = learn_it) -> None:
         """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the

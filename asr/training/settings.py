@@ -151,6 +151,12 @@ class TrainConfig(LoopConfig):
     token_noise: Fraction = Field(
         0.0, description="share of the decoder's input tokens that are replaced by random ones"
     )
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="factor of the loss that makes CTC predict the same for two augmented views of each "
+        "utterance, usually 0.2; a batch then takes about twice the time; 0: one view",
+    )
     scheduled_sampling: ScheduledSamplingConfig | None = Field(
         None, description="the decoder reads some of its own predictions; null: only the true text"
     )
