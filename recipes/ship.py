@@ -1,16 +1,17 @@
 """Copy a trained run into the package, as a model that ships under a name.
 
-    python recipes/ship.py RUN [RUN ...] NAME
+    python recipes/ship.py RUN [RUN ...] NAME [--shares 0.7 0.3]
 
 With several runs of the same model, the mean of their weights is stored (Wortsman et al. 2022, "Robust
-fine-tuning of zero-shot models"). Everything else is that of the first. Weights are rounded to float16,
-which halves the file. The loader converts them to float32. The layers that read phonemes in place of audio
-are left out: only training on text uses them.
+fine-tuning of zero-shot models"), or with --shares a weighted mean. Everything else is that of the first.
+Weights are rounded to float16, which halves the file. The loader converts them to float32. The layers that
+read phonemes in place of audio are left out: only training on text uses them.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 
 import torch
 from torch import Tensor
@@ -20,13 +21,22 @@ from asr.errors import AsrError
 from asr.model_folder import SHIPPED, Bundle, load_model
 
 
-def mean_weights(models: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each weight. Raises AsrError for models of different sizes."""
+def mean_weights(models: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
+    """The mean of each weight, in which each model counts by its share.
+
+    Raises AsrError for models of different sizes, and for shares that do not fit.
+    """
+    if len(shares) != len(models) or min(shares) < 0 or not sum(shares):
+        raise AsrError(f"--shares {shares}: give {len(models)} numbers above 0, one for each run")
     first = models[0]
     for other in models[1:]:
         if {name: w.shape for name, w in other.items()} != {name: w.shape for name, w in first.items()}:
             raise AsrError("the runs have weights of different sizes; give runs of the same configuration")
-    return {name: torch.stack([model[name] for model in models]).mean(0) for name in first}
+    parts = [share / sum(shares) for share in shares]
+    return {
+        name: sum((part * model[name] for part, model in zip(parts, models, strict=True)), torch.zeros(()))
+        for name in first
+    }
 
 
 def weights_of(bundle: Bundle) -> dict[str, Tensor]:
@@ -48,13 +58,18 @@ def for_recognition(config: Config) -> Config:
 
 
 def main() -> None:
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    *runs, name = sys.argv[1:]
-    bundle, *others = (load_model(run, "cpu") for run in runs)
-    folder = SHIPPED / name
+    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run or of a model")
+    parser.add_argument("name", metavar="NAME", help="name of the model in the package")
+    parser.add_argument(
+        "--shares", nargs="+", type=float, help="share of each run in the mean; default: equal"
+    )
+    given = parser.parse_args()
+    bundle, *others = (load_model(run, "cpu") for run in given.runs)
+    folder = SHIPPED / given.name
     bundle.config = for_recognition(bundle.config)
-    weights = mean_weights([weights_of(each) for each in (bundle, *others)])
+    models = [weights_of(each) for each in (bundle, *others)]
+    weights = mean_weights(models, given.shares or [1.0] * len(models))
     bundle.save(folder, {name: tensor.half() for name, tensor in weights.items()})
     print(f"{folder}: now write README.md there, the model card")
 

@@ -13,7 +13,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "recipes"))
 import ship
 
 
-def test_the_mean_of_runs_is_stored(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("shares", "added"), [([], 1.0), (["--shares", "0.9", "0.3"], 0.5)])
+def test_the_mean_of_runs_is_stored(tiny_model, tmp_path, monkeypatch, shares, added):
     from asr.model_folder import load_model
 
     first, second = load_model(tiny_model, "cpu"), load_model(tiny_model, "cpu")
@@ -22,16 +23,22 @@ def test_the_mean_of_runs_is_stored(tiny_model, tmp_path, monkeypatch):
             weight.add_(2.0)
     second.save(tmp_path / "second")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ship.py", str(tiny_model), str(tmp_path / "second"), "mean"])
+    monkeypatch.setattr(sys, "argv", ["ship.py", str(tiny_model), str(tmp_path / "second"), "mean", *shares])
     ship.main()
     stored = dict(load_model(tmp_path / "mean", "cpu").network.named_parameters())
     for name, weight in first.network.named_parameters():
-        torch.testing.assert_close(stored[name], weight + 1.0, atol=2e-3, rtol=2e-3)  # float16 in the file
+        torch.testing.assert_close(stored[name], weight + added, atol=2e-3, rtol=2e-3)  # float16 in the file
 
 
 def test_runs_of_different_sizes_have_no_mean():
     with pytest.raises(AsrError, match="different sizes"):
-        ship.mean_weights([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])
+        ship.mean_weights([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}], [1.0, 1.0])
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+def test_shares_that_do_not_fit_are_refused(shares):
+    with pytest.raises(AsrError, match="give 2 numbers above 0, one for each run"):
+        ship.mean_weights([{"a": torch.zeros(2)}, {"a": torch.zeros(2)}], shares)
 
 
 def test_layers_that_only_training_uses_are_left_out(tmp_path, monkeypatch):
