@@ -24,6 +24,8 @@ SAMPLES = ROOT / "data" / "samples"
 PAGES = [
     "README.md",
     "recipes/README.md",
+    "recipes/english/README.md",
+    "recipes/english/experiments.md",
     "recipes/fsdd/README.md",
     "recipes/books_lm/README.md",
     "recipes/speechocean762/README.md",
@@ -35,6 +37,7 @@ PAGES = [
     "recipes/whisper/README.md",
     "recipes/voice_activity/README.md",
     "CONTRIBUTING.md",
+    "asr/pretrained/english/README.md",
     "data/samples/README.md",
     "data/samples/digits/README.md",
     "docs/architectures.md",
