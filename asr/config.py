@@ -28,7 +28,7 @@ from asr.errors import AsrError
 from asr.features.settings import SpecAugmentConfig
 from asr.kinds import FEATURES, MODELS, TOKENIZERS
 from asr.section import FeaturesSection, ModelSection, Section, TokenizerSection, load_kind, of_kind
-from asr.training.settings import LanguageTrainConfig, OptimConfig, TrainConfig
+from asr.training.settings import LanguageTrainConfig, LoopConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "AugmentConfig",
@@ -72,6 +72,17 @@ class Experiment(Section):
             missing = [name for name in ("features", "tokenizer", "model") if name in cls.model_fields]
             return {**{name: {} for name in missing}, **values}
         return values
+
+
+def refuse_average_of_adapters(optim: OptimConfig, train: LoopConfig) -> None:
+    """Raises ValueError for a moving average together with adapters.
+
+    A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
+    """
+    if train.trainable == "lora" and optim.ema is not None:
+        raise ValueError(
+            "optim.ema and train.trainable lora cannot be used together; leave out one of the two"
+        )
 
 
 class Config(Experiment):
@@ -121,11 +132,7 @@ class Config(Experiment):
 
     @model_validator(mode="after")
     def _average_has_no_adapters(self) -> Config:
-        if self.train.trainable == "lora" and self.optim.ema is not None:
-            # A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
-            raise ValueError(
-                "optim.ema and train.trainable lora cannot be used together; leave out one of the two"
-            )
+        refuse_average_of_adapters(self.optim, self.train)
         return self
 
     @model_validator(mode="after")
@@ -137,6 +144,10 @@ class Config(Experiment):
             raise ValueError(
                 "train.text_injection needs an encoder that reads phonemes; set train.phonemes and "
                 "model.encoder.reads_phonemes, or leave text_injection out"
+            )
+        if reads and self.train.text_injection is None:
+            raise ValueError(
+                "model.encoder.reads_phonemes has no effect without train.text_injection; set it to false"
             )
         if phonemes is not None and outputs != len(phonemes.symbols) + 1:
             raise ValueError(
@@ -162,6 +173,8 @@ class Config(Experiment):
         """
         values = _without_dropout(self.model_dump())
         values["augment"] = AugmentConfig(specaugment=None).model_dump()
+        if "reads_phonemes" in (values["model"].get("encoder") or {}):
+            values["model"]["encoder"]["reads_phonemes"] = False
         values["data"] |= {"dev": self.data.train, "weights": (), "first": count, "distinct_texts": True}
         values["optim"] = OptimConfig(schedule="constant", warmup_steps=20, weight_decay=0.0).model_dump()
         values["train"] |= {
@@ -185,6 +198,11 @@ class LanguageConfig(Experiment):
     kind: Literal["language model"] = "language model"  # tells its folder from a recognizer's
     data: TextConfig = TextConfig()
     train: LanguageTrainConfig = LanguageTrainConfig()
+
+    @model_validator(mode="after")
+    def _average_has_no_adapters(self) -> LanguageConfig:
+        refuse_average_of_adapters(self.optim, self.train)
+        return self
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> LanguageConfig:

@@ -313,10 +313,22 @@ def test_a_part_that_is_not_trained_is_not_in_the_model(load, weight, ctc, decod
     assert ("ctc_head" in stored, "decoder" in stored) == (ctc, decoder)
 
 
+READS = {"phonemes": 3, "phonemes_after": 1, "reads_phonemes": True}
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
         (Config, {"train": {"trainable": "lora"}, "optim": {"ema": 0.9}}, "optim.ema and"),
+        (LanguageConfig, {"train": {"trainable": "lora"}, "optim": {"ema": 0.9}}, "optim.ema and"),
+        (
+            Config,
+            {
+                "model": {"encoder": {"kind": "conformer", "half_rate_layers": 1, **READS}},
+                "train": {"phonemes": {"symbols": "ab"}},
+            },
+            "reads_phonemes has no effect without train.text_injection",
+        ),
         (
             LanguageConfig,
             {"data": {"characters_of": "runs/x"}, "tokenizer": {"kind": "byte_level_bpe", "size": 500}},

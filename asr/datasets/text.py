@@ -109,6 +109,7 @@ class Survey:
     sentences: int = 0
     characters: int = 0  # without line ends
     too_long: int = 0
+    too_many_tokens: int = 0
     unknown: int = 0  # sentences with characters that the model lacks
     first_unknown: str = ""
 
@@ -116,6 +117,8 @@ class Survey:
         out = f"{self.sentences:,} sentences, {self.characters:,} characters"
         if self.too_long:
             out += f"; left out: {self.too_long:,} longer than data.max_characters"
+        if self.too_many_tokens:
+            out += f"; left out: {self.too_many_tokens:,} with more tokens than the model has positions"
         if self.unknown:
             out += f"; left out: {self.unknown:,} with unknown characters, such as {self.first_unknown!r}"
         return out
@@ -166,6 +169,7 @@ class Text:
 
     def __init__(self, files: Sequence[TextFile], config: TextConfig) -> None:
         self.files, self.config = files, config
+        self.max_tokens: int | None = None  # of a sentence; longer ones are left out
         counts = [-(-(file.end - file.start) // BLOCK) for file in files]
         self._first = np.cumsum([0, *counts])  # block of each file, among all blocks
 
@@ -201,6 +205,8 @@ class Text:
         for sentence in self.sentences():
             if len(sentence) > self.config.max_characters:
                 found.too_long += 1
+            elif self.max_tokens is not None and len(tokenizer.encode(sentence)) > self.max_tokens:
+                found.too_many_tokens += 1
             elif not known.issuperset(sentence) and (unknown := tokenizer.unknown(sentence)):
                 found.unknown += 1
                 found.first_unknown = found.first_unknown or unknown[0]
@@ -230,6 +236,8 @@ class Text:
             for sentence in self.sentences(blocks)
             if len(sentence) <= limit and (known.issuperset(sentence) or not tokenizer.unknown(sentence))
         ]
+        if self.max_tokens is not None:
+            pool = [tokens for tokens in pool if len(tokens) <= self.max_tokens]
         if generator is not None:
             generator.shuffle(pool)
         pool.sort(key=len)

@@ -13,7 +13,6 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import forced_align
 
-from asr.errors import AsrError
 from asr.model.interfaces import HasAlignmentHeads, Memory
 from asr.tokenizers.special import SpecialTokens
 
@@ -145,33 +144,3 @@ def warp_time(weights: np.ndarray) -> list[int]:
             move = 2
         token, end = token - (move != 2), end - (move != 1)
     return starts
-
-
-def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
-    """First state, and state after the last, of each token on the path of the largest weights (U, S).
-
-    Each state belongs to one token, and each token has one state or more: dynamic time warping, as Whisper
-    finds the times of words. There are no blanks, so a pause belongs to one of its neighbors. Raises AsrError
-    when there are fewer states than tokens.
-    """
-    rows, states = weights.shape
-    if rows == 0:
-        return []
-    if rows > states:
-        raise AsrError(
-            f"a text of {rows} tokens is too long to be aligned with {states} states; give the text of "
-            "this recording"
-        )
-    sums = np.full(rows, -np.inf)  # of the best path that ends in each token
-    sums[0] = weights[0, 0]
-    advanced = np.zeros((states, rows), dtype=bool)
-    for state in range(1, states):
-        before = np.concatenate(([-np.inf], sums[:-1]))
-        advanced[state] = before > sums
-        sums = np.maximum(before, sums) + weights[:, state]
-    starts, row = [0] * rows, rows - 1
-    for state in range(states - 1, 0, -1):
-        if advanced[state, row]:
-            starts[row] = state
-            row -= 1
-    return list(zip(starts, [*starts[1:], states], strict=True))

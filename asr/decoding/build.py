@@ -159,8 +159,8 @@ def _check_model(network: object, options: DecodingOptions) -> None:
         return
     if options.decoder != "ctc" and isinstance(network, FillsMasks):
         raise AsrError(
-            f"decoder {options.decoder}: this model's decoder fills all positions in parallel; use "
-            "mask-predict or ctc"
+            f"decoder {options.decoder}: this model's decoder fills all positions in parallel; use the "
+            f"decoder {default_decoder(network)}"
         )
     if options.decoder != "ctc" and not isinstance(network, HasDecoder):
         raise AsrError(f"decoder {options.decoder}: this model has no decoder; use the decoder ctc")
@@ -173,7 +173,8 @@ def _check_model(network: object, options: DecodingOptions) -> None:
             "n-gram model, or the decoder beam or rescoring"
         )
     if options.decoder in ("ctc", "rescoring") and not has_ctc:
-        raise AsrError(f"decoder {options.decoder}: this model has no CTC head; use greedy or beam")
+        fitting = default_decoder(network)
+        raise AsrError(f"decoder {options.decoder}: this model has no CTC head; use the decoder {fitting}")
     if options.draft and not has_ctc:
         raise AsrError("draft: this model has no CTC head, which writes the draft; omit the option")
     if options.draft and not isinstance(network, CachedForward):
@@ -199,6 +200,6 @@ def _scorer_factories(bundle: Bundle[Any], options: DecodingOptions) -> list[Sco
             weight = WORD_MODEL_WEIGHT if weight is None else weight
             factories.append(WordModel.load(path, tokenizer, weight))
         else:
-            weight = options.weight_of_language_model
+            weight = options.weight_of_neural_language_model
             factories.append(LanguageModelFactory.load(path, tokenizer, weight, device))
     return factories

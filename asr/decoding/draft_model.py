@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asr.decoding.hypotheses import COMPACT_BELOW, GreedyRules, Hypotheses, choose
 from asr.decoding.options import DecodingOptions
-from asr.decoding.speculative import began_repeating
+from asr.decoding.repetition import began_repeating
 from asr.errors import AsrError
 from asr.model.interfaces import CachedForward, HasDecoder, LimitsPositions, Memory, State
 from asr.model_folder import Bundle, load_model
@@ -81,7 +81,7 @@ def decode_with_draft_model(
         longer = not bool(wrong[live].any())
         live &= hypotheses.add(rows, sizes, chosen, token_log_probs, counts * live)
         before, sizes = sizes, torch.where(live, sizes + counts, sizes)
-        live &= ~began_repeating(hypotheses, rows, before, sizes)
+        live &= ~began_repeating(hypotheses.tokens[rows], before, sizes)
         live_count = int(live.sum())
         if live_count == 0:
             return hypotheses

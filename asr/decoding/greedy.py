@@ -44,7 +44,8 @@ def greedy(
     a `temperature` above 0 tokens are drawn step by step. A `draft_network` writes the drafts in place of
     CTC, where CTC takes no part in the choice (`asr.decoding.draft_model`).
 
-    Raises AsrError when scorer factories are given: use beam search for them.
+    Raises AsrError when scorer factories are given: use beam search for them. It also does for a
+    `draft_network` together with CTC scores.
     """
     if factories:
         raise AsrError("greedy decoding can use no scorer except CTC; use the decoder beam")
@@ -52,6 +53,8 @@ def greedy(
         return []
     ctc = network.ctc(memory) if isinstance(network, HasCTC) else None  # (B, S, V)
     weight = options.weight_of_ctc(ctc is not None)
+    if draft_network is not None and weight:
+        raise AsrError("draft_model: it cannot be used together with CTC scores; set ctc_weight to 0")
     max_lengths = compute_max_lengths(memory, ctc if weight else None, special, options, network)  # (B,)
     logit_processors = LogitProcessors(special, processors, memory.lengths.device)
     sampling = None

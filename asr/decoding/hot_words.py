@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asr.decoding.spelling import NOTHING, Spelling
+from asr.decoding.spelling import NO_LETTER, Spelling
 from asr.errors import AsrError
 from asr.tokenizers.interface import Tokenizer
 
@@ -53,11 +53,11 @@ class HotWords:
         self.space = spelling.eos if space is None else space
         letters = torch.where(spelling.letters == spelling.eos, self.space, spelling.letters)
         self.letters = letters.to(device)  # (V, L)
-        self._sizes = (self.letters != NOTHING).sum(1)
+        self._sizes = (self.letters != NO_LETTER).sum(1)
         counts = spelling.counts.clone()
         counts[self.space] = False
         self.counts = counts.long().to(device)  # (n_letters,)
-        self.gain = float(torch.where(letters == NOTHING, 0, counts.long()[letters]).sum(1).max())
+        self.gain = float(torch.where(letters == NO_LETTER, 0, counts.long()[letters]).sum(1).max())
         self._size = len(counts)
         automaton = _Automaton.build([_phrase_letters(p, tokenizer, spelling, self.space) for p in phrases])
         after_root = torch.zeros(self._size, dtype=torch.long)
@@ -106,7 +106,7 @@ class HotWords:
         changes = torch.zeros_like(pending)
         longest = int(self._sizes[tokens].max()) if self.letters.size(1) > 1 else 1
         for letters in self.letters[tokens].unbind(-1)[:longest]:
-            there = letters != NOTHING
+            there = letters != NO_LETTER
             letters = letters.clamp_min(0)
             after = self.next_states(states, letters)
             # A space has the bit 0, because it does not count.

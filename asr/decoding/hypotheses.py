@@ -1,4 +1,4 @@
-"""Code that both greedy decoders share: the choice of the next token, and the growing hypotheses."""
+"""Code that the greedy decoders share, with drafts or without: the choice of tokens, and the hypotheses."""
 
 from __future__ import annotations
 

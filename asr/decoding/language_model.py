@@ -37,8 +37,8 @@ class LanguageModelFactory:
 
     def __init__(self, network: LanguageModel, special: SpecialTokens, ids: Tensor, weight: float) -> None:
         self.network, self.special, self.ids, self.weight = network, special, ids, weight
-        if isinstance(network.decoder, LimitsPositions):
-            self.max_tokens = network.decoder.max_positions - len(special.prompt)
+        if isinstance(network, LimitsPositions):
+            self.max_tokens = network.max_positions - len(special.prompt)
 
     @classmethod
     def load(

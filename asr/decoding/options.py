@@ -15,17 +15,19 @@ HOT_WORD_BONUS = 0.7  # tuned on dev texts of speechocean762 (`benchmarks/hot_wo
 LANGUAGE_MODEL_WEIGHT = 0.3
 PASSES = 10  # as in the papers of mask-predict and Mask-CTC
 
-# Options of the decoders that go from token to token.
-PROMPTED = (
+# Options of greedy decoding and of beam search, which go from token to token.
+AUTOREGRESSIVE = (
     "language", "task", "timestamps", "initial_prompt", "previous_text", "fallback", "seed",
     "max_compression_ratio", "min_log_prob", "no_speech_threshold",
 )  # fmt: skip
 # Each decoder with the options that apply to it.
 DECODERS: dict[str, tuple[str, ...]] = {
-    "greedy": ("max_tokens", "ctc_weight", "candidates", "draft", "draft_model", "temperature", *PROMPTED),
+    "greedy": (
+        "max_tokens", "ctc_weight", "candidates", "draft", "draft_model", "temperature", *AUTOREGRESSIVE,
+    ),
     "beam": (
         "max_tokens", "ctc_weight", "candidates", "beam", "n_best", "length_normalization", "hot_words",
-        "hot_word_bonus", "language_model", "language_model_weight", *PROMPTED,
+        "hot_word_bonus", "language_model", "language_model_weight", *AUTOREGRESSIVE,
     ),
     "ctc": (
         "beam", "n_best", "hot_words", "hot_word_bonus", "language_model", "language_model_weight",
@@ -66,7 +68,8 @@ class DecodingOptions:
     decoder: str | None = None  # default: greedy; or ctc, mask-predict for models that cannot be greedy
     max_tokens: int | None = None  # most tokens of a hypothesis; default: a limit from the duration
     ctc_weight: float | None = None  # share of CTC in the joint score; default: 0.3, or 0 without a CTC head
-    candidates: int | None = None  # how many of the decoder's best tokens get all scores; max(8, 1.5 x beam)
+    # how many of the decoder's best tokens get all scores; default: max(8, 1.5 x beam)
+    candidates: int | None = None
     draft: bool | None = None  # check CTC's output with few decoder passes; default: if the model can do it
     draft_model: str | None = None  # folder of a smaller model of the same vocabulary, which writes drafts
     iterations: int | None = None  # decoder passes of mask-predict; default: 10
@@ -189,8 +192,8 @@ class DecodingOptions:
         return 0.6 if self.no_speech_threshold is None else self.no_speech_threshold
 
     @property
-    def weight_of_language_model(self) -> float:
-        """The factor of the language model's scores."""
+    def weight_of_neural_language_model(self) -> float:
+        """The factor of the scores of a language model that is a network."""
         return LANGUAGE_MODEL_WEIGHT if self.language_model_weight is None else self.language_model_weight
 
     def weight_of_ctc(self, has_ctc: bool) -> float:

@@ -38,7 +38,7 @@ def no_speech_probabilities(
     network: HasDecoder, memory: Memory, prompt: Sequence[int], prompts: PromptTokens
 ) -> list[float]:
     """The probability of each row of the memory that nobody speaks: that of a token after `prompts.start`."""
-    assert prompts.no_speech is not None, "check_prompt_options refuses a model without this token"
+    assert prompts.no_speech is not None, "the caller asks only for models with this token"
     probabilities: list[float] = (
         _after_start(network, memory, prompt, prompts)[:, prompts.no_speech].exp().tolist()
     )

@@ -36,6 +36,16 @@ def is_repeating(tokens: Tensor) -> Tensor:
     return found
 
 
+def began_repeating(tokens: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Whether sequences (R, U) repeated themselves at a length above before (R,), and up to after (R,)."""
+    found = torch.zeros_like(before, dtype=torch.bool)
+    first = int(before.min()) // CHECK_INTERVAL * CHECK_INTERVAL
+    for size in range(first, int(after.max()) + 1, CHECK_INTERVAL):
+        passed = (before < size) & (size <= after)
+        found |= passed & is_repeating(tokens[:, :size])
+    return found
+
+
 def length_without_copies(tokens: Sequence[int]) -> int | None:
     """The number of tokens up to the end of the first copy, or None if the guard does not stop them."""
     for size in range(CHECK_INTERVAL, len(tokens) + 1, CHECK_INTERVAL):

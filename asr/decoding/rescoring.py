@@ -46,7 +46,7 @@ def rescore(
 
     weight = options.weight_of_ctc(True)
     scores = (1 - weight) * attention_scores
-    if weight:  # CTC's score of a missing hypothesis is infinite
+    if weight:  # a missing hypothesis has a score of minus infinity, and 0 times that is not a number
         scores = scores + weight * ctc_scores
     lengths = sizes.clamp_min(0)
     for factory in factories:

@@ -20,7 +20,7 @@ from asr.decoding.ctc_draft_scores import CTCDraftScorer
 from asr.decoding.ctc_prefix import CTCPrefixScorer
 from asr.decoding.draft import MAX_LENGTH, Draft, DraftLength
 from asr.decoding.hypotheses import COMPACT_BELOW, GreedyRules, Hypotheses, choose
-from asr.decoding.repetition import CHECK_INTERVAL, is_repeating
+from asr.decoding.repetition import began_repeating
 from asr.model.interfaces import CachedForward, HasDecoder, Memory
 
 # A decoder pass takes as long as checking this many additional positions in it.
@@ -144,7 +144,7 @@ class _Search:
             rows, before, checked.chosen, checked.log_probs, checked.counts * self.live
         )
         self._sizes = torch.where(self.live, before + checked.counts, before)
-        self.live &= ~began_repeating(self.hypotheses, rows, before, self._sizes)
+        self.live &= ~began_repeating(self.hypotheses.tokens[rows], before, self._sizes)
         if not self.live.any():
             return False
 
@@ -169,13 +169,3 @@ class _Search:
         self._rows, self.live = self._rows[keep], self.live[keep]
         self._last_tokens, self._sizes = self._last_tokens[keep], self._sizes[keep]
         self._draft_positions = self._draft_positions[keep]
-
-
-def began_repeating(hypotheses: Hypotheses, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Whether each hypothesis repeated itself at a length between before (exclusive) and after, all (R,)."""
-    found = torch.zeros_like(rows, dtype=torch.bool)
-    first = int(before.min()) // CHECK_INTERVAL * CHECK_INTERVAL
-    for size in range(first, int(after.max()) + 1, CHECK_INTERVAL):
-        passed = (before < size) & (size <= after)
-        found |= passed & is_repeating(hypotheses.tokens[rows, :size])
-    return found

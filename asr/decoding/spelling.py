@@ -15,14 +15,14 @@ from torch import Tensor
 
 from asr.tokenizers.interface import HasTokenBytes, Tokenizer
 
-NOTHING = -1  # fills up the letters of shorter tokens
+NO_LETTER = -1  # fills up the letters of shorter tokens
 
 
 @dataclass(frozen=True)
 class Spelling:
     """The letters of every token. Letters are numbers; `eos` is one of them, and is no part of a text."""
 
-    letters: Tensor  # (V, L) of each token, filled up with NOTHING; special tokens but EOS may have none
+    letters: Tensor  # (V, L) of each token, filled up with NO_LETTER; special tokens but EOS may have none
     symbols: tuple[str, ...]  # one for each letter; those of bytes are the characters of Latin-1
     space: int | None  # the letter of the space
     eos: int
@@ -45,16 +45,11 @@ class Spelling:
         spelled = [list(piece) for piece in tokenizer.token_bytes]
         spelled[special.eos] = [256]
         longest = max(map(len, spelled))
-        letters = torch.tensor([[*each, *[NOTHING] * (longest - len(each))] for each in spelled])
+        letters = torch.tensor([[*each, *[NO_LETTER] * (longest - len(each))] for each in spelled])
         counts = torch.tensor([byte != 32 and byte & 0xC0 != 0x80 for byte in range(257)])
         used = frozenset(byte for each in spelled if len(each) > 1 for byte in each)
         symbols = (*map(chr, range(256)), "<eos>")
         return cls(letters, symbols, 32, 256, counts, used, True)
-
-    @property
-    def longest(self) -> int:
-        """L, the number of letters of the longest token."""
-        return self.letters.size(1)
 
     def spell(self, text: str, tokenizer: Tokenizer) -> list[int]:
         """The letters of a text of which each character is known."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from asr.decoding.ngram.model import Floats, Ints, NgramModel, load_ngram
-from asr.decoding.spelling import NOTHING, Spelling
+from asr.decoding.spelling import NO_LETTER, Spelling
 from asr.errors import AsrError
 from asr.tokenizers import Tokenizer
 
@@ -113,55 +113,79 @@ class WordModel:
         """Log-probabilities of all letters in states (n,), and the histories and nodes that follow: (n, size
         of the alphabet).
         """
-        model, tree, size, eos = self.model, self.tree, self.size, self.spelling.eos
-        count = len(nodes)
-        unknown = model.probability(histories, np.full(count, model.unknown)) * self._unknown_share
-        unknown = np.maximum(unknown, _SMALLEST)
-        ends = model.probability(histories, np.full(count, model.eos))
-        fresh = nodes == tree.fresh
-        begins = fresh | (nodes == tree.root)
-        inside = nodes < tree.size
-        spelling = tree.spelling[nodes]  # of an unknown word's letters so far; 1 outside the tree
-        # The probability of the prefix, given the history. Outside the tree it is relative.
-        scale = np.where(inside | fresh, unknown, 1.0)
-        mass = scale * spelling
-        tree_rows = np.flatnonzero(inside & ~begins)
-        mass[tree_rows] += model.range_probability(
-            histories[tree_rows], tree.first[nodes[tree_rows]], tree.last[nodes[tree_rows]]
-        )
-        mass = np.where(begins, np.where(fresh, 1.0, np.maximum(1 - ends, _SMALLEST)), mass)
+        tree, size, eos = self.tree, self.size, self.spelling.eos
+        start_of_text = nodes == tree.start
+        start_of_word = start_of_text | (nodes == tree.root)
+        no_word = self.model.probability(histories, np.full(len(nodes), self.model.eos))
+        unknown = self._unknown_prefixes(histories, nodes)
+        prefixes = unknown + self._known_prefixes(histories, nodes)
+        prefixes[start_of_word] = np.maximum(1 - no_word[start_of_word], _SMALLEST)
+        prefixes[start_of_text] = 1.0
+        log_prefixes = _log(prefixes)
+        words, last_words = self._word_ends(histories, nodes, unknown)
+        word_ends = _log(words) - log_prefixes + self.bonus
+        next_words = self.model.next_history(histories, last_words)
+        text_ends = self.model.probability(next_words, np.full(len(nodes), self.model.eos))
 
-        children = tree.children[nodes]  # (n, A)
-        letters = (scale * spelling)[:, None] * tree.trigrams[tree.pair[nodes], :-1]  # (n, A)
-        row, letter = np.nonzero(children < tree.size)
-        child = children[row, letter]
-        letters[row, letter] += model.range_probability(histories[row], tree.first[child], tree.last[child])
-
-        word = np.where(tree.word[nodes] >= 0, tree.word[nodes], model.unknown)
-        ended = scale * spelling * tree.trigrams[tree.pair[nodes], -1]
-        known = np.flatnonzero(word != model.unknown)
-        ended[known] += model.probability(histories[known], word[known])
-        after = model.next_history(histories, word)
-        stop = model.probability(after, np.full(count, model.eos))
-
-        scores = np.full((count, size), IMPOSSIBLE)
-        log_mass = np.log(np.maximum(mass, _SMALLEST))
-        scores[:, self.letters] = np.log(np.maximum(letters, _SMALLEST)) - log_mass[:, None]
-        ended = np.log(np.maximum(ended, _SMALLEST)) - log_mass + self.bonus
-        scores[:, self.space] = ended + np.log(np.maximum(1 - stop, _SMALLEST))
-        scores[:, eos] = ended + np.log(np.maximum(stop, _SMALLEST))
-        scores[begins, self.space] = IMPOSSIBLE
+        scores = np.full((len(nodes), size), IMPOSSIBLE)
+        scores[:, self.letters] = _log(self._letters(histories, nodes, unknown)) - log_prefixes[:, None]
+        scores[:, self.space] = np.where(start_of_word, IMPOSSIBLE, word_ends + _log(1 - text_ends))
+        scores[:, eos] = np.where(start_of_word, IMPOSSIBLE, word_ends + _log(text_ends))
+        scores[start_of_text, eos] = _log(no_word[start_of_text])
         if self.spelling.in_bytes:
-            scores[fresh, self.space] = 0.0  # it only says that a word begins
-        scores[begins, eos] = IMPOSSIBLE
-        scores[fresh, eos] = np.log(np.maximum(ends[fresh], _SMALLEST))
+            scores[start_of_text, self.space] = 0.0  # it only says that a word begins
 
         next_histories = np.repeat(histories[:, None], size, 1)
         next_nodes = np.repeat(nodes[:, None], size, 1)  # special tokens change nothing
-        next_nodes[:, self.letters] = children
-        next_nodes[:, self.space] = np.where(fresh, nodes, tree.root)
-        next_histories[~begins, self.space] = after[~begins]
+        next_nodes[:, self.letters] = tree.children[nodes]
+        next_nodes[:, self.space] = np.where(start_of_text, nodes, tree.root)
+        next_histories[~start_of_word, self.space] = next_words[~start_of_word]
         return np.maximum(scores, 10 * IMPOSSIBLE), next_histories, next_nodes
+
+    def _unknown_prefixes(self, histories: Ints, nodes: Ints) -> Floats:
+        """Probabilities (n,) that an unknown word begins with the letters of each node, given its history.
+
+        Outside the tree all words are unknown, and the probabilities are relative.
+        """
+        unknown = self.model.probability(histories, np.full(len(nodes), self.model.unknown))
+        unknown = np.maximum(unknown * self._unknown_share, _SMALLEST)
+        outside = (nodes >= self.tree.size) & (nodes != self.tree.start)
+        return np.where(outside, 1.0, unknown) * self.tree.spelling[nodes]
+
+    def _known_prefixes(self, histories: Ints, nodes: Ints) -> Floats:
+        """Probabilities (n,) of all words below each node, given its history; 0 outside the tree."""
+        found = np.zeros(len(nodes))
+        rows = np.flatnonzero((nodes < self.tree.size) & (nodes != self.tree.root))
+        first, last = self.tree.first[nodes[rows]], self.tree.last[nodes[rows]]
+        found[rows] = self.model.range_probability(histories[rows], first, last)
+        return found
+
+    def _letters(self, histories: Ints, nodes: Ints, unknown: Floats) -> Floats:
+        """Probabilities (n, A) of all words that go on with a letter, from those of unknown prefixes (n,)."""
+        tree = self.tree
+        found: Floats = unknown[:, None] * tree.trigrams[tree.pair[nodes], :-1]
+        children = tree.children[nodes]
+        row, letter = np.nonzero(children < tree.size)
+        child = children[row, letter]
+        found[row, letter] += self.model.range_probability(
+            histories[row], tree.first[child], tree.last[child]
+        )
+        return found
+
+    def _word_ends(self, histories: Ints, nodes: Ints, unknown: Floats) -> tuple[Floats, Ints]:
+        """Probabilities (n,) that the word ends at each node, and the word (n,) that it is then."""
+        tree = self.tree
+        words = np.where(tree.word[nodes] >= 0, tree.word[nodes], self.model.unknown)
+        found = unknown * tree.trigrams[tree.pair[nodes], -1]
+        known = np.flatnonzero(words != self.model.unknown)
+        found[known] += self.model.probability(histories[known], words[known])
+        return found, words
+
+
+def _log(probabilities: Floats) -> Floats:
+    """Logarithms, which are finite for zeros, too."""
+    found: Floats = np.log(np.maximum(probabilities, _SMALLEST))
+    return found
 
 
 class WordScorer:
@@ -205,18 +229,18 @@ class _Tables:
         self._next = torch.full((1024, self._size), -1)  # -1: not reached yet
         self._after = np.zeros((1024, self._size, 2), np.int64)  # history and node
         start = words.model.start if words.model.order > 1 else 0
-        self._add([(start, words.tree.fresh)])
+        self._add([(start, words.tree.start)])
 
     def follow(self, states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of a token each, and the states after it: (n,), (n,) -> (n,), (n,)."""
         scores = torch.zeros(len(states))
         for letters in self.letters[tokens].unbind(1):
-            there = (letters != NOTHING).nonzero().squeeze(1)
-            if not len(there):
+            has_letter = (letters != NO_LETTER).nonzero().squeeze(1)
+            if not len(has_letter):
                 break
-            scores[there] += self.scores[states[there], letters[there]]
-            going = there[letters[there] != self._eos]
-            states = states.index_copy(0, going, self.next(states[going], letters[going]))
+            scores[has_letter] += self.scores[states[has_letter], letters[has_letter]]
+            not_eos = has_letter[letters[has_letter] != self._eos]
+            states = states.index_copy(0, not_eos, self.next(states[not_eos], letters[not_eos]))
         return scores, states
 
     def next(self, states: Tensor, letters: Tensor) -> Tensor:
@@ -252,7 +276,7 @@ class _Tree:
     """The prefix tree of a sorted vocabulary, in arrays over its nodes; and the spelling of unknown words.
 
     Nodes 0 to size - 1 are prefixes of words, 0 is the empty one (`root`). The nodes that follow stand for
-    prefixes of unknown words, one for each pair of last letters. The last node (`fresh`) is the empty text.
+    prefixes of unknown words, one for each pair of last letters. The last node (`start`) is the empty text.
     """
 
     def __init__(self, words: Sequence[str], letters: list[str]) -> None:
@@ -313,12 +337,12 @@ class _Tree:
         self.root, self.size = 0, total
         self.first, self.last = np.concatenate(first), np.concatenate(last)
         parents, edges = np.concatenate(parent), np.concatenate(letter)
-        self.fresh = total + size * size
-        nodes = self.fresh + 1
+        self.start = total + size * size
+        nodes = self.start + 1
 
         pairs = np.arange(size * size)
         self.pair = np.full(nodes, size * size - 1)  # the last two letters; the begin twice at the root
-        self.pair[total : self.fresh] = pairs
+        self.pair[total : self.start] = pairs
         self.spelling = np.ones(nodes)
         for begin, end in pairwise(np.cumsum([1, *map(len, parent)])):  # the nodes of a depth
             edge, up = edges[begin - 1 : end - 1], parents[begin - 1 : end - 1]
@@ -331,7 +355,7 @@ class _Tree:
         written = edges < self._count
         below = np.arange(1, total)
         self.children[parents[written], edges[written]] = below[written]
-        self.children[self.fresh] = self.children[self.root]
+        self.children[self.start] = self.children[self.root]
         self.word = np.full(nodes, -1)  # the word that is spelled by a node
         whole = above[self.reachable]
         self.word[whole] = np.flatnonzero(self.reachable)

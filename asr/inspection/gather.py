@@ -17,7 +17,6 @@ from asr import audio
 from asr.audio.voice_activity import with_speech
 from asr.decoding import DecodingOptions, build_decoder
 from asr.decoding.alignment import (
-    align_attention,
     attention_align,
     ctc_align,
     states_needed,
@@ -28,6 +27,7 @@ from asr.features.interface import HasFrequencies
 from asr.files import printable
 from asr.inspection.attention import (
     Heads,
+    align_attention,
     self_attention_heads,
     teacher_forced_attention,
     with_audio,

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr.model.decoders.transformer import DecoderSection, DecoderState, TransformerDecoder
+from asr.model.interfaces import LimitsPositions
 from asr.section import ModelSection, Positive
 
 
@@ -34,6 +35,8 @@ class LanguageModel(nn.Module):
     def __init__(self, config: LanguageModel.Config, vocabulary_size: int) -> None:
         super().__init__()
         self.decoder = TransformerDecoder(config, vocabulary_size, cross_attention=False)
+        if isinstance(self.decoder, LimitsPositions):  # then the language model is one, too
+            self.max_positions: int = self.decoder.max_positions
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, U), each row from the prompt on -> logits (B, U, V) of the token that follows each."""

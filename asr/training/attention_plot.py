@@ -61,7 +61,8 @@ def attention_of(bundle: Bundle[Any], batch: Batch) -> tuple[Tensor, list[str], 
     """Weights (n_layers, U, S) for the one utterance of a batch, labels of the U tokens, seconds, and a
     title.
     """
-    network, device, ids = bundle.eval().network, bundle.device, batch.tokens[0].tolist()
+    network, device = bundle.eval().network, bundle.device
+    ids = batch.tokens[0, : int(batch.token_lengths[0])].tolist()  # without padding
     memory = network.encode(*bundle.features(batch.waveforms.to(device), batch.lengths.to(device)))
     weights = teacher_forced_attention(bundle, ids, memory).mean(1)
     labels = [token_label(bundle.tokenizer, i) for i in ids] + ["EOS"]

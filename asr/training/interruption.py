@@ -14,7 +14,7 @@ class Interruption:
     ignored.
     """
 
-    signal = 0
+    received = 0  # the number of the signal
 
     def __enter__(self) -> Interruption:
         self._before: dict[int, Any] = {}
@@ -26,15 +26,15 @@ class Interruption:
 
     def __call__(self) -> bool:
         """Whether a signal was received."""
-        return self.signal != 0
+        return self.received != 0
 
     @property
     def status(self) -> int:
         """The exit status of a process that was stopped by its own signal or by that of another process."""
-        return 128 + (self.signal or signal.SIGTERM)
+        return 128 + (self.received or signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self.received = number
         signal.signal(number, self._before[number])
 
     def __exit__(self, *_: object) -> None:

@@ -15,6 +15,7 @@ from asr.datasets.settings import TextConfig
 from asr.datasets.text import Text, TextBatch, TextFile, TextPool
 from asr.errors import AsrError
 from asr.kinds import TOKENIZERS
+from asr.model.interfaces import LimitsPositions
 from asr.model_folder import Bundle
 from asr.run_folder import TOKENIZER
 from asr.section import load_kind
@@ -76,6 +77,11 @@ class LanguageTask(Task[TextBatch]):
             tokenizer = tokenizer_of(lambda: kind.learn(config.tokenizer, self.text))
         else:
             tokenizer = load_tokenizer(known / TOKENIZER)
+        torch.manual_seed(config.train.seed)
+        self.bundle = Bundle.build(config, tokenizer)
+        if isinstance(self.bundle.network, LimitsPositions):
+            max_tokens = self.bundle.network.max_positions - len(tokenizer.special.prompt)
+            self.text.max_tokens = self.dev.max_tokens = max_tokens
         surveys = {"data.text": self.text.survey(tokenizer), "held-out text": self.dev.survey(tokenizer)}
         for name, survey in surveys.items():
             say(f"{name}: {survey}")
@@ -84,8 +90,6 @@ class LanguageTask(Task[TextBatch]):
                     f"{name}: all sentences are left out ({survey}); check the files and the settings"
                 )
         self.data = "; ".join(f"{s.sentences} sentences, {s.characters} characters" for s in surveys.values())
-        torch.manual_seed(config.train.seed)
-        self.bundle = Bundle.build(config, tokenizer)
         self.token = "character" if tokenizer.kind == "characters" else "token"
         self.pools = self.text.pools
         self._pool = lru_cache(1)(  # the memory check and the first step use the same one

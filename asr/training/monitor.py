@@ -45,12 +45,8 @@ class Monitor:
         """A run that has done `step` of its steps. With a silent log, nothing is shown and no file
         written.
         """
-        self.log, self.task, self._validate_every, self._steps = (
-            log,
-            task,
-            config.validate_every,
-            config.steps,
-        )
+        self.log, self.task = log, task
+        self._validate_every, self._steps = config.validate_every, config.steps
         self._max_minutes = config.max_minutes
         self.folder = run / CURVES
         self.board: SummaryWriter | None = None

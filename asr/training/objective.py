@@ -18,6 +18,8 @@ from asr.model_folder import Bundle
 from asr.training.losses import Losses, consistency_loss, joint_loss, masked_ctc_loss
 from asr.training.settings import TrainConfig
 
+LOSS_NAMES = ("loss", "attention_loss", "ctc_loss", "phoneme_loss", "text_loss", "consistency_loss")
+
 
 class RecognitionObjective(nn.Module):
     """Features, SpecAugment, network and losses on the device. The weights are those of the bundle.
@@ -48,8 +50,7 @@ class RecognitionObjective(nn.Module):
         self.autocast = autocast
 
     def forward(self, batch: Batch | None, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Sums over the batch (6,): total, attention, CTC, phoneme, text injection and consistency loss; and
-        (B,) bool: texts too long for CTC.
+        """Sums over the batch, one for each of `LOSS_NAMES`; and (B,) bool: texts too long for CTC.
 
         With `train.consistency`, each row is augmented twice, and its losses are the means of both views.
         The sums are zero for None and for an empty batch. Every weight takes part in these zeros, so that
@@ -57,7 +58,7 @@ class RecognitionObjective(nn.Module):
         scheduled sampling.
         """
         if batch is None or not batch.ids:
-            return zero_loss(self.network, 6), torch.zeros(0, dtype=torch.bool)
+            return zero_loss(self.network, len(LOSS_NAMES)), torch.zeros(0, dtype=torch.bool)
         consistency = self.config.consistency if self.training else 0.0
         views = 2 if consistency else 1
         with torch.no_grad():
@@ -177,7 +178,7 @@ class RecognitionObjective(nn.Module):
             self.special,
             self.config.ctc_weight,
             self.config.label_smoothing,
-            self.config.token_noise,
+            self.config.token_noise if self.training else 0.0,
             random_masks=self.training,
         ).total
 

@@ -27,7 +27,7 @@ from asr.scoring import score
 from asr.section import load_kind
 from asr.tokenizers import Tokenizer
 from asr.training.distributed import Ranks
-from asr.training.objective import RecognitionObjective
+from asr.training.objective import LOSS_NAMES, RecognitionObjective
 from asr.training.precision import DTYPES
 from asr.training.tasks import Learning, Task, Validation, learn_it
 
@@ -56,7 +56,7 @@ class RecognitionTask(Task[Batch]):
     """Speech recognition with the joint CTC/attention loss."""
 
     unit = "s audio"
-    loss_names = ("loss", "attention_loss", "ctc_loss", "phoneme_loss", "text_loss", "consistency_loss")
+    loss_names = LOSS_NAMES
 
     def __init__(self, config: Config, say: Callable[[str], None], tokenizer_of: Learning = learn_it) -> None:
         """Read the manifests, learn the tokenizer, build the network with the seed's weights, fit the
@@ -238,8 +238,7 @@ def _refuse_unknown_characters(augment: AugmentConfig, tokenizer: Tokenizer, *se
         if lacks(tokenizer, character):
             raise AsrError(
                 f"augment.join.separator: the tokenizer has no {character!r}; add it to "
-                "tokenizer.characters, or "
-                "set another separator"
+                "tokenizer.characters, or set another separator"
             )
 
 

@@ -92,9 +92,10 @@ def steps(
                 *sums, n_unalignable, spent = ranks.total(
                     *losses.sum(0).tolist(), len(unalignable), rest + measured - began
                 )
+                total = expected_steps(state.step, state.seconds, config)
                 state.seconds += spent / ranks.count  # equal in all processes, because the end depends on it
                 means = [each / max(1.0, n_targets) for each in sums]
-                rate = learning_rate(state.step, expected_steps(state.step, state.seconds, config), optim)
+                rate = learning_rate(state.step, total, optim)
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = rate
                 scaler.unscale_(optimizer)

@@ -47,6 +47,12 @@ def test_the_text_is_that_of_the_model_alone(seed, special):
         same(greedy(model, memory, special, PLAIN, (), rules, draft), expected)
 
 
+def test_ctc_scores_and_a_draft_model_are_refused_together():
+    model = network(0, ctc=True)
+    with pytest.raises(AsrError, match="cannot be used together with CTC scores; set ctc_weight to 0"):
+        greedy(model, both(model, model), SPECIAL, DecodingOptions(decoder="greedy"), (), (), model)
+
+
 def test_a_draft_that_is_right_saves_passes():
     script = tuple(5 + i % 3 for i in range(2, 29))
     model, draft = Scripted(script, script[:9]), Scripted(script, script[:9])

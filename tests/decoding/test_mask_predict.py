@@ -157,7 +157,7 @@ def filling_network(**settings):
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam", "rescoring"])
 def test_decoders_that_go_token_by_token_are_refused(bundle, decoder):
-    with pytest.raises(AsrError, match="fills all positions in parallel; use mask-predict or ctc"):
+    with pytest.raises(AsrError, match="fills all positions in parallel; use the decoder mask-predict"):
         build_decoder(bundle, DecodingOptions(decoder=decoder))
 
 

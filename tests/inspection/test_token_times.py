@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from asr.decoding.alignment import align_attention
 from asr.errors import AsrError
+from asr.inspection.attention import align_attention
 from asr.inspection.gather import _ctc_spans
 from asr.tokenizers import CharacterTokenizer
 

@@ -60,6 +60,18 @@ def test_the_shipped_model_attends_along_a_diagonal(digits):
     assert max(np.corrcoef(np.arange(rows), layer)[0, 1] for layer in places.numpy()) > 0.9
 
 
+def test_padded_tokens_have_no_rows(digits):
+    utterances = read_manifest(SAMPLES)[:1]
+    plain = attention_of(digits, loader(utterances, digits).load(ONE))
+    data = digits.config.data.model_copy(update={"pad_tokens": 16})
+    rate = digits.config.features.sample_rate
+    padded = Loader(Corpus.of(utterances), digits.tokenizer, rate, data).load(ONE)
+    assert padded.tokens.size(1) == 16
+    weights, labels, *_ = attention_of(digits, padded)
+    assert labels == plain[1] and len(labels) == len(utterances[0].text or "") + 1
+    torch.testing.assert_close(weights, plain[0])
+
+
 def test_there_is_no_plot_without_cross_attention_or_without_matplotlib(digits, monkeypatch):
     source = loader(read_manifest(SAMPLES)[:1], digits)
     pytest.importorskip("matplotlib")

@@ -189,3 +189,17 @@ def test_training_ends_with_a_validation_when_the_time_is_over(tmp_path, capsys)
     assert "training ends at step 1: train.max_minutes is reached" in capsys.readouterr().err
     assert load_model(tmp_path / "run", "cpu").metadata["step"] == "1"
     assert read_run(tmp_path / "run").status == "finished at 1: train.max_minutes is reached"
+
+
+def test_the_schedule_of_a_step_follows_the_time_of_the_steps_before(tmp_path, monkeypatch):
+    """The total number of steps is estimated from as many steps as their seconds belong to."""
+    asked = []
+
+    def estimate(step, seconds, config):
+        asked.append((step, seconds))
+        return config.steps
+
+    monkeypatch.setattr("asr.training.steps.expected_steps", estimate)
+    assert train(settings({"max_minutes": 100.0}), tmp_path / "run", device="cpu") == 0
+    assert [step for step, _ in asked] == [0, 1, 2, 3]
+    assert asked[0][1] == 0 and [seconds for _, seconds in asked] == sorted(seconds for _, seconds in asked)

@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_the_texts_and_of_the_phonemes_that_are_known(manife
     task = RecognitionTask(config(manifest, train={"ctc_weight": ctc_weight}), lambda line: None)
     objective, (batch, order) = task.objective().eval(), first_batch(task)
     sums, unalignable = objective(batch)
-    total, attention, ctc, phoneme_loss, _ = sums.tolist()
+    total, attention, ctc, phoneme_loss, *_ = sums.tolist()
 
     memory = task.bundle.network.encode(*objective.extract(batch))
     log_probs, (logits, lengths) = task.bundle.network.ctc(memory), memory.intermediate[PHONEMES]

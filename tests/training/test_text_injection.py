@@ -44,7 +44,11 @@ def data(tmp_path: Path) -> Path:
 def config(data: Path, injection: dict[str, object] | None, **train: object) -> Config:
     settings = sections(d_model=32, n_heads=2, d_ffn=48, dropout=0.0)
     settings["encoder"] = dict(
-        kind="conformer", half_rate_layers=2, phonemes=7, phonemes_after=1, reads_phonemes=True
+        kind="conformer",
+        half_rate_layers=2,
+        phonemes=7,
+        phonemes_after=1,
+        reads_phonemes=injection is not None,
     )
     if injection is not None:
         train["text_injection"] = {"file": data / "texts.jsonl", "sentences": 3} | injection
@@ -68,6 +72,9 @@ def test_the_loss_of_the_texts_is_added_with_its_weight(data: Path) -> None:
     objective, batch = with_texts.objective().eval(), next(with_texts.pool(0, 0).batches([0]))
     sums, _ = objective(batch)
     plain = task(config(data, None))
+    weights = with_texts.bundle.module.state_dict()
+    shared = {name: each for name, each in weights.items() if ".phoneme_reader." not in name}
+    plain.bundle.module.load_state_dict(shared)
     alone, _ = plain.objective().eval()(next(plain.pool(0, 0).batches([0])))
     injected = batch.injected
     assert injected is not None and len(injected.tokens) == 3
@@ -84,7 +91,7 @@ def test_the_loss_of_the_texts_is_added_with_its_weight(data: Path) -> None:
 def test_in_training_the_error_of_the_predicted_states_is_added(data: Path) -> None:
     learner = task(config(data, {"weight": 0.7}, ctc_weight=0.3))
     objective, batch = learner.objective().train(), next(learner.pool(0, 0).batches([0]))
-    total, attention, ctc, phonemes, texts = objective(batch)[0].tolist()
+    total, attention, ctc, phonemes, texts, _ = objective(batch)[0].tolist()
     memory = learner.bundle.network.encode(*objective.extract(batch))
     errors, lengths = memory.intermediate[PHONEME_STATES]
     rows = [row[:length].square().mean(1) for row, length in zip(errors, lengths.tolist(), strict=True)]
@@ -146,4 +153,12 @@ def test_texts_that_the_decoder_has_no_positions_for(data: Path) -> None:
 
 
 def test_a_check_on_few_utterances_has_no_other_texts(data: Path) -> None:
-    assert config(data, {}).overfit(2).train.text_injection is None
+    few = config(data, {}).overfit(2)
+    assert few.train.text_injection is None and not few.model_dump()["model"]["encoder"]["reads_phonemes"]
+
+
+def test_tokens_are_not_replaced_in_evaluation(data: Path) -> None:
+    learner = task(config(data, {}, token_noise=0.9))
+    objective, batch = learner.objective().eval(), next(learner.pool(0, 0).batches([0]))
+    first, second = (float(objective(batch)[0][4]) for _ in range(2))
+    assert first == second

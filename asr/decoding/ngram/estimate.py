@@ -26,9 +26,7 @@ class _Level:
     word: Ints
     suffix: Ints  # index in the level before of the n-gram without its first word
     raw: Ints  # how often it occurs
-    count: (
-        Ints  # how many different words precede it; `raw` for the longest and after the begin of a sentence
-    )
+    count: Ints  # how many different words precede it; `raw` if it is longest or begins a sentence
     kept: NDArray[np.bool_]
 
 

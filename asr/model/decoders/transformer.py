@@ -119,7 +119,6 @@ class DecoderBlock(Block):
         super().__init__()
         self.self_attention = self_attention(config)
         self.self_attention_residual = Residual(config)
-        self.has_cross_attention = cross_attention
         if cross_attention:
             self.cross_attention = MultiHeadAttention(config)
             self.cross_attention_residual = Residual(config)

@@ -1,4 +1,4 @@
-"""The Conformer encoder, whose middle blocks work at half the rate of states."""
+"""The Conformer encoder. Blocks in its middle can work at half or a quarter of the rate of states."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class ConformerBlock(Block):
 
 
 class HalfRate(nn.Module):
-    """Blocks at half the rate of states, between a projection of pairs and its inverse.
+    """`layers` blocks at half the rate of states, between a projection of pairs and its inverse.
 
     The states before the pairs were formed are added at the end, as in a U-Net (Kim et al. 2022,
     Squeezeformer; Yao et al. 2023, Zipformer). A block takes half the time there.
 
-    With `phonemes`, a CTC head for phonemes reads the states in the middle. There can be more phonemes in a
-    second than states, so the head gives two outputs for each state. Its probabilities are added to the
-    states (self-conditioning, Nozaki and Komatsu 2021).
+    With `has_phoneme_head`, a CTC head for phonemes reads the states in the middle. There can be more
+    phonemes in a second than states, so the head gives two outputs for each state. Its probabilities are
+    added to the states (self-conditioning, Nozaki and Komatsu 2021).
 
     With `inner_layers`, as many blocks at half of this rate are in the middle of these, in the same way.
     """
 
     def __init__(
-        self, config: ConformerEncoder.Config, layers: int, inner_layers: int, phonemes: int
+        self, config: ConformerEncoder.Config, layers: int, inner_layers: int, has_phoneme_head: bool
     ) -> None:
         super().__init__()
         d_model = config.d_model
@@ -68,13 +68,13 @@ class HalfRate(nn.Module):
         self.pairs_norm = nn.LayerNorm(d_model)
         self.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(layers))
         self.inner_after = layers - layers // 3  # as around these blocks
-        self.inner = HalfRate(config, inner_layers, 0, phonemes=0) if inner_layers else None
+        self.inner = HalfRate(config, inner_layers, 0, has_phoneme_head=False) if inner_layers else None
         self.from_pairs = Linear(d_model, 2 * d_model)
-        self.phonemes_after = config.phonemes_after if phonemes else None
-        if phonemes:
+        self.phonemes_after = config.phonemes_after if has_phoneme_head else None
+        if has_phoneme_head:
             self.phoneme_head = Linear(d_model, 2 * config.phonemes)
             self.phoneme_condition = Linear(2 * config.phonemes, d_model)
-        reads = bool(phonemes) and config.reads_phonemes
+        reads = has_phoneme_head and config.reads_phonemes
         self.phoneme_reader = PhonemeReader(d_model, 2 * config.phonemes) if reads else None
 
     def forward(
@@ -191,7 +191,7 @@ class ConformerEncoder(nn.Module):
         self.half_rate = None
         if config.half_rate_layers:
             layers = (config.half_rate_layers, config.quarter_rate_layers)
-            self.half_rate = HalfRate(config, *layers, phonemes=config.phonemes)
+            self.half_rate = HalfRate(config, *layers, has_phoneme_head=config.phonemes > 0)
         self.last_blocks = nn.ModuleList(ConformerBlock(config) for _ in range(after))
 
     def forward(self, x: Tensor, lengths: Tensor, after_block: AfterBlock | None = None) -> Memory:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from asr.model.attention import MultiHeadAttention
     from asr.model.blocks import BlockSection
 
-Relation = tuple[
-    Tensor, ...
-]  # what positions give to the attention of every block; its form depends on the kind
+Relation = tuple[Tensor, ...]
+"""What positions give to the attention of every block. Its form depends on the kind."""
 
 
 class PositionsSection(Section):
