@@ -1,4 +1,4 @@
-"""The exception whose message is written for users."""
+"""The exception whose message is written for users, and the errors of memory."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ class AsrError(Exception):
     do. The command line prints it without a traceback and exits with status 1. Everything else that is
     raised is a defect of this package and keeps its traceback.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch says that memory does not suffice. On a CPU torch has no class for it."""
+    texts = ("out of memory", "allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

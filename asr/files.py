@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import platform
 import re
 import stat
 from collections.abc import Iterator
@@ -35,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
     Raises AsrError when the file cannot be written (no permission, no room on disk).
     """
     target = Path(os.path.realpath(path))  # unlike Path.resolve, it also takes links in a circle
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
         if _is_device(target):
@@ -49,21 +52,32 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
             os.fsync(out.fileno())
         temporary.replace(target)
     except OSError as error:
-        raise AsrError(
-            f"{printable(path)}: cannot be written ({error.strerror or error}); check the free space and "
-            "the permissions"
-        ) from error
+        advice = "check the free space and the permissions"
+        if error.errno == errno.ENAMETOOLONG:
+            advice = "the system does not allow so long a name; rename the input"
+        reason = error.strerror or error
+        raise AsrError(f"{printable(path)}: cannot be written ({reason}); {advice}") from error
     finally:
         with suppress(OSError):  # it is gone already, or its folder could never be written
             temporary.unlink()
 
 
+def _temporary(target: Path) -> Path:
+    """A temporary file for a target, of this process of this machine. Its name has always the same length."""
+    machine = _digest(platform.node())[:8]
+    return target.with_name(f".{_digest(target.name)[:12]}.{machine}.{os.getpid()}.tmp")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Delete the temporary files of `atomic_write` that killed processes left in a folder."""
+    """Delete the temporary files of `atomic_write` that killed processes of this machine left in a folder."""
     with suppress(OSError):
         for path in folder.iterdir():
-            found = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
-            if found and not _is_alive(int(found[1])):
+            found = re.fullmatch(r"\.[0-9a-f]{12}\.([0-9a-f]{8})\.(\d+)\.tmp", path.name)
+            if found and found[1] == _digest(platform.node())[:8] and not _is_alive(int(found[2])):
                 with suppress(OSError):
                     path.unlink()
 
@@ -85,6 +99,18 @@ def _is_device(path: Path) -> bool:
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def files_below(folder: Path, problems: list[AsrError]) -> list[Path]:
+    """All files in and below a folder, sorted. Adds an error for each folder that cannot be listed."""
+
+    def report(error: OSError) -> None:
+        where = printable(error.filename or folder)
+        problems.append(AsrError(f"{where}: cannot be listed ({error.strerror}); check its permissions"))
+
+    return sorted(
+        Path(parent) / name for parent, _, names in os.walk(folder, onerror=report) for name in names
+    )
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
 from asr.errors import AsrError
-from asr.files import atomic_write, claimed, printable
+from asr.files import atomic_write, claimed, files_below, printable, remove_temporaries
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -74,3 +75,52 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):
     with pytest.raises(AsrError, match="nothing"), claimed(tmp_path / "new"):
         raise AsrError("nothing came of it")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_temporary_files_of_dead_processes_of_this_machine_are_removed(tmp_path, monkeypatch):
+    def temporary(machine, process):
+        monkeypatch.setattr("platform.node", lambda: machine)
+        monkeypatch.setattr("os.getpid", lambda: process)
+        with suppress(ZeroDivisionError), atomic_write(tmp_path / ("я" * 127)) as out:
+            (found,) = set(tmp_path.iterdir()) - set(kept)
+            kept.append(tmp_path / f"copy{found.name}")
+            out.flush()
+            os.link(found, kept[-1])
+            raise ZeroDivisionError
+        name = tmp_path / kept[-1].name.removeprefix("copy")
+        kept[-1].rename(name)
+        kept[-1] = name
+        return name
+
+    kept, alive = [], os.getpid()
+    other, living, dead = (
+        temporary("other", 2**22 + 1),
+        temporary("here", alive),
+        temporary("here", 2**22 + 1),
+    )
+    remove_temporaries(tmp_path)
+    assert other.exists() and living.exists() and not dead.exists()
+
+
+def test_a_name_that_is_too_long_is_not_a_matter_of_free_space(tmp_path):
+    with pytest.raises(AsrError, match="rename the input"), atomic_write(tmp_path / ("x" * 256)) as out:
+        out.write("x")
+
+
+def test_folders_that_cannot_be_listed_are_named(tmp_path, monkeypatch):
+    for name in ("a/1", "b/2", "c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    original = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    problems = []
+    assert files_below(tmp_path, problems) == [tmp_path / "b" / "2", tmp_path / "c"]
+    assert [str(problem) for problem in problems] == [
+        f"{tmp_path / 'a'}: cannot be listed (Permission denied); check its permissions"
+    ]

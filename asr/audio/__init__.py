@@ -1,6 +1,7 @@
 """Audio: reading, level, segmentation, writing.
 
-read, blocks, duration, channels   any file, bytes or open file to mono float32
+read, blocks             any file, bytes or open file to mono float32
+duration, channels, sample_rate   of the same
 from_array               the same for an array in memory
 normalize_level          one level for models that were trained on one level
 segments                 pieces of a long recording, cut in pauses
@@ -8,7 +9,7 @@ write                    wav, flac, ogg, opus
 """
 
 from asr.audio.level import normalize_level, speech_level
-from asr.audio.reading import Source, blocks, channels, duration, read
+from asr.audio.reading import Source, blocks, channels, duration, read, sample_rate
 from asr.audio.samples import SAMPLE_RATE, from_array
 from asr.audio.segmentation import segments
 from asr.audio.writing import write
@@ -28,6 +29,7 @@ __all__ = [
     "from_array",
     "normalize_level",
     "read",
+    "sample_rate",
     "segments",
     "speech_level",
     "write",

@@ -81,6 +81,9 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
             file.seek(at)
             chunk = file.read(36)
             length = int.from_bytes(chunk[4:8], order)
+            if not any(chunk[:8]):  # zeros follow, such as the rest of a file whose size was reserved
+                at = size
+                break
             if chunk[:4] == b"ds64":
                 long_size = int.from_bytes(chunk[16:24], "little")
             if chunk[:4] == b"data" and not found:
@@ -125,6 +128,8 @@ def _aiff(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     while at + 8 <= size:
         file.seek(at)
         chunk = file.read(8)
+        if not any(chunk):  # zeros follow
+            break
         length = int.from_bytes(chunk[4:], "big")
         if chunk[:4] == b"SSND" and length < _UNKNOWN_SIZE:
             _check_size(name, size - at - 8, length)

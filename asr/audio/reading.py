@@ -157,6 +157,13 @@ def channels(source: Source, name: str | None = None) -> int:
         return found
 
 
+def sample_rate(source: Source, name: str | None = None) -> int:
+    """The sample rate in Hz of its first stream. Raises AsrError as `duration` does."""
+    with _opened(source, name) as file, _decoder(file, file.streams[0]) as sound:
+        check_rate(sound.samplerate, file.name)
+        return int(sound.samplerate)
+
+
 class _File(NamedTuple):
     """An open source, the streams in it, and what to call it in messages."""
 

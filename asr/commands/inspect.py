@@ -14,7 +14,11 @@ def inspect(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
+        typer.Option(
+            help="Model folder, a model that ships (english, digits), or a name on Hugging Face's hub, "
+            "such as openai/whisper-small.",
+            show_default="english",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="The page.", show_default="AUDIO.inspect.html, unless --png is given")

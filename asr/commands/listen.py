@@ -17,10 +17,16 @@ def listen(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
+        typer.Option(
+            help="Model folder, a model that ships (english, digits), or a name on Hugging Face's hub, "
+            "such as openai/whisper-small.",
+            show_default="english",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    rate: Annotated[int, typer.Option(help="Sample rate of the microphone or of stdin, in Hz.")] = 16000,
+    rate: Annotated[
+        int, typer.Option(help="Sample rate of the microphone or of stdin, in Hz.", min=1000)
+    ] = 16000,
     microphone: Annotated[
         str | None,
         typer.Option(help="Name of the microphone, or a part of it.", show_default="the system's"),

@@ -42,7 +42,11 @@ def transcribe(
     ],
     model: Annotated[
         Path | None,
-        typer.Option(help="Model folder, or a model that ships: digits, english.", show_default="english"),
+        typer.Option(
+            help="Model folder, a model that ships (english, digits), or a name on Hugging Face's hub, "
+            "such as openai/whisper-small.",
+            show_default="english",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     precision: Annotated[

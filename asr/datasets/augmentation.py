@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from asr import audio
 from asr.datasets.batching import Stream, random_stream
@@ -116,14 +115,7 @@ class Folder:
         return samples.take(np.arange(start, start + count), mode="wrap")
 
     def _read(self, file: Path) -> np.ndarray:
-        if self.mix:
-            samples = audio.read(file, self.sample_rate)
-        else:
-            try:
-                channels, rate = soundfile.read(file, dtype="float32", always_2d=True)
-                samples = audio.from_array(channels[:, 0], rate, self.sample_rate)
-            except (soundfile.SoundFileError, AsrError) as error:
-                raise AsrError(f"{file}: damaged ({error}); leave it out or copy it again") from None
+        samples = audio.read(file, self.sample_rate, channel=None if self.mix else 0)
         if not samples.any():
             raise AsrError(f"{file}: nothing but digital silence; leave it out")
         return samples

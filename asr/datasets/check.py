@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from asr import audio
 from asr.datasets.loading import TOLERANCE
@@ -119,8 +118,9 @@ def _texts(part: ManifestCheck) -> ManifestCheck:
 def _check_texts(parts: list[ManifestCheck], problems: dict[str, list[str]]) -> None:
     for part in parts:
         for utterance in part.utterances:
-            for missing in ("text", "duration"):
-                if getattr(utterance, missing) is None:
+            has_target = utterance.text is not None or utterance.phonemes is not None
+            for missing, found in (("text", has_target), ("duration", utterance.duration is not None)):
+                if not found:
                     problems.setdefault(f"no {missing}", []).append(f"{part.path}: {utterance.id}")
 
 
@@ -179,10 +179,7 @@ def _check_recordings(parts: list[ManifestCheck], problems: dict[str, list[str]]
 def _recording(utterance: Utterance) -> tuple[bytes, dict[str, str]]:
     """A digest of the samples, and the faults of one recording, at its own sample rate."""
     try:
-        try:
-            rate = int(soundfile.info(utterance.audio).samplerate)
-        except (soundfile.SoundFileError, OSError, TypeError):
-            rate = audio.SAMPLE_RATE  # audio.read knows more formats, and says what is wrong
+        rate = audio.sample_rate(utterance.audio)
         samples = audio.read(utterance.audio, rate, utterance.start, utterance.duration)
     except AsrError as error:
         return b"", {"broken recording": str(error)}

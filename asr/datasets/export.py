@@ -135,7 +135,8 @@ def _nemo(utterances: list[Utterance], out: Path) -> None:
             record |= {"text": utterance.text, "id": utterance.id}
             record |= {"speaker": utterance.speaker} if utterance.speaker else {}
             record |= {"lang": utterance.lang} if utterance.lang else {}
-            file.write(json.dumps(record | utterance.extra, ensure_ascii=False) + "\n")
+            record |= {"phonemes": utterance.phonemes} if utterance.phonemes else {}
+            file.write(json.dumps(utterance.extra | record, ensure_ascii=False) + "\n")
 
 
 def _is_whole(utterance: Utterance) -> bool:

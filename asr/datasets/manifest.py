@@ -126,10 +126,14 @@ def parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
         problem = _problem(record)
         if not problem:
             if record.get("id") is None:
-                start = record.get("start")
-                record["id"] = f"{record['audio']}-{start:g}" if start else record["audio"]
+                record["id"] = default_id(record["audio"], record.get("start"))
             return record
     raise AsrError(f"{path}, line {number}: {problem}")
+
+
+def default_id(audio: str, start: float | None) -> str:
+    """The id of an utterance without one: the path of its recording, with the start where there is one."""
+    return f"{audio}-{start:.15g}" if start else audio
 
 
 def to_utterance(record: dict[str, Any], path: Path) -> Utterance:

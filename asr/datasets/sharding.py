@@ -106,6 +106,8 @@ def _write_shard(
     found = _complete(path, first, group)
     if found:
         return found
+    # It describes the shard that is replaced now. An interrupted call must not leave both.
+    (path.parent / "manifest.jsonl").unlink(missing_ok=True)
     with (
         ThreadPoolExecutor(cores()) as pool,
         atomic_write(path, "wb") as file,
@@ -132,18 +134,11 @@ def _content(utterance: Utterance, whole: bool) -> tuple[str, bytes]:
         if tar_of(utterance.audio):
             return utterance.audio.suffix, read_member(utterance.audio)
         return utterance.audio.suffix.lower(), utterance.audio.read_bytes()
-    rate = _rate(utterance.audio)
+    rate = audio.sample_rate(utterance.audio)
     samples = audio.read(utterance.audio, rate, utterance.start, utterance.duration)
     out = io.BytesIO()
     soundfile.write(out, np.clip(samples, -1, 1), rate, format="FLAC", subtype="PCM_16")
     return ".flac", out.getvalue()
-
-
-def _rate(path: Path) -> int:
-    try:
-        return int(soundfile.info(path).samplerate)
-    except (soundfile.SoundFileError, OSError, TypeError):
-        return audio.SAMPLE_RATE  # audio.read knows more formats
 
 
 def _complete(path: Path, first: int, group: Sequence[Utterance]) -> list[Utterance]:

@@ -230,7 +230,9 @@ def _trn(content: str, path: Path) -> Iterator[Row]:
     for number, line in tables.numbered(content):
         if line.startswith(";;") or not line.strip():
             continue
-        if not (match := re.search(r"\(([^\s()]*)\)\s*$", line)):
+        # An id can have parentheses: `hello (talk_(1).wav)`. A text need not end with a space.
+        match = re.search(r"(?:^|\s)\((\S+)\)\s*$", line) or re.search(r"\(([^\s()]*)\)\s*$", line)
+        if not match:
             shown = line if len(line) <= 60 else "..." + line[-60:]
             raise AsrError(f"{path}, line {number}: no (id) at the end of {shown!r}; trn is `words (id)`")
         id = match[1]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from asr.datasets.manifest import default_id
 from asr.errors import AsrError
 
 # Readers yield (line number, id, text, attributes).
@@ -82,14 +83,17 @@ def json_lines(content: str, path: Path, hyp: bool) -> Rows:
             continue
         record = _object(line, path, number)
         key = key or ("pred_text" if hyp and "pred_text" in record else "text")
-        id, text = record.get("id", record.get("audio_filepath")), record.get(key)
+        id, text = record.get("id"), record.get(key)
+        if id is None:  # NeMo has other names for the recording and its start
+            id = record.get("audio", record.get("audio_filepath"))
+            start = record.get("start", record.get("offset"))
+            if isinstance(id, str) and isinstance(start, int | float):
+                id = default_id(id, start)
         if not (isinstance(id, str) and isinstance(text, str)):
             raise AsrError(
                 f"{path}, line {number}: no strings 'id' and {key!r} in it; "
-                "each line must be an object with both (or 'audio_filepath' in place of 'id')"
+                "each line must be an object with both (or 'audio' or 'audio_filepath' in place of 'id')"
             )
-        if "id" not in record and record.get("offset"):
-            id = f"{id}@{record['offset']}"  # NeMo: several utterances of one recording
         skipped = ("id", "text", "pred_text")
         plain = (str, int, float)
         yield number, id, text, {k: v for k, v in record.items() if k not in skipped and isinstance(v, plain)}
@@ -99,7 +103,7 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
         if isinstance(record, dict):
-            for key in ("id", "audio_filepath", "text", "pred_text"):
+            for key in ("id", "audio", "audio_filepath", "text", "pred_text"):
                 str(record.get(key)).encode()  # half of a surrogate pair, "\\ud83d", cannot be printed
     except (ValueError, RecursionError) as error:
         raise AsrError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asr.errors import AsrError
+from asr.errors import AsrError, is_out_of_memory
 from asr.training.tasks import Task
 
 
@@ -27,7 +27,7 @@ def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
         objective(batch)[0][0].backward()
         del moments
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
         setting = "data.batch_characters" if task.unit == "characters" else "data.batch_seconds"

@@ -18,7 +18,7 @@ import torch
 from asr.audio import EXTENSIONS, Source
 from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
-from asr.files import printable
+from asr.files import files_below, printable
 
 _EMPTY = "an empty argument is not a path; give a file, a folder, a pattern or a manifest"
 
@@ -89,7 +89,7 @@ def find_inputs(arguments: Iterable[str]) -> tuple[list[Input], list[AsrError]]:
                 try:
                     if each == "-" and any(input.id == "-" for input in inputs):
                         raise AsrError("-: standard input can be read only once; give it once")
-                    inputs += [_below(base, input) for input in _inputs_of(each)]
+                    inputs += [_below(base, input) for input in _inputs_of(each, problems)]
                 except AsrError as error:
                     problems.append(error)
         except AsrError as error:
@@ -129,15 +129,20 @@ def _below(base: Path | None, input: Input) -> Input:
     return replace(input, name=folder / input.name.name)
 
 
-def _inputs_of(argument: str) -> list[Input]:
-    """The recordings of a path, or standard input. Raises AsrError when there are none."""
+def _inputs_of(argument: str, problems: list[AsrError]) -> list[Input]:
+    """The recordings of a path, or standard input.
+
+    Adds an error to `problems` for each folder that cannot be listed. Raises AsrError when there are none.
+    """
     if not argument.strip():
         raise AsrError(_EMPTY)
     if argument == "-":
+        if sys.stdin is None:
+            raise AsrError("-: standard input is closed; give a file")
         return [Input("-", sys.stdin.buffer, Path("stdin"))]
     path = Path(argument)
     if _is_folder(path):
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and not _is_folder(p))
+        found = [p for p in files_below(path, problems) if p.suffix.lower() in EXTENSIONS]
         if not found:
             raise AsrError(
                 f"{printable(path)}: no audio in this folder (looked for "

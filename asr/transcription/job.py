@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,10 +16,10 @@ from asr.errors import AsrError
 from asr.files import printable
 from asr.threads import default_threads
 from asr.transcription.inputs import Input, find_inputs
-from asr.transcription.output import Output, begin_parts, merge_parts, part_of, write_text
+from asr.transcription.output import Output, begin_parts, merge_parts, part_of, remove_file, write_text
 from asr.transcription.progress import TranscriptionProgress
-from asr.transcription.ranks import Ranks, join_ranks
-from asr.transcription.recognizer import Recognizer
+from asr.transcription.ranks import join_ranks
+from asr.transcription.recognizer import Recognizer, in_order
 from asr.transcription.transcript import Transcript
 from asr.transcription.workers import Result, WorkerPool, expected_seconds
 
@@ -80,11 +81,15 @@ def transcribe_inputs(
         raise AsrError("--threads: the processes of a Ray cluster have one thread each; omit the option")
     if ranks.store:
         output.check_shared()
+    arguments = list(arguments)
     inputs, problems = find_inputs(arguments)
 
     def plan() -> list[int]:
-        if ranks.store and output.file:
+        output.check_inputs(inputs, arguments)
+        if output.file and output.stream_format == "json":
             begin_parts(output, inputs)
+        if ranks.store:
+            remove_file(output)  # the main process merges the parts into a new file
         return output.plan(inputs)
 
     planned = ranks.decide(plan)
@@ -113,7 +118,7 @@ def transcribe_inputs(
             pool = stack.enter_context(WorkerPool(recognizer, count, threads or 1))
             results = pool.transcribe(todo, ordered=not output.folder)
         elif recognizer is not None:
-            results = _here(recognizer, todo, ranks)
+            results = recognizer.transcribe_unordered(todo, ranks.share(range(len(todo))))
         file = stack.enter_context(writer.open())
         expected = [expected_seconds(input) for input in todo]
         progress = stack.enter_context(TranscriptionProgress(len(todo), sum(expected), not ranks.store))
@@ -122,9 +127,8 @@ def transcribe_inputs(
         if not file and output.header():
             progress.print(output.header().removesuffix("\n"))
         sink = _Sink(writer, inputs, file, progress)
-        for position, result in results if output.folder or ranks.store else _in_order(results):
-            failed += isinstance(result, AsrError)
-            sink.write(planned[position], result)
+        for position, result in results if output.folder or ranks.store else in_order(results):
+            failed += not sink.write(planned[position], result)
             progress.advance(result.duration if isinstance(result, Transcript) else 0.0, expected[position])
     failed = ranks.total("failed", failed)
     if ranks.store and output.file and ranks.main:
@@ -163,30 +167,6 @@ def _on_ray(
     return transcribe_on_ray(recognizer, inputs, actors)
 
 
-def _here(recognizer: Recognizer, inputs: Sequence[Input], ranks: Ranks) -> Iterator[tuple[int, Result]]:
-    """The results of the inputs that fall to this process, each with its position."""
-    taken: list[int] = []
-
-    def mine() -> Iterator[Input]:
-        for position in ranks.share(range(len(inputs))):
-            taken.append(position)
-            yield inputs[position]
-
-    for number, result in enumerate(recognizer.transcribe_all(mine())):
-        yield taken[number], result
-
-
-def _in_order(results: Iterable[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
-    """The same results in the order of their positions, which are 0, 1, 2 ..."""
-    waiting: dict[int, Result] = {}
-    following = 0
-    for position, result in results:
-        waiting[position] = result
-        while following in waiting:
-            yield following, waiting.pop(following)
-            following += 1
-
-
 class _Sink:
     """Where each result goes."""
 
@@ -196,14 +176,25 @@ class _Sink:
         self._output, self._file, self._progress = output, file, progress
         self._paths = output.paths(inputs) if output.folder else None
 
-    def write(self, position: int, result: Result) -> None:
-        """Write a result as a whole, or report its error."""
+    def write(self, position: int, result: Result) -> bool:
+        """Write a result as a whole, or report its error. Returns whether there was no error.
+
+        Raises AsrError when nothing can be written any more, such as on a full disk.
+        """
         if isinstance(result, AsrError):
             self._progress.report(result)
-        elif self._paths:
-            self._output.write_files(self._paths[position], result)
+            return False
+        if self._paths:
+            try:
+                self._output.write_files(self._paths[position], result)
+            except AsrError as error:
+                if getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
+                    raise
+                self._progress.report(error)
+                return False
         elif text := self._output.stream_text(result):
             if self._file:
                 write_text(self._file, text)
             else:
                 self._progress.print(text.removesuffix("\n"))
+        return True

@@ -29,6 +29,8 @@ def listen(
     end of the input or at Ctrl-C. The text of the audio before that is still printed. Raises AsrError where
     there is no microphone.
     """
+    if pipe and sys.stdin is None:
+        raise AsrError("-: standard input is closed; give it samples, or omit the - to use the microphone")
     recognizer = Recognizer(model, device)
     blocks = pcm_blocks(sys.stdin.buffer, rate) if pipe else microphone_blocks(rate, microphone)
     show(recognizer.transcribe_stream(until_interrupted(blocks), rate), times)

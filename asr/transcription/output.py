@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -100,11 +101,18 @@ class Output:
         assert self.folder
         return output_paths(inputs, self.folder, *(FORMATS[f].suffix or f for f in self.folder_formats))
 
+    def check_inputs(self, inputs: Sequence[Input], arguments: Sequence[str]) -> None:
+        """Raises AsrError when --output names an input or an argument, such as a manifest."""
+        if self.file and _has_content(self.file):
+            sources = [input.audio for input in inputs if isinstance(input.audio, Path)]
+            if any(_same_file(source, self.file) for source in (*map(Path, arguments), *sources)):
+                raise AsrError(f"{printable(self.file)}: this is an input; give --output another name")
+
     def plan(self, inputs: Sequence[Input]) -> list[int]:
         """The positions of the inputs to transcribe. `resume` leaves out finished ones.
 
-        Raises AsrError when two inputs have the same file, when --output names an input, for a file that
-        cannot be continued, and for several inputs in a format that holds one.
+        Raises AsrError when two inputs have the same file, for a file that cannot be continued, and for
+        several inputs in a format that holds one.
         """
         if self.folder:
             paths = self.paths(inputs)
@@ -118,10 +126,6 @@ class Output:
                 f"--format {self.stream_format}: a file of this format holds one recording, but there are "
                 f"{len(inputs)}; add --output-dir DIR"
             )
-        if self.file and _has_content(self.file):
-            for input in inputs:
-                if isinstance(input.audio, Path) and _same_file(input.audio, self.file):
-                    raise AsrError(f"{printable(self.file)}: this is an input; give --output another name")
         done = Counter(_finished(self.file) if self.file and self.resume else ())
         planned: list[int] = []
         for position, input in enumerate(inputs):
@@ -203,7 +207,8 @@ def part_of(output: Output, rank: int) -> Output:
 
 
 def _parts(file: Path) -> list[Path]:
-    return sorted(file.parent.glob(f"{glob.escape(file.name)}.part*"))
+    found = file.parent.glob(f"{glob.escape(file.name)}.part*")
+    return sorted(path for path in found if re.fullmatch(r"\.part\d+", path.name[len(file.name) :]))
 
 
 def begin_parts(output: Output, inputs: Sequence[Input]) -> None:
@@ -223,8 +228,12 @@ def begin_parts(output: Output, inputs: Sequence[Input]) -> None:
             )
         for path in parts:
             path.unlink()
-    if output.overwrite and file.exists():
-        Path(os.path.realpath(file)).unlink()  # a link stays
+
+
+def remove_file(output: Output) -> None:
+    """Delete the file that `overwrite` replaces. A link to it stays."""
+    if output.file and output.overwrite and os.path.isfile(output.file):  # noqa: PTH113
+        Path(os.path.realpath(output.file)).unlink()
 
 
 def merge_parts(file: Path, inputs: Sequence[Input]) -> None:
@@ -271,7 +280,9 @@ def _finished(path: Path) -> list[str]:
                     break
                 complete += len(line)
                 try:
-                    ids.append(str(json.loads(line)["id"]))
+                    record = json.loads(line)
+                    ids.append(str(record["id"]))
+                    record["segments"]  # a manifest has none
                 except (ValueError, KeyError, TypeError):
                     raise AsrError(
                         f"{printable(path)}, line {number}: not a transcript; give --output another name"

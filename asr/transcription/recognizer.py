@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from asr.decoding import DecodingOptions, Hypothesis, build_decoder
 from asr.decoding.alignment import TokenSpan, attention_align, ctc_align, states_with_audio
 from asr.decoding.build import Decoder
 from asr.decoding.stored_options import default_options
-from asr.errors import AsrError
+from asr.errors import AsrError, is_out_of_memory
+from asr.files import printable
 from asr.model.interfaces import HasAlignmentHeads, HasCTC, Memory
 from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
 from asr.transcription.calibration import load_calibration
@@ -37,6 +38,8 @@ FIRST_WINDOW = 20.0  # seconds of audio before the first results
 PROMPT_TOKENS = 512  # of the text before a segment; the decoder takes what it has room for
 MAX_PROMPT_TEMPERATURE = 0.5  # as in Whisper: text that was drawn at a higher one is no prompt
 WINDOW = 8  # batches whose audio is gathered and sorted by length, so that there is little padding
+
+R = TypeVar("R")
 
 
 class Recognizer:
@@ -156,24 +159,48 @@ class Recognizer:
         False. Memory holds a window and the bytes of pipes and open files, for any number of files of any
         length. Raises AsrError when the output of the model is not finite.
         """
+        sources = (
+            each if isinstance(each, Input) else Input.of(each, sample_rate=sample_rate) for each in inputs
+        )
+        results = self._transcribe_inputs(sources, options, small_windows)
+        return (result for _, result in in_order(results))
+
+    def transcribe_unordered(
+        self, inputs: Sequence[Input], places: Iterable[int]
+    ) -> Iterator[tuple[int, Transcript | AsrError]]:
+        """The transcripts of the inputs at these places, each with its place, as soon as it is ready.
+
+        An input that cannot be read yet, such as a pipe, does not hold back the results of others.
+        Otherwise as `transcribe_all`.
+        """
+        taken: list[int] = []
+
+        def chosen() -> Iterator[Input]:
+            for place in places:
+                taken.append(place)
+                yield inputs[place]
+
+        for position, result in self._transcribe_inputs(chosen()):
+            yield taken[position], result
+
+    def _transcribe_inputs(
+        self, inputs: Iterable[Input], options: DecodingOptions | None = None, small_windows: bool = True
+    ) -> Iterator[tuple[int, Transcript | AsrError]]:
+        """The result of each input, with its position, in the order in which they become ready."""
         decoder = self.decoder if options is None else build_decoder(self.bundle, options)
         options = options or self.options
-        ready: dict[int, Job] = {}  # read to their end, by position
+        ready: list[Job] = []  # read to their end
         window: list[Piece] = []
         largest = WINDOW * self.batch_seconds
         size = min(FIRST_WINDOW, self.batch_seconds) if small_windows else largest  # the next: twice as large
         room = round(size * self.sample_rate)
-        following = 0  # the position of the next result
 
-        def results() -> Iterator[Transcript | AsrError]:
-            nonlocal following
-            while job := ready.pop(following, None):
-                following += 1
-                yield job.error or self._transcript(job, options)
+        def results() -> Iterator[tuple[int, Transcript | AsrError]]:
+            for job in ready:
+                yield job.position, job.error or self._transcript(job, options)
+            ready.clear()
 
-        for job, pieces in self._reader.read_ahead(
-            each if isinstance(each, Input) else Input.of(each, sample_rate=sample_rate) for each in inputs
-        ):
+        for job, pieces in self._reader.read_ahead(inputs):
             for piece in _until_error(job, pieces):
                 window.append(piece)
                 room -= len(piece.samples)
@@ -182,7 +209,7 @@ class Recognizer:
                     size = min(2 * size, largest)
                     window, room = [], round(size * self.sample_rate)
                     yield from results()
-            ready[job.position] = job
+            ready.append(job)
             if not window:
                 yield from results()
         self._recognize(window, decoder)
@@ -215,7 +242,7 @@ class Recognizer:
             raise AsrError("timestamps and previous_text cannot be used with a stream; omit the options")
         pieces = live_pieces(
             blocks,
-            sample_rate or self.sample_rate,
+            self.sample_rate if sample_rate is None else sample_rate,
             self.sample_rate,
             self._reader.longest,
             self._reader.voice_activity is not None,
@@ -247,7 +274,10 @@ class Recognizer:
         """Decode one piece after the other, each with the text before it."""
         for piece in pieces:
             job, channel = piece.job, piece.channel
-            ((segments, best),) = self._decode([piece], decoder, job.previous.get(channel, ()))
+            decoded = self._decode_within_memory([piece], decoder, job.previous.get(channel, ()))
+            if not decoded:
+                continue
+            ((segments, best),) = decoded
             job.segments += segments
             # Text that was drawn at a high temperature may be wrong, and would cause errors in the next text.
             reliable = best.temperature <= MAX_PROMPT_TEMPERATURE
@@ -260,8 +290,34 @@ class Recognizer:
         while pieces:
             fit = max(1, int(self.batch_seconds / self._padded_seconds(len(pieces[0].samples))))
             batch, pieces = pieces[:fit], pieces[fit:]
-            for piece, (segments, _) in zip(batch, self._decode(batch, decoder), strict=True):
+            decoded = self._decode_within_memory(batch, decoder)
+            if not decoded and len(batch) > 1:
+                self.batch_seconds /= 2  # the next batches, too
+                pieces = batch + pieces
+                continue
+            for piece, (segments, _) in zip(batch, decoded, strict=False):
                 piece.job.segments += segments
+
+    def _decode_within_memory(
+        self, batch: Sequence[Piece], decoder: Decoder, previous: Sequence[int] = ()
+    ) -> list[tuple[list[Segment], Hypothesis]]:
+        """The results of `_decode`; none if memory does not suffice. The job of a single piece then fails."""
+        try:
+            return self._decode(batch, decoder, previous)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        device = self.bundle.device
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            job = batch[0].job
+            job.error = AsrError(
+                f"{printable(job.input.id)}: not enough memory on {device} for a segment of "
+                f"{len(batch[0].samples) / self.sample_rate:.0f} s; use fewer --workers, --precision int8 or "
+                "another device"
+            )
+        return []
 
     def _padded_seconds(self, samples: int) -> float:
         """The seconds of audio that a piece occupies in a batch. Some features pad each one to a window."""
@@ -283,7 +339,11 @@ class Recognizer:
             features, frames = self.bundle.features(waveforms.to(device), lengths.to(device))
             memory = network.encode(features, frames)
             if not memory.states.isfinite().all():
-                raise AsrError("the model's output is not finite; use another checkpoint or float32")
+                names = ", ".join(dict.fromkeys(piece.job.input.id for piece in batch))
+                raise AsrError(
+                    f"{self.name or 'the model'}: its output for {printable(names)} is not finite; use "
+                    "another checkpoint, or --precision float32"
+                )
             if draft_model := getattr(decoder, "draft_model", None):
                 own = draft_model.features(waveforms.to(device), lengths.to(device))
                 memory = replace(memory, draft=draft_model.network.encode(*own))
@@ -319,7 +379,7 @@ class Recognizer:
         for segment in job.segments:
             if segment.text:
                 channels.setdefault(segment.channel, []).append(segment)
-        merged = [s for channel in channels.values() for s in merge_overlaps(channel, separator)]
+        merged = [s for channel in channels.values() for s in merge_overlaps(channel)]
         found = sorted(merged, key=lambda segment: (segment.start, segment.channel or 0))
         text = separator.join(segment.text for segment in found)
         return Transcript(
@@ -331,6 +391,17 @@ class Recognizer:
             self.name,
             {name: value for name, value in asdict(options).items() if value is not None},
         )
+
+
+def in_order(results: Iterable[tuple[int, R]]) -> Iterator[tuple[int, R]]:
+    """The same results in the order of their positions, which are 0, 1, 2 ..."""
+    waiting: dict[int, R] = {}
+    following = 0
+    for position, result in results:
+        waiting[position] = result
+        while following in waiting:
+            yield following, waiting.pop(following)
+            following += 1
 
 
 def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:

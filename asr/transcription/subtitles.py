@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from unicodedata import east_asian_width
 
-from asr.transcription.transcript import Segment, Transcript, Word
+from asr.transcription.transcript import Segment, Transcript, Word, word_spans
 
 LINE = 42  # characters of a line, and lines of a cue: the usual limits of broadcasters and Netflix
 LINES = 2
@@ -51,12 +51,12 @@ def _with_spaces(segments: Sequence[Segment], separator: str) -> list[Word]:
     """
     found: list[Word] = []
     for segment in segments:
-        end, before = 0, separator
-        for word in segment.words:
-            place = segment.text.find(word.text, end)
+        end = 0
+        for word, (start, following) in zip(segment.words, word_spans(segment), strict=True):
+            before = separator
             if end:
-                before = segment.text[end:place] if place >= 0 else " "
-            end = max(end, place + len(word.text))
+                before = segment.text[end:start] if start < following else " "
+            end = following
             found.append(replace(word, text=" " * any(map(str.isspace, before)) + word.text))
     return found
 

@@ -55,6 +55,17 @@ class Segment:
     no_speech: float | None = None  # probability that nobody speaks, with `fallback` or its threshold
 
 
+def word_spans(segment: Segment) -> list[tuple[int, int]]:
+    """Where each word of a segment begins and ends in its text. A word that is not in it has no width."""
+    spans, end = [], 0
+    for word in segment.words:
+        place = segment.text.find(word.text, end)
+        start = max(place, end)
+        end = start + (len(word.text) if place >= 0 else 0)
+        spans.append((start, end))
+    return spans
+
+
 @dataclass(frozen=True)
 class StreamResult:
     """A segment of audio that is coming in. Times are in seconds from the start of the stream."""

@@ -255,3 +255,21 @@ def test_a_channel_that_is_not_there(tmp_path):
     ):
         audio.read(tmp_path / "a.wav", channel=1)
     assert audio.channels(tmp_path / "a.wav") == 1
+
+
+@pytest.mark.parametrize("format", ["WAV", "AIFF"])
+def test_zeros_after_the_audio_are_not_searched_for_chunks(format):
+    """A recorder can reserve space for more audio than there is."""
+
+    class Counted(io.BytesIO):
+        reads = 0
+
+        def read(self, size=-1):
+            Counted.reads += 1
+            return super().read(size)
+
+    raw = io.BytesIO()
+    soundfile.write(raw, LEFT, RATE, format=format, subtype="PCM_16")
+    file = Counted(raw.getvalue() + bytes(100_000))
+    assert len(audio.read(file, RATE)) == len(LEFT)
+    assert Counted.reads < 1000

@@ -207,3 +207,42 @@ def test_json_holds_any_file_name():
         record = json.loads(text.encode("utf-8"))
         assert (record["id"], record["audio"], record["text"]) == ("caf\udce9", "学.wav", '"\\\n')
         assert "学" in text
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_the_manifest_is_not_its_own_output(asr, tiny_model, sounds, tmp_path, option):
+    """Its lines have ids as well, and could be taken for results."""
+    manifest = tmp_path / "m.jsonl"
+    content = json.dumps({"id": "a", "audio": str(sounds / "a.wav"), "text": "x"}) + "\n"
+    manifest.write_text(content)
+    status, _, err = asr("transcribe", manifest, "--output", manifest, option, "--model", tiny_model)
+    assert status == 1 and "m.jsonl: this is an input; give --output another name" in err[0]
+    assert manifest.read_text() == content
+
+
+def test_a_name_that_becomes_too_long_is_the_only_failure(asr, tiny_model, sounds, tmp_path):
+    """With its suffix, the name of the result has more than 255 bytes."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "я" * 125 + "x", "z"):
+        (folder / f"{name}.wav").write_bytes((sounds / "a.wav").read_bytes())
+    options = ("--model", tiny_model, "--output-dir", tmp_path / "out", "--format", "textgrid")
+    status, _, err = asr("transcribe", folder, *options)
+    assert status == 1 and sum("rename the input" in line for line in err) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.TextGrid", "z.TextGrid"]
+    assert asr("transcribe", folder, "--model", tiny_model, "--output-dir", tmp_path / "txt") == (0, [], [])
+    assert len(list((tmp_path / "txt").iterdir())) == 3  # 255 bytes
+
+
+def test_results_of_torchrun_are_used_without_it(asr, tiny_model, sounds, tmp_path):
+    output = tmp_path / "out.jsonl"
+    options = ("--model", tiny_model, "--output", output)
+    assert asr("transcribe", sounds / "a.wav", *options)[0] == 0
+    output.rename(tmp_path / "out.jsonl.part3")
+    (tmp_path / "out.jsonl.partial-notes").write_text("mine")
+    status, _, err = asr("transcribe", sounds, *options)
+    assert status == 1 and "out.jsonl.part3: results of an interrupted run; add --resume" in err[0]
+    assert asr("transcribe", sounds, *options, "--resume")[0] in (0, 1)
+    ids = [json.loads(line)["id"] for line in output.read_text().splitlines()]
+    assert len(ids) == len(set(ids)) and str(sounds / "a.wav") in ids
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.jsonl", "out.jsonl.partial-notes"]

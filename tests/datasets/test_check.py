@@ -142,3 +142,9 @@ def test_command(sets, tmp_path):
     write_manifest(clean, [Utterance("good0", Path(tmp_path / "good0.wav"), "a", 0.5)])
     result = CliRunner().invoke(app, ["data", "check", str(clean)])
     assert result.exit_code == 0 and "no problem found" in result.output
+
+
+def test_phonemes_take_the_place_of_a_text(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(), 8000)
+    write_manifest(tmp_path / "m.jsonl", [Utterance("a", tmp_path / "a.wav", None, 0.5, phonemes="ab")])
+    assert "no text" not in check_data([tmp_path / "m.jsonl"]).problems

@@ -94,3 +94,14 @@ def test_the_beginning_of_a_recording_is_a_segment_for_kaldi(manifest, tmp_path)
     write_manifest(tmp_path / "part.jsonl", [replace(utterance, duration=0.5)])
     export_manifest(tmp_path / "part.jsonl", tmp_path / "kaldi", "kaldi")
     assert (tmp_path / "kaldi/segments").read_text() == "c rec-00000000 0.000000 0.500000\n"
+
+
+def test_other_keys_do_not_replace_those_of_nemo(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1), 8000)
+    extra = {"audio_filepath": "old.wav", "offset": 9.0, "topic": "x"}
+    utterance = Utterance("a", tmp_path / "a.wav", "eins", 0.5, start=0.25, phonemes="ab", extra=extra)
+    write_manifest(tmp_path / "m.jsonl", [utterance])
+    export_manifest(tmp_path / "m.jsonl", tmp_path / "nemo.json", "nemo")
+    (found,) = read_manifest(tmp_path / "nemo.json")
+    assert (found.audio, found.start, found.phonemes) == (tmp_path / "a.wav", 0.25, "ab")
+    assert found.extra["topic"] == "x"

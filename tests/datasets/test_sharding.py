@@ -17,6 +17,7 @@ from asr import audio
 from asr.audio.archive import read_member
 from asr.commands import app
 from asr.config import AugmentConfig, Config, DataConfig
+from asr.datasets import sharding
 from asr.datasets.batching import EpochPlan, count_pools
 from asr.datasets.corpus import Corpus
 from asr.datasets.export import export_manifest
@@ -280,3 +281,31 @@ def test_two_processes_share_the_batches_of_every_pool_without_doubles(shards, m
 def test_a_pool_that_a_weight_left_empty_is_passed_over(shards, tmp_path):
     assert any(not len(plan) for plan in plans(shards, weights=(0.2,), shard_pool=1)[1])
     assert train(settings(shards, 3, weights=[0.2]), tmp_path / "run", device="cpu") == 0
+
+
+def test_an_interrupted_second_call_leaves_no_manifest_of_the_first(corpus, tmp_path, monkeypatch):
+    """The texts of the first call would belong to other recordings."""
+    write_shards(corpus / "good.jsonl", tmp_path, size=4)
+    original = sharding._write_shard
+
+    def interrupted(path, *rest):
+        if path.name == "000001.tar":
+            raise KeyboardInterrupt
+        return original(path, *rest)
+
+    monkeypatch.setattr(sharding, "_write_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(corpus / "good.jsonl", tmp_path, size=4, shuffle=False)
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
+def test_parts_of_a_container_keep_their_sample_rate(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.m4a"), "w") as out:
+        track = out.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), "fltp", "mono")
+        frame.sample_rate = 48000
+        out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    suffix, content = _content(Utterance("a", tmp_path / "a.m4a", "x", 0.5, start=0.25), False)
+    assert (suffix, audio.sample_rate(content)) == (".flac", 48000)

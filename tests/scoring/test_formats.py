@@ -87,3 +87,9 @@ def test_the_speaker_of_a_trn_is_that_of_sclite(tmp_path, id, speaker):
     path = tmp_path / "r.trn"
     path.write_text(f"yes ({id})\n")
     assert formats.read(path).attributes.get(id, {}).get("speaker") == speaker
+
+
+def test_ids_with_parentheses_in_a_trn(tmp_path):
+    path = tmp_path / "h.trn"
+    path.write_text("hello there (talk_(1).wav)\nyes(b_1)\n(c_(2))\n")
+    assert read_texts(path) == {"talk_(1).wav": "hello there", "b_1": "yes", "c_(2)": ""}

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from asr.datasets.manifest import read_manifest
 from asr.errors import AsrError
 from asr.scoring import read, read_pair, read_texts
 from asr.scoring.tables import csv_table
@@ -62,8 +63,8 @@ def test_nemo_predictions_in_the_file_of_the_references(tmp_path):
     }
     path.write_text(json.dumps(record) + "\n")
     ref, hyp = read_pair(path, path)
-    assert (ref.texts, hyp.texts) == ({"a.wav@1.5": "one"}, {"a.wav@1.5": "two"})
-    assert ref.attributes["a.wav@1.5"]["duration"] == 2
+    assert (ref.texts, hyp.texts) == ({"a.wav-1.5": "one"}, {"a.wav-1.5": "two"})
+    assert ref.attributes["a.wav-1.5"]["duration"] == 2
     path.write_text(json.dumps(record) + "\n" + json.dumps({"audio_filepath": "b", "text": ""}) + "\n")
     with pytest.raises(AsrError, match="line 2: no strings 'id' and 'pred_text'"):
         read(path, hyp=True)
@@ -267,3 +268,15 @@ def test_hypotheses_with_line_numbers_as_ids_match_lines(tmp_path):
     (tmp_path / "h.trn").write_text("sat (2)\n")
     refs, hyps = read_pair(tmp_path / "r.txt", tmp_path / "h.trn", "lines", "trn")
     assert (refs.texts["2"], hyps.texts) == ("sat", {"2": "sat"})
+
+
+@pytest.mark.parametrize("names", [("audio_filepath", "offset"), ("audio", "start")])
+def test_lines_without_an_id_have_that_of_the_manifest(tmp_path, names):
+    """So the output of `asr transcribe MANIFEST` can be scored against MANIFEST."""
+    audio, start = names
+    lines = [
+        {audio: "a.wav", start: at, "duration": 1.0, "text": str(at)} for at in (0, 2.5, 12345.67, 12345.71)
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert list(read(path).texts) == [utterance.id for utterance in read_manifest(path)]

@@ -236,3 +236,9 @@ def test_a_pattern_mirrors_the_folders_below_it(tree):
         (Path("o/deep/er/a.srt"), Path("o/deep/er/a.txt")),
     ]
     assert output_paths(found_in("deep/er/*.wav"), Path("o"), "txt") == [(Path("o/a.txt"),)]
+
+
+def test_a_closed_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    inputs, problems = find_inputs(["-"])
+    assert inputs == [] and str(problems[0]) == "-: standard input is closed; give a file"

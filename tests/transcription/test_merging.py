@@ -23,14 +23,14 @@ def segment(start, end, *words):
 
 
 def texts(*segments):
-    return [each.text for each in merge_overlaps(segments, " ")]
+    return [each.text for each in merge_overlaps(segments)]
 
 
 def test_a_common_word_joins():
     first = segment(0, 10, ("one", 7.0), ("two", 8.1), ("three", 8.9), ("fo", 9.7))
     second = segment(8, 18, ("o", 8.0), ("three", 8.95), ("four", 9.6), ("five", 10.5))
     assert texts(second, first) == ["one two three", "four five"]
-    merged = merge_overlaps([first, second], " ")
+    merged = merge_overlaps([first, second])
     assert merged[0].end == merged[1].start == pytest.approx(9.2)
     assert [word.text for word in merged[1].words] == ["four", "five"]
 
@@ -45,9 +45,9 @@ def test_segments_have_their_words_whole():
     first = segment(0, 10, ("one", 7.0), ("two", 8.8))
     second = segment(8, 18, ("three", 8.95), ("four", 9.6))
     for both in ([first, second], [segment(0, 10, ("two", 8.6)), segment(8, 18, ("two", 8.62), ("x", 8.85))]):
-        one, other = merge_overlaps(both, " ")
+        one, other = merge_overlaps(both)
         assert one.start < one.end == other.start == other.words[0].start
-    one, other = merge_overlaps([first, segment(8, 18, ("three", 9.2))], " ")
+    one, other = merge_overlaps([first, segment(8, 18, ("three", 9.2))])
     assert one.end == other.start == pytest.approx(one.words[-1].end)
 
 
@@ -57,9 +57,19 @@ def test_the_same_word_twice_is_kept_twice():
     assert texts(first, second) == ["one one", "one"]
 
 
+def test_a_part_of_a_text_keeps_its_own_spaces():
+    """A text can have words with spaces and characters without them."""
+    words = [
+        Word(text, at, at + 0.3, 0.5) for text, at in (("打", 7), ("hello", 8.1), ("好", 8.5), ("我", 9.7))
+    ]
+    first = Segment(0, 10, "打 hello 好我", 0.5, words=tuple(words))
+    second = segment(8, 18, ("好", 8.5), ("four", 9.6))
+    assert texts(first, second) == ["打 hello 好", "four"]
+
+
 def test_segments_that_do_not_overlap_stay():
     both = (segment(0, 8, ("a", 7.0)), segment(8, 9, ("b", 8.1)))
-    assert merge_overlaps(both, " ") == list(both)
+    assert merge_overlaps(both) == list(both)
 
 
 def test_samples_joined_without_pauses():

@@ -14,7 +14,7 @@ from torch import distributed as dist
 from asr.errors import AsrError
 from asr.transcription import job
 from asr.transcription.inputs import Input
-from asr.transcription.output import Output, begin_parts, merge_parts, part_of
+from asr.transcription.output import Output, begin_parts, merge_parts, part_of, remove_file
 from asr.transcription.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_decisions_of_the_main_process():
 
 
 def line(name, text="x"):
-    return json.dumps({"id": name, "text": text}) + "\n"
+    return json.dumps({"id": name, "text": text, "segments": []}) + "\n"
 
 
 def test_parts_are_merged_in_the_order_of_the_inputs(tmp_path):
@@ -90,10 +90,14 @@ def test_parts_of_an_interrupted_run(tmp_path):
     assert file.read_text() == line("a") and not part.exists()
     part.write_text(line("b"))
     begin_parts(Output(file, overwrite=True), [])
+    assert list(tmp_path.iterdir()) == [file]
+    remove_file(Output(file))
+    assert list(tmp_path.iterdir()) == [file]
+    remove_file(Output(file, overwrite=True))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "real").write_text(line("a"))
     file.symlink_to(tmp_path / "real")
-    begin_parts(Output(file, overwrite=True), [])
+    remove_file(Output(file, overwrite=True))
     assert file.is_symlink() and not file.exists()
     file.unlink()
     assert part_of(Output(file), 3).file == tmp_path / "out.jsonl.part3"

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_a_list_is_decoded_in_batches(bundle, mixed, alone, monkeypatch, tmp_pat
     recognizer, sizes = Recognizer(bundle, batch_seconds=60.0), []
     original = recognizer._decode
     monkeypatch.setattr(
-        recognizer, "_decode", lambda batch, d: sizes.append(len(batch)) or original(batch, d)
+        recognizer, "_decode", lambda batch, d, p=(): sizes.append(len(batch)) or original(batch, d, p)
     )
     samples = [soundfile.read(each.audio, dtype="float32")[0] for each in mixed]
     for found, expected in zip(recognizer.transcribe(samples, RATE), alone, strict=True):
@@ -172,7 +173,9 @@ def test_a_list_is_decoded_in_batches(bundle, mixed, alone, monkeypatch, tmp_pat
 def test_a_batch_has_at_most_batch_seconds_of_padded_audio(bundle, mixed, monkeypatch):
     recognizer, batches = Recognizer(bundle, batch_seconds=6.0), []
     original = recognizer._decode
-    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: batches.append(batch) or original(batch, d))
+    monkeypatch.setattr(
+        recognizer, "_decode", lambda batch, d, p=(): batches.append(batch) or original(batch, d, p)
+    )
     list(recognizer.transcribe_all(mixed[::-1] * 4))
     for batch in batches:
         assert len(batch) * max(len(piece.samples) for piece in batch) <= 6.0 * RATE
@@ -281,13 +284,17 @@ def test_the_first_result_needs_one_batch_of_audio(bundle, mixed, monkeypatch):
     monkeypatch.setattr(module, "READERS", 1)  # several can finish the first file after many others
     recognizer, decoded = Recognizer(bundle, batch_seconds=3.0), []
     original = recognizer._decode
-    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: decoded.append(batch) or original(batch, d))
+    monkeypatch.setattr(
+        recognizer, "_decode", lambda batch, d, p=(): decoded.append(batch) or original(batch, d, p)
+    )
     results = recognizer.transcribe_all(mixed * 20)
     next(results)
     assert sum(len(piece.samples) for batch in decoded for piece in batch) < 8 * RATE
     # Nor does it need a whole large batch.
     recognizer, decoded = Recognizer(bundle, batch_seconds=600.0), []
-    monkeypatch.setattr(recognizer, "_decode", lambda batch, d: decoded.append(batch) or original(batch, d))
+    monkeypatch.setattr(
+        recognizer, "_decode", lambda batch, d, p=(): decoded.append(batch) or original(batch, d, p)
+    )
     next(recognizer.transcribe_all(mixed * 20))
     assert sum(len(piece.samples) for batch in decoded for piece in batch) < 25 * RATE
 
@@ -335,3 +342,59 @@ def test_the_level_is_normalized_only_for_models_that_need_it(monkeypatch, mean,
     monkeypatch.setattr(module.audio, "normalize_level", lambda *a, **k: calls.append(1) or original(*a, **k))
     recognizer.transcribe(sound(0, 0.5), RATE)
     assert bool(calls) == normalized
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(bundle, mixed, alone, monkeypatch):
+    recognizer, sizes = Recognizer(bundle, batch_seconds=120.0), []
+    original = recognizer._decode
+
+    def decode(batch, decoder, previous=()):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return original(batch, decoder, previous)
+
+    monkeypatch.setattr(recognizer, "_decode", decode)
+    for result, expected in zip(recognizer.transcribe_all(mixed), alone, strict=True):
+        same(result, expected)
+    assert max(sizes) > 3 and recognizer.batch_seconds < 120
+
+
+def test_a_piece_that_does_not_fit_into_memory_fails_alone(bundle, mixed, alone, monkeypatch):
+    recognizer = Recognizer(bundle)
+    original, bad = recognizer._decode, mixed[2].id
+
+    def decode(batch, decoder, previous=()):
+        if any(piece.job.input.id == bad for piece in batch):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        return original(batch, decoder, previous)
+
+    monkeypatch.setattr(recognizer, "_decode", decode)
+    results = list(recognizer.transcribe_all(mixed))
+    assert str(results[2]).startswith(f"{bad}: not enough memory on cpu for a segment of")
+    for place in range(len(mixed)):
+        if place != 2:
+            same(results[place], alone[place])
+
+
+def test_errors_of_another_kind_are_not_taken_for_lack_of_memory(bundle, mixed, monkeypatch):
+    recognizer = Recognizer(bundle)
+
+    def decode(batch, decoder, previous=()):
+        raise RuntimeError("shapes do not match in this memory format")
+
+    monkeypatch.setattr(recognizer, "_decode", decode)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(recognizer.transcribe_all(mixed))
+
+
+def test_an_input_that_is_not_ready_does_not_hold_back_the_others(bundle, mixed, tmp_path):
+    """A pipe to which nothing is written while the other results are there."""
+    os.mkfifo(tmp_path / "pipe")
+    inputs = [Input.of(tmp_path / "pipe"), *mixed]
+    results = Recognizer(bundle, batch_seconds=2.0).transcribe_unordered(inputs, range(len(inputs)))
+    found = [next(results)[0] for _ in range(3)]
+    assert 0 not in found
+    (tmp_path / "pipe").write_bytes(mixed[0].audio.read_bytes())
+    found += [place for place, _ in results]
+    assert sorted(found) == list(range(len(inputs)))

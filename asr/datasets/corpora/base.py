@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asr.audio import EXTENSIONS
 from asr.errors import AsrError
+from asr.files import files_below
 
 _LANGUAGES = {
     "arabic": "ar", "bengali": "bn", "bulgarian": "bg", "cantonese": "yue", "catalan": "ca", "chinese": "zh",
@@ -92,11 +93,13 @@ def audio_below(folder: Path, bad: list[str], *suffixes: str) -> dict[str, Path]
     """
     selected = suffixes or EXTENSIONS
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    problems: list[AsrError] = []
+    for path in files_below(folder, problems):
         if path.suffix.lower() not in selected or path.name.startswith("."):
             continue
         if (first := found.setdefault(path.stem, path)) != path:
             bad.append(f"{path}: a second recording of {path.stem}; {first} is kept")
+    bad += map(str, problems)
     return found
 
 

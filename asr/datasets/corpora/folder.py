@@ -8,6 +8,7 @@ from asr.audio import EXTENSIONS
 from asr.datasets.corpora.base import ALL, LEFT_OUT, Subsets
 from asr.datasets.manifest import Utterance
 from asr.errors import AsrError
+from asr.files import files_below
 
 _NOT_TEXTS = ("README", "LICENSE", "LICENCE", "COPYING", "CHANGES", LEFT_OUT)
 
@@ -18,7 +19,10 @@ def read_folder(source: Path, bad: list[str], subsets: Subsets = ALL) -> dict[st
     Audio without a readable text, and a text without audio, add a line to `bad`; durations are not known yet.
     Raises AsrError where there is no audio at all.
     """
-    paths = [path for path in sorted(source.rglob("*")) if path.name[0] != "."]  # "._a.wav" is macOS's own
+    problems: list[AsrError] = []
+    found = files_below(source, problems)
+    paths = [path for path in found if path.name[0] != "."]  # "._a.wav" is macOS's own
+    bad += map(str, problems)
     files = [path for path in paths if path.suffix.lower() in EXTENSIONS]
     if not files:
         raise AsrError(f"{source}: no audio in this folder; give one that holds {' '.join(EXTENSIONS)}")
