@@ -19,6 +19,7 @@ import torch
 
 from asr.config import Config, load_config
 from asr.datasets.loading import Batch
+from asr.errors import AsrError
 from asr.flops import flop_counter
 from asr.model_folder import Bundle
 from asr.tokenizers import CharacterTokenizer
@@ -100,4 +101,9 @@ def noise(config: Config, tokens: int, size: int) -> Batch:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if any(name.startswith("-") for name in sys.argv[1:]):
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1:])
+    except AsrError as error:
+        sys.exit(f"costs.py: error: {error}")

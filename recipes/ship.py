@@ -20,6 +20,12 @@ from asr.config import Config
 from asr.errors import AsrError
 from asr.model_folder import SHIPPED, Bundle, load_model
 
+KEPT = (
+    "longest_seconds",
+    "length_normalization",
+    "voice_activity",
+)  # of the metadata, by which a model decodes
+
 
 def mean_weights(models: list[dict[str, Tensor]], shares: list[float]) -> dict[str, Tensor]:
     """The mean of each weight, in which each model counts by its share.
@@ -70,6 +76,8 @@ def main() -> None:
     bundle.config = for_recognition(bundle.config)
     models = [weights_of(each) for each in (bundle, *others)]
     weights = mean_weights(models, given.shares or [1.0] * len(models))
+    if others:  # the results of training are not those of a mean
+        bundle.metadata = {name: value for name, value in bundle.metadata.items() if name in KEPT}
     bundle.save(folder, {name: tensor.half() for name, tensor in weights.items()})
     print(f"{folder}: now write README.md there, the model card")
 

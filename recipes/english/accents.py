@@ -1,4 +1,4 @@
-"""Accents for made speech: words are spelled as a speaker of another language would say them.
+"""Accents for synthetic speech: words are spelled as a speaker of another language would say them.
 
 A synthesizer reads the changed spelling, and the text of the utterance keeps the words as they are. So
 "three good friends" may be read as "sree goot friens". The rules are sound changes that are common among

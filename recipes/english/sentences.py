@@ -1,4 +1,4 @@
-"""Sentences for made speech: parts of books, everyday sentences, letters, numbers and dates.
+"""Sentences for synthetic speech: parts of books, everyday sentences, letters, numbers and dates.
 
     python recipes/english/sentences.py DATA COUNT
 

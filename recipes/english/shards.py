@@ -61,7 +61,7 @@ def new_shards(options: argparse.Namespace, kind: str) -> Iterator[Shard]:
 
 
 def refusal(audio: Audio | None, text: str) -> str:
-    """Why made speech cannot be used; empty for good speech."""
+    """Why synthetic speech cannot be used; empty for good speech."""
     if audio is None or not audio.size:
         return "failed"
     if not np.isfinite(audio).all() or np.abs(audio).max() < 1e-3:

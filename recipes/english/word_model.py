@@ -1,6 +1,6 @@
 """Estimate the word n-gram model of the English recognizer, and print its perplexity on held-out sentences.
 
-python recipes/english/word_model.py ../shared/corpora/text/books_en.txt.xz words.safetensors
+python recipes/english/word_model.py books_en.txt.xz words.safetensors
 """
 
 from __future__ import annotations

@@ -272,3 +272,23 @@ def test_manifests_from_the_command_line(tmp_path: Path) -> None:
 def test_the_training_configuration_is_valid() -> None:
     config = load_config(RECIPE / "english.yaml")
     assert config.train.phonemes is not None and config.model.encoder.phonemes == 68
+
+
+@pytest.mark.usefixtures("no_attention_plots")
+def test_fine_tuning_starts_from_the_model_that_ships(tmp_path, monkeypatch):
+    """Two steps with six sentences. The run has the architecture and the tokens of the English model."""
+    from typer.testing import CliRunner
+
+    from asr.commands import app
+    from asr.model_folder import load_model
+
+    samples = RECIPE.parents[1] / "data" / "samples" / "manifest.jsonl"
+    small = [f"data.train=[{samples}]", f"data.dev=[{samples}]", "data.workers=1", "train.steps=2"]
+    small += ["train.validate_every=2", "optim.warmup_steps=1", "optim.decay_steps=0"]
+    recipe = RECIPE / "finetune.yaml"
+    result = CliRunner().invoke(app, ["train", str(recipe), *small, "--run", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    tuned, shipped = load_model(tmp_path / "run", "cpu"), load_model("english", "cpu")
+    assert tuned.tokenizer.symbols == shipped.tokenizer.symbols
+    assert tuned.config.model == shipped.config.model
+    assert tuned.module.state_dict().keys() == shipped.module.state_dict().keys()

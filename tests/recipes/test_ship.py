@@ -21,10 +21,16 @@ def test_the_mean_of_runs_is_stored(tiny_model, tmp_path, monkeypatch, shares, a
     with torch.no_grad():
         for weight in second.network.parameters():
             weight.add_(2.0)
+    first.metadata |= {"longest_seconds": "9.5", "dev_wer": "0.5", "step": "7"}
+    first.save(tmp_path / "first")
     second.save(tmp_path / "second")
     monkeypatch.setattr(ship, "SHIPPED", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ship.py", str(tiny_model), str(tmp_path / "second"), "mean", *shares])
+    monkeypatch.setattr(
+        sys, "argv", ["ship.py", str(tmp_path / "first"), str(tmp_path / "second"), "mean", *shares]
+    )
     ship.main()
+    metadata = load_model(tmp_path / "mean", "cpu").metadata
+    assert metadata["longest_seconds"] == "9.5" and not {"dev_wer", "step"} & metadata.keys()
     stored = dict(load_model(tmp_path / "mean", "cpu").network.named_parameters())
     for name, weight in first.network.named_parameters():
         torch.testing.assert_close(stored[name], weight + added, atol=2e-3, rtol=2e-3)  # float16 in the file
