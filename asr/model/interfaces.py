@@ -11,7 +11,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
-PHONEMES = "phonemes"  # the name of an encoder's phoneme logits in `Memory.intermediate`
+# Names of results in `Memory.intermediate`.
+PHONEMES = "phonemes"  # logits of an encoder's phoneme head
+PHONEME_STATES = "phoneme states"  # errors of the states that are predicted from phonemes
 
 
 @dataclass(frozen=True)

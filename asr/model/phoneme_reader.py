@@ -10,7 +10,6 @@ from torch.nn.functional import pad
 
 from asr.model.kernels import Linear
 
-PHONEME_STATES = "phoneme states"  # the name of the errors of the prediction in `Memory.intermediate`
 NEIGHBORS = 1  # states on each side whose phonemes are read too
 
 

@@ -54,6 +54,8 @@ class LanguageTask(Task[TextBatch]):
     """Language modeling of sentences (Al-Rfou et al. 2019)."""
 
     unit = "characters"
+    speed_name = "characters_per_second"
+    batch_size_setting = "data.batch_characters"
     loss_names = ("loss",)
 
     def __init__(

@@ -30,9 +30,9 @@ def check_memory(task: Task[Any], objective: nn.Module, epoch: int) -> str:
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
-        setting = "data.batch_characters" if task.unit == "characters" else "data.batch_seconds"
         raise AsrError(
-            f"not enough memory on {device} for the heaviest batch, {description} ({reason}); lower {setting}"
+            f"not enough memory on {device} for the heaviest batch, {description} ({reason}); lower "
+            f"{task.batch_size_setting}"
         ) from None
     finally:
         for parameter in trained:

@@ -95,8 +95,7 @@ class Monitor:
         left = f"{_duration(self._seconds_left(step))} left"
         self.bar.update(self.line, completed=step.number, description=line, left=left)
         if now - self._last_line >= LINE_EVERY:
-            unit = "audio_seconds" if self.task.unit == "s audio" else self.task.unit
-            self._curves("speed", {f"{unit}_per_second": speed, "data_wait_share": wait}, step.number)
+            self._curves("speed", {self.task.speed_name: speed, "data_wait_share": wait}, step.number)
             if not self.log.console.is_terminal:
                 self.log.say(f"step {step.number}/{self._steps}  {line}  {left}")
             self._last_line = now

@@ -12,8 +12,7 @@ from asr.features.settings import SpecAugmentConfig, VocalTractConfig
 from asr.features.spec_augment import spec_augment
 from asr.features.vocal_tract import perturb_vocal_tract
 from asr.masks import length_mask
-from asr.model.interfaces import PHONEMES, HasCTC, Memory, ReadsPhonemes
-from asr.model.phoneme_reader import PHONEME_STATES
+from asr.model.interfaces import PHONEME_STATES, PHONEMES, HasCTC, Memory, ReadsPhonemes
 from asr.model_folder import Bundle
 from asr.training.losses import Losses, consistency_loss, joint_loss, masked_ctc_loss
 from asr.training.settings import TrainConfig

@@ -56,6 +56,8 @@ class RecognitionTask(Task[Batch]):
     """Speech recognition with the joint CTC/attention loss."""
 
     unit = "s audio"
+    speed_name = "audio_seconds_per_second"
+    batch_size_setting = "data.batch_seconds"
     loss_names = LOSS_NAMES
 
     def __init__(self, config: Config, say: Callable[[str], None], tokenizer_of: Learning = learn_it) -> None:

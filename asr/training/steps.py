@@ -96,24 +96,19 @@ def steps(
                 state.seconds += spent / ranks.count  # equal in all processes, because the end depends on it
                 means = [each / max(1.0, n_targets) for each in sums]
                 rate = learning_rate(state.step, total, optim)
-                for parameter_group in optimizer.param_groups:
-                    parameter_group["lr"] = rate
-                scaler.unscale_(optimizer)
-                norm = float(torch.nn.utils.clip_grad_norm_(parameters, optim.clip_norm))
+                usable = bool(n_targets) and math.isfinite(means[0])
+                norm, changed = update_weights(optimizer, parameters, rate, optim.clip_norm, scaler, usable)
                 skipped = ""
                 if not n_targets:
                     skipped = "none of its recordings can be read"
-                elif math.isfinite(norm) and math.isfinite(means[0]):  # equal in all processes
-                    optimizer.step()
-                    if average is not None:
-                        average.update(state.step + 1)
-                else:
+                elif not changed:
                     skipped = f"its gradient is not finite ({_causes(losses, group, epoch, ranks)})"
                     if scaler.is_enabled():
                         skipped += f"; the loss was scaled by {scaler.get_scale():g}, which is halved"
+                elif average is not None:
+                    average.update(state.step + 1)
                 scaler.update()
                 state.loss_scale = scaler.state_dict()
-                optimizer.zero_grad(set_to_none=True)
 
                 done += whole
                 limit = explosion_limit(state.typical_loss, task.bundle.special.vocabulary_size)
@@ -140,6 +135,29 @@ def steps(
                 )
                 rest = time.monotonic() - measured
                 yield found, next((batch for batch in group if batch.ids), None)
+
+
+def update_weights(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    learning_rate: float,
+    clip_norm: float,
+    scaler: GradScaler,
+    usable: bool,
+) -> tuple[float, bool]:
+    """Clip the gradients, do a step of the optimizer, and delete them.
+
+    Returns their norm before clipping, and whether the weights changed. They do not with a loss that is not
+    `usable`, nor with a norm that is not finite. Both results are equal in all processes.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    scaler.unscale_(optimizer)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip_norm))
+    if changes := usable and math.isfinite(norm):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm, changes
 
 
 def explosion_limit(typical_loss: float | None, vocabulary_size: int) -> float:

@@ -92,6 +92,8 @@ class Task(ABC, Generic[B]):
     pools: int  # in an epoch
     data: str  # describes the data that must stay the same when a run is resumed
     unit: str  # of `Batch.amount`, for speeds
+    speed_name: str  # of the curve of the speed
+    batch_size_setting: str  # the setting to lower when memory does not suffice
     loss_names: tuple[str, ...]  # of the losses that the objective returns; the first one is minimized
     precision = "float32"  # in which objectives compute (`asr.training.precision`)
 

@@ -25,6 +25,7 @@ class Audio:
     """The part of a task that the monitor reads."""
 
     unit = "s audio"
+    speed_name = "audio_seconds_per_second"
 
 
 def Monitor(run, step, config, task=Audio):
@@ -188,6 +189,7 @@ def test_transcripts_are_shown_as_they_are(tmp_path, clock, capsys):
 def test_a_language_model_is_measured_in_characters(tmp_path, clock, capsys):
     class Characters:
         unit = "characters"
+        speed_name = "characters_per_second"
 
     with Monitor(tmp_path, 0, of(10, 5), Characters) as monitor:
         clock.now += 30.0

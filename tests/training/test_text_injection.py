@@ -14,7 +14,7 @@ from helpers import sections
 from asr.config import Config
 from asr.datasets.manifest import Utterance, write_manifest
 from asr.errors import AsrError
-from asr.model.phoneme_reader import PHONEME_STATES
+from asr.model.interfaces import PHONEME_STATES
 from asr.training.losses import joint_loss
 from asr.training.recognition import RecognitionTask
 

@@ -12,10 +12,10 @@ from asr.masks import length_mask
 from asr.model.attention import self_attention
 from asr.model.blocks import Block, EncoderSection, Residual, feed_forward
 from asr.model.convolution import Convolution
-from asr.model.interfaces import PHONEMES, Memory
+from asr.model.interfaces import PHONEME_STATES, PHONEMES, Memory
 from asr.model.intermediate_ctc import AfterBlock
 from asr.model.kernels import Linear
-from asr.model.phoneme_reader import PHONEME_STATES, PhonemeReader
+from asr.model.phoneme_reader import PhonemeReader
 from asr.model.positions.interface import Positions, PositionsField, Relation, build_positions
 
 
