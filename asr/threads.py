@@ -1,4 +1,4 @@
-"""The number of CPU threads, and how they wait. docs/transcription.md has the measurements.
+"""The number of CPU threads, and how they wait. docs/measurements.md has the measurements.
 
 This module does not import torch: OpenMP reads its settings when torch is imported.
 """

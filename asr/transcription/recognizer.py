@@ -31,7 +31,7 @@ from asr.transcription.transcript import Segment, StreamResult, Transcript
 from asr.transcription.turns import Turns
 
 # Seconds of padded audio in a batch. On a CPU, large batches do not fit into the caches in the encoder, but
-# need fewer decoder steps: docs/transcription.md has the measurements.
+# need fewer decoder steps: docs/measurements.md has the measurements.
 BATCH_SECONDS_ON_CPU = 60.0
 BATCH_SECONDS_ON_GPU = 120.0
 FIRST_WINDOW = 20.0  # seconds of audio before the first results

@@ -19,7 +19,7 @@ from asr.transcription.pieces import Piece
 from asr.transcription.transcript import Alternative, Segment, Word
 from asr.transcription.words import words_of
 
-MIN_CONFIDENCE = 0.2  # of calibrated models; docs/transcription.md has the measurements
+MIN_CONFIDENCE = 0.2  # of calibrated models; docs/measurements.md has the measurements
 
 
 class SegmentBuilder:
