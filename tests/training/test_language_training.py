@@ -260,11 +260,11 @@ def test_sentences_longer_than_the_positions_of_the_model_are_left_out(tmp_path)
     """Learned positions have a fixed number, of which the prompt takes one."""
     model = {"positions": {"kind": "learned", "max_length": 9}}
     config = settings(tmp_path, model=model, data={"hold_out": 50}, train={"steps": 3})
-    said = []
-    task = LanguageTask(config, tmp_path / "scratch", said.append)
+    lines = []
+    task = LanguageTask(config, tmp_path / "scratch", lines.append)
     texts = (tmp_path / "text.txt").read_text().split()
     longer = sum(len(text) > 8 for text in texts[:-50])
-    assert 0 < longer < 350 and f"{longer} with more tokens than the model has positions" in said[0]
+    assert 0 < longer < 350 and f"{longer} with more tokens than the model has positions" in lines[0]
     lengths = [len(tokens) for group in task.pool(0, 0).groups for tokens in group]
     assert max(lengths) == 8 and len(lengths) == 350 - longer
     train(config, tmp_path / "run")
