@@ -1,5 +1,6 @@
 """Manifests in the layouts of other toolkits, read back."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -98,9 +99,9 @@ def test_the_beginning_of_a_recording_is_a_segment_for_kaldi(manifest, tmp_path)
 
 def test_other_keys_do_not_replace_those_of_nemo(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1), 8000)
-    extra = {"audio_filepath": "old.wav", "offset": 9.0, "topic": "x"}
-    utterance = Utterance("a", tmp_path / "a.wav", "eins", 0.5, start=0.25, phonemes="ab", extra=extra)
-    write_manifest(tmp_path / "m.jsonl", [utterance])
+    line = {"id": "a", "audio": "a.wav", "text": "eins", "duration": 0.5, "start": 0.25, "phonemes": "ab"}
+    line |= {"audio_filepath": "old.wav", "offset": 9.0, "topic": "x"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
     export_manifest(tmp_path / "m.jsonl", tmp_path / "nemo.json", "nemo")
     (found,) = read_manifest(tmp_path / "nemo.json")
     assert (found.audio, found.start, found.phonemes) == (tmp_path / "a.wav", 0.25, "ab")

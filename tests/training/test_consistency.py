@@ -117,10 +117,16 @@ def test_rows_without_a_target_of_a_head_have_no_difference_there(manifest: Path
     assert float(objective.consistency_loss(everything, memory).detach()) > losses[True, True]
 
 
-def test_validation_has_one_view(manifest: Path) -> None:
+def test_validation_has_one_view(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = task(manifest, MASKS, consistency=0.2)
-    total, unalignable = found.objective().eval()(next(found.pool(0, 0).batches([0])))
+    network, rows = found.bundle.network, []
+    encode = network.encode
+    monkeypatch.setattr(network, "encode", lambda x, lengths: rows.append(len(x)) or encode(x, lengths))
+    batch = next(found.pool(0, 0).batches([0]))
+    total, unalignable = found.objective().eval()(batch)
     assert float(total[-1].detach()) == 0 and len(unalignable) == 4
+    found.objective().train()(batch)
+    assert rows == [4, 8]
 
 
 def test_a_run_trains_with_it(manifest: Path, tmp_path: Path) -> None:
