@@ -28,7 +28,7 @@ from asr.errors import AsrError
 from asr.features.settings import SpecAugmentConfig
 from asr.kinds import FEATURES, MODELS, TOKENIZERS
 from asr.section import FeaturesSection, ModelSection, Section, TokenizerSection, load_kind, of_kind
-from asr.training.settings import LanguageTrainConfig, LoopConfig, OptimConfig, TrainConfig
+from asr.training.settings import LanguageTrainConfig, OptimConfig, TrainConfig, refuse_average_of_adapters
 
 __all__ = [
     "AugmentConfig",
@@ -72,17 +72,6 @@ class Experiment(Section):
             missing = [name for name in ("features", "tokenizer", "model") if name in cls.model_fields]
             return {**{name: {} for name in missing}, **values}
         return values
-
-
-def refuse_average_of_adapters(optim: OptimConfig, train: LoopConfig) -> None:
-    """Raises ValueError for a moving average together with adapters.
-
-    A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
-    """
-    if train.trainable == "lora" and optim.ema is not None:
-        raise ValueError(
-            "optim.ema and train.trainable lora cannot be used together; leave out one of the two"
-        )
 
 
 class Config(Experiment):
@@ -153,15 +142,6 @@ class Config(Experiment):
             raise ValueError(
                 f"train.phonemes has {len(phonemes.symbols)} symbols, but model.encoder.phonemes is "
                 f"{outputs}; set it to {len(phonemes.symbols) + 1}, one more for the blank"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _consistency_has_ctc(self) -> Config:
-        if self.train.consistency and not self.train.ctc_weight:
-            raise ValueError(
-                "train.consistency compares predictions of CTC; set train.ctc_weight above 0, or "
-                "consistency to 0"
             )
         return self
 

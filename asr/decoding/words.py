@@ -145,7 +145,8 @@ class WordModel:
     def _unknown_prefixes(self, histories: Ints, nodes: Ints) -> Floats:
         """Probabilities (n,) that an unknown word begins with the letters of each node, given its history.
 
-        Outside the tree all words are unknown, and the probabilities are relative.
+        Outside the tree all words are unknown. The probabilities are relative there, so that they do not
+        underflow.
         """
         unknown = self.model.probability(histories, np.full(len(nodes), self.model.unknown))
         unknown = np.maximum(unknown * self._unknown_share, _SMALLEST)

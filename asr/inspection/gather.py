@@ -44,7 +44,7 @@ from asr.model.interfaces import (
 )
 from asr.model_folder import Bundle
 from asr.tokenizers import SpecialTokens, Tokenizer
-from asr.transcription.recognizer import longest_seconds
+from asr.transcription.pieces import longest_seconds
 
 MOST_SYMBOLS = 80  # rows of an image of posteriors
 SEEN = 0.01  # symbols that never reach this probability are left out

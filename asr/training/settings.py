@@ -107,6 +107,17 @@ class LoopConfig(Section):
         return self
 
 
+def refuse_average_of_adapters(optim: OptimConfig, train: LoopConfig) -> None:
+    """Raises ValueError for a moving average together with adapters.
+
+    A checkpoint merges the adapters of the average. A resumed run cannot separate them again.
+    """
+    if train.trainable == "lora" and optim.ema is not None:
+        raise ValueError(
+            "optim.ema and train.trainable lora cannot be used together; leave out one of the two"
+        )
+
+
 class PhonemeConfig(Section):
     """CTC for the phonemes of the manifests, as a second target of the encoder's intermediate head."""
 
@@ -171,6 +182,15 @@ class TrainConfig(LoopConfig):
         ge=0,
         description="training stops when the WER (in scripts without spaces the CER) is at most this",
     )
+
+    @model_validator(mode="after")
+    def _consistency_has_ctc(self) -> TrainConfig:
+        if self.consistency and not self.ctc_weight:
+            raise ValueError(
+                "train.consistency compares predictions of CTC; set train.ctc_weight above 0, or "
+                "consistency to 0"
+            )
+        return self
 
 
 class LanguageTrainConfig(LoopConfig):

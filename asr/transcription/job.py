@@ -16,10 +16,11 @@ from asr.errors import AsrError
 from asr.files import printable
 from asr.threads import default_threads
 from asr.transcription.inputs import Input, find_inputs
+from asr.transcription.order import in_order
 from asr.transcription.output import Output, begin_parts, merge_parts, part_of, remove_file, write_text
 from asr.transcription.progress import TranscriptionProgress
 from asr.transcription.ranks import join_ranks
-from asr.transcription.recognizer import Recognizer, in_order
+from asr.transcription.recognizer import Recognizer
 from asr.transcription.transcript import Transcript
 from asr.transcription.workers import Result, WorkerPool, expected_seconds
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import chain
 from queue import Full, Queue
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from asr import audio
 from asr.audio.samples import check_shape
 from asr.audio.voice_activity import with_speech
 from asr.errors import AsrError
+from asr.model_folder import Bundle
 from asr.transcription.inputs import Input, in_memory, is_portable
 from asr.transcription.transcript import Segment
 
@@ -217,3 +220,20 @@ def _in_thread(pieces: Iterable[Piece]) -> Iterator[Piece]:
             yield item
     finally:
         stopped.set()
+
+
+def longest_seconds(bundle: Bundle[Any]) -> float:
+    """Seconds above which a recording is cut. Audio longer than in training is recognized badly.
+
+    It depends on the model alone, so that a setting of memory never changes the text.
+    """
+    stored = bundle.metadata.get("longest_seconds", bundle.config.data.max_seconds)
+    try:
+        longest = float(stored)
+    except ValueError:
+        longest = math.nan
+    if not (math.isfinite(longest) and longest > 0):
+        raise AsrError(
+            f"the metadata of the model has longest_seconds {stored!r}; it must be a number above 0"
+        )
+    return longest

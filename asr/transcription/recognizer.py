@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from asr.model_folder import PRETRAINED, Bundle, check_model_folder, load_model
 from asr.transcription.calibration import load_calibration
 from asr.transcription.inputs import Input
 from asr.transcription.merging import merge_overlaps
-from asr.transcription.pieces import Job, Piece, PieceReader
+from asr.transcription.order import in_order
+from asr.transcription.pieces import Job, Piece, PieceReader, longest_seconds
 from asr.transcription.precision import use_bf16, with_precision
 from asr.transcription.segments import SegmentBuilder
 from asr.transcription.transcript import Segment, StreamResult, Transcript
@@ -38,8 +39,6 @@ FIRST_WINDOW = 20.0  # seconds of audio before the first results
 PROMPT_TOKENS = 512  # of the text before a segment; the decoder takes what it has room for
 MAX_PROMPT_TEMPERATURE = 0.5  # as in Whisper: text that was drawn at a higher one is no prompt
 WINDOW = 8  # batches whose audio is gathered and sorted by length, so that there is little padding
-
-R = TypeVar("R")
 
 
 class Recognizer:
@@ -393,37 +392,9 @@ class Recognizer:
         )
 
 
-def in_order(results: Iterable[tuple[int, R]]) -> Iterator[tuple[int, R]]:
-    """The same results in the order of their positions, which are 0, 1, 2 ..."""
-    waiting: dict[int, R] = {}
-    following = 0
-    for position, result in results:
-        waiting[position] = result
-        while following in waiting:
-            yield following, waiting.pop(following)
-            following += 1
-
-
 def _until_error(job: Job, pieces: Iterable[Piece]) -> Iterator[Piece]:
     """The pieces of a recording up to its end, or up to an error, which becomes its result."""
     try:
         yield from pieces
     except AsrError as error:
         job.error = error
-
-
-def longest_seconds(bundle: Bundle[Any]) -> float:
-    """Seconds above which a recording is cut. Audio longer than in training is recognized badly.
-
-    It depends on the model alone, so that a setting of memory never changes the text.
-    """
-    stored = bundle.metadata.get("longest_seconds", bundle.config.data.max_seconds)
-    try:
-        longest = float(stored)
-    except ValueError:
-        longest = math.nan
-    if not (math.isfinite(longest) and longest > 0):
-        raise AsrError(
-            f"the metadata of the model has longest_seconds {stored!r}; it must be a number above 0"
-        )
-    return longest

@@ -62,9 +62,9 @@ def test_a_part_of_a_text_keeps_its_own_spaces():
     words = [
         Word(text, at, at + 0.3, 0.5) for text, at in (("打", 7), ("hello", 8.1), ("好", 8.5), ("我", 9.7))
     ]
-    first = Segment(0, 10, "打 hello 好我", 0.5, words=tuple(words))
+    first = Segment(0, 10, "打hello 好我", 0.5, words=tuple(words))
     second = segment(8, 18, ("好", 8.5), ("four", 9.6))
-    assert texts(first, second) == ["打 hello 好", "four"]
+    assert texts(first, second) == ["打hello 好", "four"]
 
 
 def test_segments_that_do_not_overlap_stay():
