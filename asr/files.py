@@ -63,7 +63,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO]:
 
 
 def _temporary(target: Path) -> Path:
-    """A temporary file for a target, of this process of this machine. Its name has always the same length."""
+    """A temporary file for a target. Its name tells the machine and the process, and is always short."""
     machine = _digest(platform.node())[:8]
     return target.with_name(f".{_digest(target.name)[:12]}.{machine}.{os.getpid()}.tmp")
 

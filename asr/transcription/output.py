@@ -281,8 +281,9 @@ def _finished(path: Path) -> list[str]:
                 complete += len(line)
                 try:
                     record = json.loads(line)
+                    if "segments" not in record:  # it is the line of a manifest
+                        raise KeyError
                     ids.append(str(record["id"]))
-                    record["segments"]  # a manifest has none
                 except (ValueError, KeyError, TypeError):
                     raise AsrError(
                         f"{printable(path)}, line {number}: not a transcript; give --output another name"

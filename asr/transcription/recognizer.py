@@ -172,7 +172,7 @@ class Recognizer:
         An input that cannot be read yet, such as a pipe, does not hold back the results of others.
         Otherwise as `transcribe_all`.
         """
-        taken: list[int] = []
+        taken: list[int] = []  # the places so far; results have positions in this list
 
         def chosen() -> Iterator[Input]:
             for place in places:
@@ -228,7 +228,7 @@ class Recognizer:
         it is decoded again after `every` seconds of audio: greedily, unless options were given here or to
         the recognizer. The final text is that of the audio between its `start` and `end`. It is empty if
         later audio showed that the segment is not speech. Raises AsrError for impossible samples and rates,
-        and with `channels` "separate".
+        when memory does not suffice, and with `channels` "separate".
         """
         if self._reader.channels == "separate":
             raise AsrError(
@@ -254,6 +254,8 @@ class Recognizer:
             if len(live.samples):
                 piece = self._reader.piece(job, live.start, live.samples)
                 self._recognize([piece], decoder if live.final else unfinished)
+                if job.error:
+                    raise job.error
                 found, job.segments = job.segments, []
             else:
                 found = [Segment(live.start, live.start, "", 0.0)]

@@ -102,3 +102,15 @@ def test_text_that_proves_to_be_no_speech_ends_empty(digits, speech, monkeypatch
 def test_impossible_blocks(digits):
     with pytest.raises(AsrError, match="audio stream: NaN"):
         list(digits.transcribe_stream([np.full(16000, np.nan)], RATE))
+
+
+def test_lack_of_memory_ends_a_stream_with_an_error(speech, monkeypatch):
+    """The text of a segment must not be missing without a message."""
+
+    def decode(batch, decoder, previous=()):
+        raise MemoryError
+
+    recognizer = Recognizer("digits", "cpu")
+    monkeypatch.setattr(recognizer, "_decode", decode)
+    with pytest.raises(AsrError, match="stream: not enough memory on cpu for a segment"):
+        list(recognizer.transcribe_stream([speech], RATE))
