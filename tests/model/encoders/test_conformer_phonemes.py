@@ -7,8 +7,7 @@ import torch
 from helpers import sections
 
 from asr.model.encoder_decoder import EncoderDecoder
-from asr.model.interfaces import ReadsPhonemes
-from asr.model.phoneme_reader import PHONEME_STATES
+from asr.model.interfaces import PHONEME_STATES, ReadsPhonemes
 
 PHONEMES = 6
 
