@@ -36,6 +36,14 @@ def test_samples_on_standard_input(monkeypatch, capsys):
     assert 0 <= float(start) < float(end) <= len(speech) / 8000 + 0.01
 
 
+def test_impossible_input_is_refused(monkeypatch, capsys):
+    assert run(monkeypatch, "-", "--rate", "0") == 2
+    assert "--rate" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run(monkeypatch, "-", "--model", "digits") == 1
+    assert "standard input is closed; give it samples" in capsys.readouterr().err
+
+
 def test_samples_are_given_as_they_come():
     blocks = list(listening.pcm_blocks(io.BytesIO(np.arange(250, dtype="<i2").tobytes() + b"x"), 1000))
     assert [len(block) for block in blocks] == [100, 100, 50]
