@@ -30,6 +30,7 @@ _CONTAINERS = {  # formats that PyAV decodes, by (offset, bytes there)
     "WavPack": (0, b"wvpk"),
     "VOC": (0, b"Creative Voice File"),
 }
+ZEROS = 1 << 16  # bytes that are read at once where a file has nothing but zeros
 _RIFF = (b"RIFF", b"RIFX", b"RF64")
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_GUID_END = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -81,9 +82,9 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
             file.seek(at)
             chunk = file.read(36)
             length = int.from_bytes(chunk[4:8], order)
-            if not any(chunk[:8]):  # zeros follow, such as the rest of a file whose size was reserved
-                at = size
-                break
+            if not any(chunk[:8]):
+                at = _after_zeros(file, at, size)
+                continue
             if chunk[:4] == b"ds64":
                 long_size = int.from_bytes(chunk[16:24], "little")
             if chunk[:4] == b"data" and not found:
@@ -109,6 +110,22 @@ def _wav(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     return streams
 
 
+def _after_zeros(file: BinaryIO, at: int, size: int) -> int:
+    """The place of the first byte from `at` on that is not zero, or the size of the file.
+
+    A recorder can reserve more space than it needs. Reading it 8 bytes at a time would take minutes.
+    """
+    while at < size:
+        file.seek(at)
+        block = file.read(ZEROS)
+        if not block:
+            return size
+        if rest := block.lstrip(b"\0"):
+            return at + len(block) - len(rest)
+        at += len(block)
+    return size
+
+
 def _w64(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     """Sony Wave64: chunks with 16 bytes of type and 8 bytes of size, which includes those 24."""
     at = start + 40
@@ -128,8 +145,9 @@ def _aiff(file: BinaryIO, start: int, size: int, name: str) -> list[Stream]:
     while at + 8 <= size:
         file.seek(at)
         chunk = file.read(8)
-        if not any(chunk):  # zeros follow
-            break
+        if not any(chunk):
+            at = _after_zeros(file, at, size)
+            continue
         length = int.from_bytes(chunk[4:], "big")
         if chunk[:4] == b"SSND" and length < _UNKNOWN_SIZE:
             _check_size(name, size - at - 8, length)

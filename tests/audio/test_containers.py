@@ -273,3 +273,10 @@ def test_zeros_after_the_audio_are_not_searched_for_chunks(format):
     file = Counted(raw.getvalue() + bytes(100_000))
     assert len(audio.read(file, RATE)) == len(LEFT)
     assert Counted.reads < 1000
+
+
+def test_a_second_recording_after_zeros_is_read_too():
+    raw = io.BytesIO()
+    soundfile.write(raw, LEFT, RATE, format="WAV", subtype="PCM_16")
+    file = raw.getvalue() + bytes(70_003) + raw.getvalue()
+    assert len(audio.read(file, RATE)) == 2 * len(LEFT)
