@@ -72,9 +72,10 @@ def self_attention_heads(
 def align_attention(weights: np.ndarray) -> list[tuple[int, int]]:
     """First state, and state after the last, of each token on the path of the largest weights (U, S).
 
-    Each state belongs to one token, and each token has one state or more: dynamic time warping, like that of
-    Whisper, in which tokens can share a state. There are no blanks, so a pause belongs to one of its
-    neighbors. Raises AsrError when there are fewer states than tokens.
+    Each state belongs to one token, and each token has one state or more. This is dynamic time warping. In
+    the warping of Whisper, tokens can also share a state (`asr.decoding.alignment.warp_time`). There are no
+    blanks, so a pause is part of the token before or after it. Raises AsrError when there are fewer states
+    than tokens.
     """
     rows, states = weights.shape
     if rows == 0:
