@@ -49,6 +49,8 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, shuffle: bool = Tr
     if any(tar.parent.resolve() == out.resolve() for tar in {tar_of(u.audio) for u in utterances} if tar):
         # The shards would be replaced before all of their recordings are read.
         raise AsrError(f"{manifest}: its recordings are in shards in {out}; choose another folder")
+    if manifest.resolve() == (out / "manifest.jsonl").resolve():
+        raise AsrError(f"{manifest}: the manifest of the shards would replace it; choose another folder")
     _claim(out, manifest)
     if shuffle:
         utterances = [utterances[i] for i in np.random.default_rng(SEED).permutation(len(utterances))]

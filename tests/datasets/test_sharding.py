@@ -309,3 +309,10 @@ def test_parts_of_a_container_keep_their_sample_rate(tmp_path):
         out.mux(track.encode(None))
     suffix, content = _content(Utterance("a", tmp_path / "a.m4a", "x", 0.5, start=0.25), False)
     assert (suffix, audio.sample_rate(content)) == (".flac", 48000)
+
+
+def test_the_manifest_of_the_recordings_is_not_replaced(corpus, tmp_path):
+    (tmp_path / "manifest.jsonl").write_bytes((corpus / "good.jsonl").read_bytes())
+    with pytest.raises(AsrError, match="would replace it; choose another folder"):
+        write_shards(tmp_path / "manifest.jsonl", tmp_path, size=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.jsonl"]
